@@ -1,0 +1,89 @@
+"""Split an ONNX model over a line of machines, and prove that the parts are the whole.
+
+    from dnnsplit_onnx import load_graph, load_topology, plan, slice_model, verify
+
+    graph = load_graph("model.onnx")
+    topology = load_topology("tiers.toml")
+    chosen = plan(graph, topology, objective="latency")
+    slice_model(graph, chosen, "out")
+    assert verify("out").bitwise
+
+Importing the package loads nothing heavy; each name below loads its module when it is
+first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from dnnsplit_onnx._version import __version__
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.benchmark import BenchReport, bench
+    from dnnsplit_onnx.errors import DnnsplitError
+    from dnnsplit_onnx.graph import Graph, Node, load_graph
+    from dnnsplit_onnx.manifest import Manifest, load_manifest
+    from dnnsplit_onnx.objective import evaluate
+    from dnnsplit_onnx.planning import plan
+    from dnnsplit_onnx.plans import Plan, load_plan
+    from dnnsplit_onnx.shapes import bind_shapes
+    from dnnsplit_onnx.slicing import slice_model
+    from dnnsplit_onnx.topology import Topology, load_topology
+    from dnnsplit_onnx.verification import Verification, verify
+
+__all__ = [
+    "BenchReport",
+    "DnnsplitError",
+    "Graph",
+    "Manifest",
+    "Node",
+    "Plan",
+    "Topology",
+    "Verification",
+    "__version__",
+    "bench",
+    "bind_shapes",
+    "evaluate",
+    "load_graph",
+    "load_manifest",
+    "load_plan",
+    "load_topology",
+    "plan",
+    "slice_model",
+    "verify",
+]
+
+# Modules are not named after the functions they hold: an imported submodule becomes an
+# attribute of its package and would hide them.
+_HOME = {
+    "BenchReport": "benchmark",
+    "bench": "benchmark",
+    "DnnsplitError": "errors",
+    "Graph": "graph",
+    "Node": "graph",
+    "load_graph": "graph",
+    "Manifest": "manifest",
+    "load_manifest": "manifest",
+    "evaluate": "objective",
+    "plan": "planning",
+    "Plan": "plans",
+    "load_plan": "plans",
+    "bind_shapes": "shapes",
+    "slice_model": "slicing",
+    "Topology": "topology",
+    "load_topology": "topology",
+    "Verification": "verification",
+    "verify": "verification",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

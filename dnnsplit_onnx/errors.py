@@ -1,0 +1,89 @@
+"""Everything that can go wrong, as exceptions a person can act on.
+
+    DnnsplitError                 exit code
+    ├── InputError                2   what was given cannot be read or used
+    │   ├── ModelError                an ONNX file, or what it refers to
+    │   ├── ShapeError                a size that is needed and not known
+    │   ├── TopologyError             a tiers file
+    │   ├── CutError                  a cut that is not one
+    │   ├── PlanError                 a plan file, or a plan that does not fit the model
+    │   └── ManifestError             a manifest, or a slice that does not match it
+    ├── OutputError               2   the output exists already, or cannot be written
+    ├── MissingExtraError         2   an optional library is not installed
+    └── RequestError              1   valid, but it cannot be met
+        ├── InfeasibleError           no plan satisfies the limits
+        └── VerificationError         the chain is not the whole
+
+Each error holds one line that names the culprit and, where there is one, a hint with
+the fix. The command line prints them as ``error: ...`` and ``hint: ...``.
+"""
+
+from __future__ import annotations
+
+
+class DnnsplitError(Exception):
+    """The base of all errors that this package raises on purpose.
+
+    Args:
+        message: One line that names the culprit, lower case, no full stop.
+        hint: One line with the fix, or None.
+        context: Further lines (indented on the terminal), such as the file or node.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, hint: str | None = None, context: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.context = context
+
+
+class InputError(DnnsplitError):
+    """What was given cannot be read or used."""
+
+
+class ModelError(InputError):
+    """An ONNX file is unreadable, invalid, or refers to data that is not there."""
+
+
+class ShapeError(InputError):
+    """A size is needed and cannot be known from the model."""
+
+
+class TopologyError(InputError):
+    """A tiers file is unreadable or says something impossible."""
+
+
+class CutError(InputError):
+    """A cut is not downward-closed, or names nothing in the graph."""
+
+
+class PlanError(InputError):
+    """A plan file is unreadable or does not fit the model or the topology."""
+
+
+class ManifestError(InputError):
+    """A manifest is unreadable, or a slice does not match it."""
+
+
+class OutputError(DnnsplitError):
+    """The output exists already or cannot be written."""
+
+
+class MissingExtraError(DnnsplitError):
+    """An optional library is needed and not installed, or installed twice over."""
+
+
+class RequestError(DnnsplitError):
+    """The request is valid and cannot be met."""
+
+    exit_code = 1
+
+
+class InfeasibleError(RequestError):
+    """No plan satisfies the limits."""
+
+
+class VerificationError(RequestError):
+    """The chain of slices does not compute what the whole model computes."""

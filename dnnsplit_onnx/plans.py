@@ -1,0 +1,325 @@
+"""A plan: which nodes each tier runs, what crosses each link, and what that will cost.
+
+A plan is data, apart from the planner that chose it and from the slices made from it. It
+can be written to a file, read again, and printed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dnnsplit_onnx.errors import PlanError
+
+Objective = Literal["latency", "cost", "throughput", "energy"]
+#: What is proven of a plan: best over all downward-closed sets of the DAG, best over the
+#: positions of the graph's order, or nothing (a heuristic, or cuts given by the user).
+Optimality = Literal["dag", "order", "none"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The nodes that a plan gives to one tier.
+
+    Attributes:
+        tier: The tier's name.
+        start: First position.
+        stop: One past the last position; equal to `start` for a tier without work.
+        flops: FLOPs of these nodes.
+        seconds: Time the tier needs for them.
+        cost_usd: What that time costs.
+        energy_j: Energy it takes, None if the tier's watts are unknown.
+    """
+
+    tier: str
+    start: int
+    stop: int
+    flops: int
+    seconds: float
+    cost_usd: float
+    energy_j: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What a plan sends over one link.
+
+    Attributes:
+        source: The lower tier (`from` in JSON).
+        target: The upper tier (`to` in JSON).
+        position: The cut that this link crosses.
+        nbytes: Bytes away from tier 0, None if they cannot be known.
+        down_nbytes: Bytes of outputs that come back.
+        seconds: Time the link is busy with a request, delays included.
+        cost_usd: What the transfer costs.
+        energy_j: Energy it takes, None if the link's watts are unknown.
+        values: The values that cross, away from tier 0.
+    """
+
+    source: str
+    target: str
+    position: int
+    nbytes: int | None
+    down_nbytes: int
+    seconds: float
+    cost_usd: float
+    energy_j: float | None
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one request takes under a plan.
+
+    Attributes:
+        stages: One a tier.
+        links: One a link.
+        latency_s: Sum of all stage and transfer seconds.
+        cost_usd: Sum of all costs.
+        throughput_per_s: One over the slowest tier or link, each being a pipeline stage.
+        energy_j: Sum of all energies; None unless every tier and link in use has watts.
+
+    Figures that depend on a cut of unknown size are NaN.
+    """
+
+    stages: tuple[Stage, ...]
+    links: tuple[Transfer, ...]
+    latency_s: float
+    cost_usd: float
+    throughput_per_s: float
+    energy_j: float | None
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """The position each link crosses, from tier 0 up."""
+        return tuple(stage.stop for stage in self.stages[:-1])
+
+    def value(self, objective: Objective) -> float:
+        """The figure that an objective is about; infinite where it is unknown."""
+        figure = {
+            "latency": self.latency_s,
+            "cost": self.cost_usd,
+            "throughput": self.throughput_per_s,
+            "energy": self.energy_j,
+        }[objective]
+        if figure is None or math.isnan(figure):
+            return 0.0 if objective == "throughput" else math.inf
+        return figure
+
+
+@dataclass(frozen=True, slots=True)
+class SingleTier:
+    """Everything on one tier, for comparison.
+
+    Attributes:
+        tier: The tier's name.
+        feasible: Whether it keeps to the limits.
+    """
+
+    tier: str
+    latency_s: float
+    cost_usd: float
+    throughput_per_s: float
+    energy_j: float | None
+    feasible: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ParetoPoint:
+    """A plan that no other beats in latency, cost and throughput at once."""
+
+    cuts: tuple[int, ...]
+    latency_s: float
+    cost_usd: float
+    throughput_per_s: float
+    energy_j: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stages, figures, and why they are best.
+
+    Attributes:
+        objective: What was asked for.
+        planner: Who chose the cuts; "at" where the user gave them.
+        optimality: What is proven of them.
+        feasible: Whether the plan keeps to the limits.
+        violations: The limits it breaks, each a sentence.
+        figures: Stages, transfers and totals.
+        single_tier: Everything on one tier, for each.
+        pareto: Plans that no other beats in every figure, if they were asked for.
+        order: Name of the node order that positions refer to.
+        accounting: How cuts were priced: `live` or `layer-input`.
+        bindings: Numbers bound to symbolic dimensions.
+        limits: The limits it was made under.
+        evaluated: How many cuts or combinations the planner looked at.
+    """
+
+    objective: Objective
+    planner: str
+    optimality: Optimality
+    feasible: bool
+    violations: tuple[str, ...]
+    figures: Figures
+    single_tier: tuple[SingleTier, ...]
+    pareto: tuple[ParetoPoint, ...] = ()
+    order: str = "file"
+    accounting: str = "live"
+    bindings: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    evaluated: int = 0
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """The position each link crosses."""
+        return self.figures.cuts
+
+    @property
+    def best_single_tier(self) -> SingleTier | None:
+        """The single tier with the best objective among the feasible ones, if any is known."""
+        known = [s for s in self.single_tier if s.feasible and not math.isnan(_figure(s, self.objective))]
+        if not known:
+            return None
+        sign = -1.0 if self.objective == "throughput" else 1.0
+        return min(known, key=lambda s: sign * _figure(s, self.objective))
+
+    @property
+    def speedup_vs_best_single_tier(self) -> float | None:
+        """How many times better than the best single tier; 1 if the plan is one.
+
+        None if no single tier is feasible, or the figures are unknown.
+        """
+        best = self.best_single_tier
+        mine = self.figures.value(self.objective)
+        if best is None or not math.isfinite(mine) or mine == 0:
+            return None
+        theirs = _figure(best, self.objective)
+        return mine / theirs if self.objective == "throughput" else theirs / mine
+
+    @property
+    def is_split(self) -> bool:
+        """Whether more than one tier has work."""
+        return sum(stage.stop > stage.start for stage in self.figures.stages) > 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON-ready data; unknown figures are None."""
+        figures = self.figures
+        links = [_link_dict(link) for link in figures.links]
+        data = {
+            "schema_version": SCHEMA_VERSION,
+            "objective": self.objective,
+            "planner": self.planner,
+            "optimality": self.optimality,
+            "feasible": self.feasible,
+            "violations": list(self.violations),
+            "stages": [asdict(stage) for stage in figures.stages],
+            "links": links,
+            "latency_s": figures.latency_s,
+            "cost_usd": figures.cost_usd,
+            "throughput_per_s": figures.throughput_per_s,
+            "energy_j": figures.energy_j,
+            "single_tier": [asdict(single) for single in self.single_tier],
+            "speedup_vs_best_single_tier": self.speedup_vs_best_single_tier,
+            "pareto": [asdict(point) for point in self.pareto],
+            "order": self.order,
+            "accounting": self.accounting,
+            "bindings": dict(self.bindings),
+            "limits": dict(self.limits),
+            "evaluated": self.evaluated,
+        }
+        cleaned: dict[str, Any] = _without_nan(data)
+        return cleaned
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """A plan from what `to_dict` gave.
+
+        Raises:
+            PlanError: A key is missing or of another schema version.
+        """
+        if data.get("schema_version") != SCHEMA_VERSION:
+            raise PlanError(f"plan of schema version {data.get('schema_version')!r}, expected {SCHEMA_VERSION}")
+        try:
+            figures = Figures(
+                tuple(Stage(**_with_nan(stage)) for stage in data["stages"]),
+                tuple(_link_from(link) for link in data["links"]),
+                *(_number(data[key]) for key in ("latency_s", "cost_usd", "throughput_per_s")),
+                data["energy_j"],
+            )
+            return cls(
+                data["objective"],
+                data["planner"],
+                data["optimality"],
+                data["feasible"],
+                tuple(data["violations"]),
+                figures,
+                tuple(SingleTier(**_with_nan(single)) for single in data["single_tier"]),
+                tuple(ParetoPoint(**{**_with_nan(p), "cuts": tuple(p["cuts"])}) for p in data["pareto"]),
+                data["order"],
+                data["accounting"],
+                data["bindings"],
+                data["limits"],
+                data["evaluated"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PlanError(f"not a plan: {error}", hint="write one with `plan ... -o plan.json`") from None
+
+
+def load_plan(path: str | Path) -> Plan:
+    """Reads a plan that `plan ... -o FILE` wrote.
+
+    Raises:
+        PlanError: The file cannot be read or is not a plan.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PlanError(f"cannot read plan `{path}`: {error}") from None
+    if not isinstance(data, dict):
+        raise PlanError(f"`{path}` is not a plan")
+    return Plan.from_dict(data)
+
+
+def _figure(single: SingleTier, objective: Objective) -> float:
+    figure = {
+        "latency": single.latency_s,
+        "cost": single.cost_usd,
+        "throughput": single.throughput_per_s,
+        "energy": single.energy_j,
+    }[objective]
+    return math.nan if figure is None else figure
+
+
+def _link_dict(link: Transfer) -> dict[str, Any]:
+    data = asdict(link)
+    return {"from": data.pop("source"), "to": data.pop("target"), **data, "values": list(link.values)}
+
+
+def _link_from(data: Mapping[str, Any]) -> Transfer:
+    rest = {key: value for key, value in data.items() if key not in {"from", "to", "values"}}
+    return Transfer(data["from"], data["to"], **_with_nan(rest), values=tuple(data["values"]))
+
+
+_MAY_BE_NAN = ("seconds", "cost_usd", "latency_s", "throughput_per_s")
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _with_nan(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _number(value) if key in _MAY_BE_NAN else value for key, value in data.items()}
+
+
+def _without_nan(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _without_nan(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_without_nan(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -1,0 +1,276 @@
+"""Types of values: dtypes and shapes, symbolic dimensions bound to numbers.
+
+Nothing is guessed. A shape is what the file declares or what onnx's shape inference (with
+data propagation) proves from it; a dimension that stays symbolic stays symbolic, and a
+value whose size is unknown has the size None. It becomes an error only where someone needs
+the number (`Types.need_nbytes`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from dnnsplit_onnx.errors import ShapeError
+from dnnsplit_onnx.graph import Graph
+
+Dim = int | str | None
+Kind = Literal["tensor", "sparse_tensor", "sequence", "optional", "map", "unknown"]
+
+# No tensor is larger: a claim beyond it is a broken or hostile model.
+_LARGEST_NBYTES = 1 << 60
+
+_BITS = {
+    "FLOAT": 32, "UINT8": 8, "INT8": 8, "UINT16": 16, "INT16": 16, "INT32": 32, "INT64": 64,
+    "BOOL": 8, "FLOAT16": 16, "DOUBLE": 64, "UINT32": 32, "UINT64": 64, "COMPLEX64": 64,
+    "COMPLEX128": 128, "BFLOAT16": 16, "FLOAT8E4M3FN": 8, "FLOAT8E4M3FNUZ": 8, "FLOAT8E5M2": 8,
+    "FLOAT8E5M2FNUZ": 8, "FLOAT8E8M0": 8, "UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2,
+    "INT2": 2, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6,
+}  # fmt: skip
+
+# Bits per element by TensorProto.DataType; strings have no fixed size and are not here.
+BITS: dict[int, int] = {
+    number: _BITS[name] for name, number in onnx.TensorProto.DataType.items() if name in _BITS
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ValueType:
+    """The type of a value.
+
+    Attributes:
+        kind: What it is; only a "tensor" has a size.
+        dtype: TensorProto.DataType of the elements, 0 if unknown.
+        shape: One entry a dimension: a number, a symbolic name, or None if nothing is
+            known of it. None if the rank is unknown.
+    """
+
+    kind: Kind = "unknown"
+    dtype: int = 0
+    shape: tuple[Dim, ...] | None = None
+
+    @property
+    def elements(self) -> int | None:
+        """Number of elements, None if unknown."""
+        if self.kind != "tensor" or self.shape is None:
+            return None
+        numbers = [d for d in self.shape if isinstance(d, int)]
+        return math.prod(numbers) if len(numbers) == len(self.shape) else None
+
+    @property
+    def nbytes(self) -> int | None:
+        """Size in bytes (sub-byte elements packed), None if unknown."""
+        elements, bits = self.elements, BITS.get(self.dtype)
+        return None if elements is None or bits is None else (elements * bits + 7) // 8
+
+    @property
+    def dtype_name(self) -> str | None:
+        """The dtype as onnx spells it in lower case (`float`, `int64`), None if unknown."""
+        if not self.dtype or self.dtype not in onnx.TensorProto.DataType.values():
+            return None
+        return onnx.TensorProto.DataType.Name(self.dtype).lower()
+
+
+@dataclass(frozen=True)
+class Types:
+    """The types of all values of a graph, under a binding of its symbolic dimensions.
+
+    Attributes:
+        graph: The graph.
+        inferred: The model with what shape inference added, subgraphs included. Its nodes
+            are those of `graph.proto`, in the same order.
+        bindings: The numbers that symbolic dimensions were bound to.
+    """
+
+    graph: Graph
+    inferred: onnx.ModelProto
+    bindings: Mapping[str, int]
+
+    @cached_property
+    def protos(self) -> dict[str, onnx.TypeProto]:
+        """The TypeProto of each value that has one: inputs, outputs and inner values."""
+        found: dict[str, onnx.TypeProto] = {}
+        graph = self.inferred.graph
+        for values in (graph.value_info, graph.output, graph.input):
+            found.update((v.name, v.type) for v in values if v.type.WhichOneof("value"))
+        return found
+
+    @cached_property
+    def _weights(self) -> dict[str, ValueType]:
+        graph = self.inferred.graph
+        types = {t.name: ValueType("tensor", t.data_type, tuple(t.dims)) for t in graph.initializer}
+        for s in graph.sparse_initializer:
+            # An operator sees a sparse initializer as the dense tensor.
+            types[s.values.name] = ValueType("tensor", s.values.data_type, tuple(s.dims))
+        return types
+
+    @cached_property
+    def _cache(self) -> dict[str, ValueType]:
+        return dict(self._weights)
+
+    def __getitem__(self, name: str) -> ValueType:
+        """The type of a value; of an unknown one, a type that says so."""
+        known = self._cache.get(name)
+        if known is None:
+            proto = self.protos.get(name)
+            known = self._cache[name] = ValueType() if proto is None else value_type(proto)
+        return known
+
+    def nbytes(self, name: str) -> int | None:
+        """Size of a value in bytes, None if unknown.
+
+        Raises:
+            ShapeError: The model claims a size that no tensor can have.
+        """
+        size = self[name].nbytes
+        if size is not None and not 0 <= size < _LARGEST_NBYTES:
+            raise ShapeError(f"value `{name}` claims {size} bytes", context=f"in {self.graph.file.path}")
+        return size
+
+    def need_nbytes(self, name: str) -> int:
+        """Size of a value in bytes.
+
+        Raises:
+            ShapeError: It is unknown. The hint says what to bind, if that helps.
+        """
+        size = self.nbytes(name)
+        if size is None:
+            raise self.unknown_size(name)
+        return size
+
+    def unknown_size(self, name: str) -> ShapeError:
+        """The error for a value whose size is needed and unknown."""
+        kind = self[name]
+        user = next((node for node in self.graph.nodes if name in node.inputs), None)
+        where = f", used by node `{user.name}` ({user.op_type})" if user else ""
+        free = free_dimensions(self.graph, self.bindings)
+        hint = f"pass {' '.join(f'--bind {dim}=1' for dim in free)}" if free else None
+        why = "its shape is unknown"
+        if kind.kind not in ("tensor", "unknown"):
+            why, hint = f"it is a {kind.kind}, not a tensor", "cut elsewhere"
+        elif kind.shape is not None:
+            symbolic = next((d for d in kind.shape if not isinstance(d, int)), None)
+            why = f"dimension `{symbolic}` is symbolic" if symbolic else "a dimension is unknown"
+        if kind.kind == "tensor" and kind.dtype not in BITS:
+            why, hint = f"elements of type {kind.dtype_name} have no fixed size", None
+        if kind.kind in ("tensor", "unknown") and kind.dtype in BITS | {0: 0} and not free:
+            hint = "its size depends on the data or on an operator that onnx does not know"
+        path = self.graph.file.path.name
+        return ShapeError(f"cannot size value `{name}`: {why}", context=f"in {path}{where}", hint=hint)
+
+    @cached_property
+    def _small_constants(self) -> dict[str, onnx.TensorProto]:
+        found = {t.name: t for t in self.graph.proto.graph.initializer}
+        nodes = self.graph.proto.graph.node
+        for name, index in self.graph.constant_nodes.items():
+            if nodes[index].op_type == "Constant":
+                found.update((name, a.t) for a in nodes[index].attribute if a.name == "value")
+        return found
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """The value of a constant that is small enough to be inline, else None."""
+        tensor = self._small_constants.get(name)
+        if tensor is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
+            return None
+        try:
+            return numpy_helper.to_array(tensor)
+        except (ValueError, TypeError):
+            return None
+
+
+def value_type(proto: onnx.TypeProto) -> ValueType:
+    """A TypeProto as a `ValueType`."""
+    kind = proto.WhichOneof("value")
+    if kind in ("tensor_type", "sparse_tensor_type"):
+        tensor = proto.tensor_type if kind == "tensor_type" else proto.sparse_tensor_type
+        shape = tuple(map(_dim, tensor.shape.dim)) if tensor.HasField("shape") else None
+        return ValueType("tensor" if kind == "tensor_type" else "sparse_tensor", tensor.elem_type, shape)
+    if kind == "sequence_type":
+        return ValueType("sequence", value_type(proto.sequence_type.elem_type).dtype)
+    if kind == "optional_type":
+        return ValueType("optional", value_type(proto.optional_type.elem_type).dtype)
+    return ValueType("map") if kind == "map_type" else ValueType()
+
+
+def bind_shapes(graph: Graph, bindings: Mapping[str, int] | None = None) -> Types:
+    """Infers the type of every value, with symbolic dimensions made concrete.
+
+    Args:
+        graph: The graph.
+        bindings: Number for each symbolic dimension to bind, by its name. A dimension
+            of an input that has no name is called `INPUT.AXIS`, as `free_dimensions` shows.
+
+    Raises:
+        ShapeError: A binding names no dimension of the model, or is not positive.
+    """
+    bindings = dict(bindings or {})
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.proto)
+    if bindings:
+        _bind(model.graph, bindings, graph)
+    return Types(graph, _infer(model), bindings)
+
+
+def free_dimensions(graph: Graph, bindings: Mapping[str, int]) -> tuple[str, ...]:
+    """Names of the dimensions of model inputs that are neither numbers nor bound."""
+    data = set(graph.inputs)
+    names: dict[str, None] = {}
+    for value in graph.proto.graph.input:
+        if value.name in data:
+            names.update((name, None) for name, _ in _named_dims(value) if name not in bindings)
+    return tuple(names)
+
+
+def _named_dims(value: onnx.ValueInfoProto) -> Iterable[tuple[str, onnx.TensorShapeProto.Dimension]]:
+    """The dimensions of a value that are not numbers, under the names they bind by."""
+    for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+        if not isinstance(_dim(dim), int):
+            yield (dim.dim_param or f"{value.name}.{axis}"), dim
+
+
+def _bind(graph_proto: onnx.GraphProto, bindings: Mapping[str, int], graph: Graph) -> None:
+    for name, number in bindings.items():
+        if number < 1:
+            raise ShapeError(f"cannot bind dimension `{name}` to {number}", hint="sizes are 1 or more")
+    used: set[str] = set()
+    for values in (graph_proto.input, graph_proto.output, graph_proto.value_info):
+        for value in values:
+            for name, dim in _named_dims(value):
+                if name in bindings:
+                    used.add(name)
+                    dim.dim_value = bindings[name]
+    for name in bindings:
+        if name not in used:
+            free = free_dimensions(graph, {})
+            listed = ", ".join(f"`{dim}`" for dim in free)
+            hint = f"its inputs have the dimensions {listed}" if free else "its inputs have no symbolic dimension"
+            raise ShapeError(f"model `{graph.file.path.name}` has no dimension `{name}`", hint=hint)
+
+
+def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Shape inference that uses what it can and never fails."""
+    from onnx import shape_inference
+
+    try:
+        return shape_inference.infer_shapes(model, data_prop=True)
+    except Exception:
+        # What a file declares of inner values may contradict what inference proves (a
+        # stale export, or a bound dimension): then only the proof counts.
+        del model.graph.value_info[:]
+    try:
+        return shape_inference.infer_shapes(model, data_prop=True)
+    except Exception:
+        return model
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    if dim.HasField("dim_value"):
+        return dim.dim_value if dim.dim_value >= 0 else None
+    return dim.dim_param or None

@@ -1,0 +1,127 @@
+"""What a model asks of the machines: work, bytes and weights, node by node and cut by cut.
+
+A workload knows nothing of tiers. `costs` turns it into seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from dnnsplit_onnx.cuts import UNKNOWN, Accounting, cut_nbytes, outputs_above
+from dnnsplit_onnx.flops import TensorType, Work, count_node
+from dnnsplit_onnx.graph import Graph
+from dnnsplit_onnx.shapes import Types
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A graph with the work of each node and the bytes at each cut.
+
+    Attributes:
+        graph: The graph, n nodes in order.
+        types: The types of its values.
+        work: Work of each node, None where it cannot be counted.
+    """
+
+    graph: Graph
+    types: Types
+    work: tuple[Work | None, ...]
+
+    @cached_property
+    def flops(self) -> NDArray[np.int64]:
+        """Shape (n,): FLOPs of each node; uncounted ones are 0, and `uncounted` names them."""
+        return np.array([w.flops if w else 0 for w in self.work], dtype=np.int64)
+
+    @cached_property
+    def macs(self) -> NDArray[np.int64]:
+        """Shape (n,): multiply-adds of each node."""
+        return np.array([w.macs if w else 0 for w in self.work], dtype=np.int64)
+
+    @cached_property
+    def flops_below(self) -> NDArray[np.int64]:
+        """Shape (n + 1,): FLOPs below each cut."""
+        return np.concatenate(([0], np.cumsum(self.flops)))
+
+    @cached_property
+    def uncounted(self) -> dict[str, int]:
+        """Operators without a count, and how many nodes of each there are."""
+        found: dict[str, int] = {}
+        for node, work in zip(self.graph.nodes, self.work, strict=True):
+            if work is None:
+                name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+                found[name] = found.get(name, 0) + 1
+        return found
+
+    def output_nbytes(self, position: int) -> int | None:
+        """Bytes that a node makes, None if unknown."""
+        return self._sum(self.graph.nodes[position].outputs)
+
+    def weight_nbytes(self, position: int) -> int | None:
+        """Bytes of the weights that a node reads, None if unknown."""
+        return self._sum(self.graph.nodes[position].weights)
+
+    @cached_property
+    def total_weight_nbytes(self) -> int:
+        """Bytes of all weights that nodes read, shared ones once; unknown ones left out."""
+        names = {name for node in self.graph.nodes for name in node.weights}
+        return sum(self.types.nbytes(name) or 0 for name in names)
+
+    def cut_nbytes(self, accounting: Accounting = "live") -> NDArray[np.int64]:
+        """Shape (n + 1,): bytes that cross each cut, `UNKNOWN` where that is so."""
+        return cut_nbytes(self.graph, self._size, accounting)
+
+    @cached_property
+    def outputs_above(self) -> NDArray[np.int64]:
+        """Shape (n + 1,): bytes of model outputs made above each cut."""
+        return outputs_above(self.graph, self._size)
+
+    def _size(self, name: str) -> int | None:
+        return self.types.nbytes(name)
+
+    def _sum(self, names: tuple[str, ...]) -> int | None:
+        sizes = [self.types.nbytes(name) for name in names]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) else None
+
+
+def measure(graph: Graph, types: Types, trips: Mapping[str, int] | None = None) -> Workload:
+    """Counts the work of every node.
+
+    Args:
+        graph: The graph.
+        types: Its types, symbolic dimensions bound.
+        trips: Trip counts of loops that the model leaves open, by node name.
+    """
+    context = _Context(types, trips or {})
+    nodes = types.inferred.graph.node
+    return Workload(graph, types, tuple(count_node(nodes[node.index], context) for node in graph.nodes))
+
+
+class _Context:
+    """What a formula may ask about the surroundings of a node."""
+
+    def __init__(self, types: Types, trips: Mapping[str, int]) -> None:
+        self.trips = trips
+        self._types = types
+        self._opsets = {o.domain: o.version for o in types.graph.proto.opset_import}
+
+    def type_of(self, name: str) -> TensorType | None:
+        found = self._types[name]
+        if found.kind not in ("tensor", "sparse_tensor"):
+            return None
+        shape = found.shape
+        if shape is None or not all(isinstance(d, int) for d in shape):
+            return TensorType(found.dtype, None)
+        return TensorType(found.dtype, tuple(d for d in shape if isinstance(d, int)))
+
+    def constant(self, name: str) -> np.ndarray | None:
+        return self._types.constant(name)
+
+    def opset(self, domain: str) -> int:
+        return self._opsets.get(domain) or self._opsets.get("ai.onnx", onnx.defs.onnx_opset_version())
