@@ -1,8 +1,14 @@
 """Seconds: what a workload takes on each tier of a topology.
 
 A cost table is all that planning knows of model and machines. Stage seconds are
-differences of prefix sums; with tiers given by `gflops` alone, those are exact integers of
-FLOPs divided once, so nodes without work cost exactly nothing.
+differences of prefix sums. A tier's seconds come from one of three models:
+
+1. `gflops` alone (the paper's): FLOPs divided by speed. The prefix is an exact integer,
+   divided once, so nodes without work cost exactly nothing.
+2. A roofline (Williams, Waterman and Patterson, CACM 2009): each node takes the longer of
+   its FLOPs over `gflops` and its bytes over `memory_gb_per_s`, and `overhead_us` on top.
+   A node whose bytes are unknown counts with its FLOPs alone.
+3. A measured `profile`.
 """
 
 from __future__ import annotations
@@ -13,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.cuts import Accounting
-from dnnsplit_onnx.topology import Topology
+from dnnsplit_onnx.memory import StageMemory
+from dnnsplit_onnx.topology import Tier, Topology
 from dnnsplit_onnx.workload import Workload
 
 
@@ -27,12 +34,14 @@ class CostTable:
         up_nbytes: Shape (n + 1,): bytes that cross the cut at each position; `UNKNOWN`
             where that cannot be known.
         down_nbytes: Shape (n + 1,): bytes of model outputs made above each position.
+        memory: What each stage needs in memory; None if that is not to be looked at.
     """
 
     seconds_below: NDArray[np.float64]
     flops_below: NDArray[np.int64]
     up_nbytes: NDArray[np.int64]
     down_nbytes: NDArray[np.int64]
+    memory: StageMemory | None = None
 
     @property
     def size(self) -> int:
@@ -47,7 +56,44 @@ def cost_table(workload: Workload, topology: Topology, accounting: Accounting = 
         workload: The model's work and bytes.
         topology: The tiers.
         accounting: What a cut is charged: `live`, or the paper's `layer-input`.
+
+    Raises:
+        ProfileError: A tier's profile cannot be read, or is of another model, provider,
+            order or binding.
     """
-    below = workload.flops_below
-    rates = np.array([[tier.gflops * 1e9] for tier in topology.tier])
-    return CostTable(below / rates, below, workload.cut_nbytes(accounting), workload.outputs_above)
+    return CostTable(
+        seconds_below=np.array([_seconds_below(workload, tier) for tier in topology.tier]),
+        flops_below=workload.flops_below,
+        up_nbytes=workload.cut_nbytes(accounting),
+        down_nbytes=workload.outputs_above,
+        memory=workload.memory,
+    )
+
+
+def _seconds_below(workload: Workload, tier: Tier) -> NDArray[np.float64]:
+    """Shape (n + 1,): seconds that a tier needs for each prefix."""
+    if tier.profile is not None:
+        return _measured(workload, tier, tier.profile)
+    speed = (tier.gflops or 0.0) * 1e9
+    if tier.memory_gb_per_s is None and not tier.overhead_us:
+        below: NDArray[np.float64] = workload.flops_below / speed
+        return below
+    seconds = workload.flops / speed
+    if tier.memory_gb_per_s is not None:
+        seconds = np.maximum(seconds, workload.moved_nbytes / (tier.memory_gb_per_s * 1e9))
+    return np.concatenate(([0.0], np.cumsum(seconds + tier.overhead_us / 1e6)))
+
+
+def _measured(workload: Workload, tier: Tier, path: str) -> NDArray[np.float64]:
+    from dnnsplit_onnx.profiles import check_profile, load_profile  # pydantic models only few need
+
+    profile = load_profile(path)
+    check_profile(
+        profile,
+        path,
+        sha256=workload.graph.file.sha256(),
+        provider=tier.provider,
+        order=workload.order,
+        bindings=workload.types.bindings,
+    )
+    return profile.seconds_below(workload.flops)

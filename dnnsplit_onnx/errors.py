@@ -7,6 +7,7 @@
     │   ├── TopologyError             a tiers file
     │   ├── CutError                  a cut that is not one
     │   ├── PlanError                 a plan file, or a plan that does not fit the model
+    │   ├── ProfileError              a measured profile, or one of another model
     │   └── ManifestError             a manifest, or a slice that does not match it
     ├── OutputError               2   the output exists already, or cannot be written
     ├── MissingExtraError         2   an optional library is not installed
@@ -61,6 +62,10 @@ class CutError(InputError):
 
 class PlanError(InputError):
     """A plan file is unreadable or does not fit the model or the topology."""
+
+
+class ProfileError(InputError):
+    """A measured profile is unreadable, or is of another model, provider or binding."""
 
 
 class ManifestError(InputError):

@@ -192,7 +192,7 @@ def build_graph(file: ModelFile) -> Graph:
     constants = set(weights)
     constant_nodes: dict[str, int] = {}
     nodes: list[Node] = []
-    for index, reads in _runnable_order(file, set(inputs) | weights, facts):
+    for index, reads in _runnable_order(file, set(inputs) | weights):
         node = proto.node[index]
         outputs = tuple(name for name in node.output if name)
         random = facts.is_random(node)
@@ -305,9 +305,7 @@ class _Facts:
         return all(self.is_known(inner) for body in subgraphs(node) for inner in body.node)
 
 
-def _runnable_order(
-    file: ModelFile, available: set[str], facts: _Facts
-) -> Iterator[tuple[int, tuple[str, ...]]]:
+def _runnable_order(file: ModelFile, available: set[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Indices of the file's nodes in an order in which they can run, with what each reads.
 
     The file's own order where it is one, as the standard demands; otherwise each node as
@@ -323,7 +321,7 @@ def _runnable_order(
             if name in maker or name in available:
                 raise ModelError(
                     f"value `{name}` is made twice",
-                    context=f"in {file.path}, the second time by node `{node.name or index}` ({node.op_type})",
+                    context=f"in {file.path}, the second time by node {_called(node, index)}",
                 )
             maker[name] = index
     waiting = [0] * len(nodes)
@@ -338,7 +336,7 @@ def _runnable_order(
                 node = nodes[index]
                 raise ModelError(
                     f"nothing makes value `{name}`",
-                    context=f"in {file.path}, read by node `{node.name or index}` ({node.op_type})",
+                    context=f"in {file.path}, read by node {_called(node, index)}",
                     hint="the model is broken: export it again",
                 )
             in_order = in_order and before < index
@@ -348,6 +346,11 @@ def _runnable_order(
         yield from enumerate(reads)
         return
     yield from _sorted(file, waiting, readers, reads)
+
+
+def _called(node: onnx.NodeProto, index: int) -> str:
+    """A node as errors call it: by its name, or its place in the file."""
+    return f"`{node.name or index}` ({node.op_type})"
 
 
 def _sorted(
@@ -371,7 +374,7 @@ def _sorted(
         stuck = next(index for index, count in enumerate(waiting) if count > 0)
         node = file.proto.graph.node[stuck]
         raise ModelError(
-            f"the graph has a cycle through node `{node.name or stuck}` ({node.op_type})",
+            f"the graph has a cycle through node {_called(node, stuck)}",
             context=f"in {file.path}",
             hint="an ONNX graph must be acyclic: export the model again",
         )

@@ -111,6 +111,8 @@ class Manifest(_Record):
         model: What was cut.
         plan: The plan, as `Plan.to_dict` gives it.
         slices: One a tier, from tier 0 up.
+        candidates: Slices of other ranges, one for each tier and range that a plan over the
+            candidate cuts may use; those of one tier share one file of weights.
         random: Names of nodes that draw random numbers; their values differ from run to run.
     """
 
@@ -119,6 +121,7 @@ class Manifest(_Record):
     model: ModelRecord
     plan: dict[str, Any]
     slices: tuple[SliceRecord, ...]
+    candidates: tuple[SliceRecord, ...] = ()
     random: tuple[str, ...] = ()
 
     @field_validator("schema_version")
@@ -150,7 +153,8 @@ def load_manifest(folder: str | Path) -> Manifest:
         return Manifest.model_validate(data)
     except FileNotFoundError:
         raise ManifestError(
-            f"no manifest: `{path}`", hint="make slices with `dnnsplit-onnx split MODEL --tiers tiers.toml -o DIR`"
+            f"no manifest: `{path}`",
+            hint="make slices with `dnnsplit-onnx split MODEL --tiers tiers.toml -o DIR`",
         ) from None
     except ValidationError as error:
         first = error.errors()[0]

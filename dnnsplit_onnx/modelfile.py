@@ -16,8 +16,11 @@ import hashlib
 import mmap
 import os
 import stat
+import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -33,7 +36,7 @@ INLINE_BELOW = 1024
 _EXTERNAL = onnx.TensorProto.EXTERNAL
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelFile:
     """A model and where its weights lie.
 
@@ -41,10 +44,12 @@ class ModelFile:
         path: The ONNX file.
         proto: The model. Each large weight is external data; where it is inline in the
             file, its location is the file itself.
+        stamp: Size and time of the file when it was read.
     """
 
     path: Path
     proto: onnx.ModelProto
+    stamp: tuple[int, int] = (0, 0)
 
     @property
     def folder(self) -> Path:
@@ -55,10 +60,45 @@ class ModelFile:
         """Whether these bytes lie in the model's own file."""
         return where.location == self.path.name
 
+    def check_unchanged(self) -> None:
+        """Holds the file against what was read.
+
+        Raises:
+            ModelError: It is another one by now, so that ranges of it mean nothing.
+        """
+        try:
+            same = _stamp(self.path.stat()) == self.stamp
+        except OSError as error:
+            raise ModelError(f"cannot read `{self.path}`: {error.strerror}") from None
+        if not same:
+            raise ModelError(f"`{self.path}` has changed since it was read", hint="try again")
+
+    @cached_property
+    def digest(self) -> Future[str]:
+        """The SHA-256 of the ONNX file itself; external files are not part of it.
+
+        It is computed in a thread of its own, which starts when the property is first read:
+        whoever will need it reads it early and asks for the result late.
+        """
+        future: Future[str] = Future()
+        threading.Thread(target=_hash_file, args=(self.path, future), name="sha256", daemon=True).start()
+        return future
+
     def sha256(self) -> str:
-        """The SHA-256 of the ONNX file itself; external files are not part of it."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """The SHA-256 of the ONNX file itself; external files are not part of it.
+
+        Raises:
+            ModelError: The file cannot be read any more.
+        """
+        return self.digest.result()
+
+
+def _hash_file(path: Path, future: Future[str]) -> None:
+    try:
+        with path.open("rb") as file:
+            future.set_result(hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        future.set_exception(ModelError(f"cannot read `{path}`: {error.strerror}"))
 
 
 def open_model(path: str | Path) -> ModelFile:
@@ -90,7 +130,11 @@ def open_model(path: str | Path) -> ModelFile:
         raise
     proto = _parse(skeleton, path)
     _check_external(proto, path)
-    return ModelFile(path, proto)
+    return ModelFile(path, proto, _stamp(info))
+
+
+def _stamp(info: os.stat_result) -> tuple[int, int]:
+    return info.st_size, info.st_mtime_ns
 
 
 def _parse(skeleton: bytes, path: Path) -> onnx.ModelProto:
@@ -155,6 +199,11 @@ def _attribute_tensors(attributes: Iterable[onnx.AttributeProto]) -> Iterator[on
                 yield tensor.indices
 
 
+def is_external(tensor: onnx.TensorProto) -> bool:
+    """Whether a tensor's data is a reference to bytes of a file."""
+    return tensor.data_location == _EXTERNAL
+
+
 def data_range(tensor: onnx.TensorProto) -> DataRange:
     """Where the data of an external tensor lies.
 
@@ -174,11 +223,15 @@ def data_range(tensor: onnx.TensorProto) -> DataRange:
 
 
 def set_data_range(tensor: onnx.TensorProto, where: DataRange) -> None:
-    """Makes `tensor` refer to these bytes, keeping other entries such as a checksum."""
-    others = [e for e in tensor.external_data if e.key not in {"location", "offset", "length"}]
+    """Makes `tensor` refer to these bytes.
+
+    Entries that onnx does not define are kept; a checksum, which is of a whole file, is not.
+    """
+    own = {"location", "offset", "length", "checksum"}
+    others = [(e.key, e.value) for e in tensor.external_data if e.key not in own]
     pairs = [("location", where.location), ("offset", str(where.offset)), ("length", str(where.length))]
     del tensor.external_data[:]
-    for key, value in pairs + [(e.key, e.value) for e in others]:
+    for key, value in pairs + others:
         tensor.external_data.add(key=key, value=value)
     tensor.data_location = _EXTERNAL
 

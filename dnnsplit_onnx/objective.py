@@ -10,14 +10,19 @@ bytes that cross S (design, section 3; Kayal & Leon-Garcia, IEEE Access 2024, eq
 - latency is the sum of all, cost and energy the weighted sums, throughput one over the
   largest.
 
-Sums are correctly rounded (`math.fsum`), so they do not depend on the order of their terms:
-plans that tie in exact arithmetic tie here, and a limit exactly at a plan's figure is kept.
+Every additive figure is a sum of one term a tier and position (P_t, priced) and one a link
+and position, correctly rounded (`math.fsum`). So it does not depend on the order of its
+terms, plans that tie in exact arithmetic tie here, a limit exactly at a plan's figure is
+kept, and a planner that adds the same terms exactly finds the true optimum of this function.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,58 +30,122 @@ from numpy.typing import NDArray
 from dnnsplit_onnx.costs import CostTable
 from dnnsplit_onnx.cuts import UNKNOWN
 from dnnsplit_onnx.errors import PlanError
-from dnnsplit_onnx.plans import Figures, Plan, Stage, Transfer
+from dnnsplit_onnx.plans import Figures, Measure, Plan, Stage, Transfer, Weights
 from dnnsplit_onnx.topology import Limits, Link, Topology
 
 
-def evaluate(plan: Plan | Sequence[int], costs: CostTable, topology: Topology) -> Figures:
+def evaluate(
+    plan: Plan | Sequence[int], costs: CostTable, topology: Topology, weights: Weights | None = None
+) -> Figures:
     """What one request takes under a plan.
 
     Args:
         plan: A plan, or its cuts: the position that each link crosses, from tier 0 up.
         costs: The costs of the graph on the topology's tiers.
         topology: The tiers and links.
+        weights: Of the weighted sum, if it is asked for.
 
     Raises:
         PlanError: The cuts are not as many as the links, or not ascending positions of
             the graph.
     """
     cuts = tuple(plan.cuts if isinstance(plan, Plan) else plan)
-    bounds = (0, *cuts, costs.size)
+    bounds = (0, *(int(cut) for cut in cuts), costs.size)
     if len(cuts) != len(topology.link):
-        raise PlanError(f"a plan over {len(topology.tier)} tiers has {len(topology.link)} cuts, not {len(cuts)}")
-    if any(low > high for low, high in zip(bounds, bounds[1:], strict=False)):
+        raise PlanError(
+            f"a plan over {len(topology.tier)} tiers has {len(topology.link)} cuts, not {len(cuts)}"
+        )
+    if any(low > high for low, high in pairwise(bounds)):
         raise PlanError(f"cuts {list(cuts)} are not ascending positions from 0 to {costs.size}")
 
     stages = tuple(_stage(t, bounds[t], bounds[t + 1], costs, topology) for t in range(len(topology.tier)))
-    links = tuple(_transfer(t, cuts[t], costs, topology) for t in range(len(topology.link)))
-    steps = [part.seconds for part in (*stages, *links)]
-    energies = [part.energy_j for part in (*stages, *links) if part.seconds != 0]
+    links = tuple(_transfer(t, bounds[t + 1], costs, topology) for t in range(len(topology.link)))
+    parts: tuple[Stage | Transfer, ...] = (*stages, *links)
+    watts = [tier.watts or 0.0 for tier in topology.tier]
+    joules = [link.energy_j or 0.0 for link in links]
+    is_energy_known = all(part.energy_j is not None for part in parts if part.seconds != 0)
+    weighted = None
+    if weights is not None and (is_energy_known or not weights.energy):
+        rates = [weigh(weights, 1.0, t.usd_per_s, w) for t, w in zip(topology.tier, watts, strict=True)]
+        priced = [weigh(weights, x.seconds, x.cost_usd, j) for x, j in zip(links, joules, strict=True)]
+        weighted = _sum(costs, bounds, rates, priced)
     return Figures(
         stages=stages,
         links=links,
-        latency_s=_latency(bounds, costs, links),
-        cost_usd=math.fsum(part.cost_usd for part in (*stages, *links)),
-        throughput_per_s=_throughput(steps),
-        energy_j=None if None in energies else math.fsum(e for e in energies if e is not None),
+        latency_s=_sum(costs, bounds, [1.0] * len(stages), [link.seconds for link in links]),
+        cost_usd=_sum(costs, bounds, [t.usd_per_s for t in topology.tier], [x.cost_usd for x in links]),
+        throughput_per_s=_throughput([part.seconds for part in parts]),
+        energy_j=_sum(costs, bounds, watts, joules) if is_energy_known else None,
+        weighted=weighted,
     )
 
 
+_Figure = TypeVar("_Figure", float, NDArray[np.float64])
+
+
+def weigh(weights: Weights, latency: _Figure, cost: _Figure, energy: _Figure) -> _Figure:
+    """The weighted sum of three figures; one of weight 0 is not looked at."""
+    pairs = ((weights.latency, latency), (weights.cost, cost), (weights.energy, energy))
+    first, *others = [weight * figure for weight, figure in pairs if weight]
+    for other in others:
+        first = first + other
+    return first
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """A limit on a figure, in the user's own unit.
+
+    So a limit copied from a report is met exactly.
+
+    Attributes:
+        key: Its name in the tiers file.
+        unit: Its unit.
+        factor: What a figure is multiplied by to be in that unit.
+    """
+
+    key: str
+    unit: str
+    factor: float
+
+    def figure(self, measure: Measure, figures: Figures) -> float:
+        """The figure it limits; infinite where unknown."""
+        return figures.value(measure) * self.factor
+
+    def limit(self, limits: Limits) -> float | None:
+        """Its value, None if it is not set."""
+        value: float | None = getattr(limits, self.key)
+        return value
+
+
+#: The limits on figures that are sums.
+LIMITED: dict[Measure, Limited] = {
+    "latency": Limited("deadline_ms", "ms", 1e3),
+    "cost": Limited("budget_usd", "USD", 1.0),
+    "energy": Limited("energy_j", "J", 1.0),
+}
+
+
+def keeps(figures: Figures, limits: Limits, measure: Measure) -> bool:
+    """Whether a plan keeps the limit on one figure."""
+    limit = LIMITED[measure].limit(limits)
+    return limit is None or LIMITED[measure].figure(measure, figures) <= limit
+
+
 def violations(figures: Figures, limits: Limits) -> tuple[str, ...]:
-    """The limits that a plan breaks, each as a sentence that says by how much."""
+    """The limits on sums that a plan breaks, each as a sentence that says by how much."""
     broken = []
-    # In the user's own unit, so that a limit copied from a report is met exactly.
-    for what, value, limit, unit in (
-        ("latency", figures.latency_s * 1e3, limits.deadline_ms, "ms"),
-        ("cost", figures.cost_usd, limits.budget_usd, "USD"),
-        ("energy", math.nan if figures.energy_j is None else figures.energy_j, limits.energy_j, "J"),
-    ):
-        if limit is None or value <= limit:
+    for measure, limited in LIMITED.items():
+        limit, unit = limited.limit(limits), limited.unit
+        if limit is None or keeps(figures, limits, measure):
             continue
-        if math.isnan(value):
-            broken.append(f"{what} is unknown, and limited to {limit:.6g} {unit}")
+        value = limited.figure(measure, figures)
+        if math.isinf(value):
+            broken.append(f"{measure} is unknown, and limited to {limit:.6g} {unit}")
         else:
-            broken.append(f"{what} {value:.6g} {unit} exceeds {limit:.6g} {unit} by {value - limit:.3g} {unit}")
+            broken.append(
+                f"{measure} {value:.6g} {unit} exceeds {limit:.6g} {unit} by {value - limit:.3g} {unit}"
+            )
     return tuple(broken)
 
 
@@ -87,12 +156,12 @@ def link_seconds(link: Link, costs: CostTable, return_output: bool) -> NDArray[n
         Shape (n + 1,); NaN where the size of what crosses is unknown.
     """
     up = np.where(costs.up_nbytes == UNKNOWN, np.nan, costs.up_nbytes)
-    seconds = 8 * up / (link.bandwidth_mbps * 1e6) + link.delay_ms / 1e3
+    seconds = _way_seconds(link.bandwidth_mbps, link.delay_ms, up)
     seconds[-1] = 0.0  # no node remains above the last position
     if return_output:
         down = np.where(costs.down_nbytes == UNKNOWN, np.nan, costs.down_nbytes)
-        rate = (link.down_mbps or link.bandwidth_mbps) * 1e6
-        seconds = seconds + np.where(down == 0, 0.0, 8 * down / rate + link.delay_ms / 1e3)
+        back = _way_seconds(link.down_mbps or link.bandwidth_mbps, link.delay_ms, down)
+        seconds = seconds + np.where(down == 0, 0.0, back)
     return seconds
 
 
@@ -109,41 +178,58 @@ def link_cost_usd(
     return nbytes * (link.usd_per_gb / 1e9)
 
 
+_Seconds = TypeVar("_Seconds", float, NDArray[np.float64])
+
+
+def _way_seconds(mbps: float, delay_ms: float, nbytes: _Seconds) -> _Seconds:
+    """Eqs. 2 and 4: 8 bytes / bandwidth + delay, for one direction."""
+    return 8 * nbytes / (mbps * 1e6) + delay_ms / 1e3
+
+
 def _stage(t: int, start: int, stop: int, costs: CostTable, topology: Topology) -> Stage:
     tier = topology.tier[t]
     below = costs.seconds_below[t]
-    seconds = float(below[stop] - below[start])
+    seconds = float(below[stop]) - float(below[start])
     energy = None if tier.watts is None else tier.watts * seconds
-    flops = int(costs.flops_below[stop] - costs.flops_below[start])
-    return Stage(tier.name, start, stop, flops, seconds, tier.usd_per_s * seconds, energy)
+    flops = int(costs.flops_below[stop]) - int(costs.flops_below[start])
+    memory = None if costs.memory is None else costs.memory.nbytes(start, stop)
+    return Stage(tier.name, start, stop, flops, seconds, tier.usd_per_s * seconds, energy, memory)
 
 
 def _transfer(t: int, cut: int, costs: CostTable, topology: Topology) -> Transfer:
+    """One entry of `link_seconds` and `link_cost_usd`, by the same operations on scalars."""
     link = topology.link[t]
-    back = topology.limits.return_output
-    one = CostTable(  # the last two positions of a graph are all that one cut needs
-        costs.seconds_below[:, :0],
-        costs.flops_below[[cut, -1]],
-        costs.up_nbytes[[cut, -1]],
-        costs.down_nbytes[[cut, -1]],
-    )
-    at = 1 if cut == costs.size else 0
-    times = link_seconds(link, one, back)
-    seconds = float(times[at])
-    price = float(link_cost_usd(link, one, back, times)[at])
-    up = int(costs.up_nbytes[cut]) if cut < costs.size else 0
-    down = int(costs.down_nbytes[cut]) if back else 0
-    names = topology.names
-    energy = None if link.watts is None else link.watts * seconds
+    remains = cut < costs.size
+    up = _nbytes(costs.up_nbytes[cut]) if remains else 0.0
+    down = _nbytes(costs.down_nbytes[cut]) if topology.limits.return_output else 0.0
+    seconds = _way_seconds(link.bandwidth_mbps, link.delay_ms, up) if remains else 0.0
+    if down != 0:
+        seconds += _way_seconds(link.down_mbps or link.bandwidth_mbps, link.delay_ms, down)
+    if link.usd_per_gb is None:
+        price = seconds * ((link.usd_per_hour or 0.0) / 3600.0)
+    else:
+        price = (up + down) * (link.usd_per_gb / 1e9)
     return Transfer(
-        names[t], names[t + 1], cut, None if up == UNKNOWN else up, max(down, 0), seconds, price, energy
+        source=topology.tier[t].name,
+        target=topology.tier[t + 1].name,
+        position=cut,
+        nbytes=None if math.isnan(up) else int(up),
+        down_nbytes=0 if math.isnan(down) else int(down),
+        seconds=seconds,
+        cost_usd=price,
+        energy_j=None if link.watts is None else link.watts * seconds,
     )
 
 
-def _latency(bounds: tuple[int, ...], costs: CostTable, links: tuple[Transfer, ...]) -> float:
-    terms = [link.seconds for link in links]
-    for t, below in enumerate(costs.seconds_below):
-        terms += [float(below[bounds[t + 1]]), -float(below[bounds[t]])]
+def _nbytes(entry: np.int64) -> float:
+    return math.nan if entry == UNKNOWN else float(entry)
+
+
+def _sum(costs: CostTable, bounds: tuple[int, ...], rates: list[float], links: list[float]) -> float:
+    """One additive figure: prefix seconds at each tier's rate, and what the links take."""
+    terms = list(links)
+    for below, rate, start, stop in zip(costs.seconds_below, rates, bounds[:-1], bounds[1:], strict=True):
+        terms += [rate * float(below[stop]), -(rate * float(below[start]))]
     return math.fsum(terms)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from dnnsplit_onnx.costs import cost_table
 from dnnsplit_onnx.cuts import UNKNOWN, Accounting, crossing_values
-from dnnsplit_onnx.errors import InfeasibleError
 from dnnsplit_onnx.graph import Graph
 from dnnsplit_onnx.planners import get_planner
+from dnnsplit_onnx.planners.dag import gap_above, lower_bound
 from dnnsplit_onnx.planners.pareto import pareto_front
-from dnnsplit_onnx.planners.problem import Problem
-from dnnsplit_onnx.plans import Figures, Objective, Plan, SingleTier, Transfer
+from dnnsplit_onnx.planners.problem import Problem, Solution
+from dnnsplit_onnx.plans import Figures, Objective, Plan, SingleTier, Weights
+from dnnsplit_onnx.rules import allowed_cuts
 from dnnsplit_onnx.shapes import bind_shapes
 from dnnsplit_onnx.topology import Topology
 from dnnsplit_onnx.workload import Workload, measure
@@ -28,6 +30,8 @@ def plan(
     bindings: Mapping[str, int] | None = None,
     workload: Workload | None = None,
     pareto: bool = True,
+    bound: bool = True,
+    weights: Weights | Mapping[str, float] | None = None,
 ) -> Plan:
     """Chooses the cuts of a graph, or prices given ones.
 
@@ -42,38 +46,84 @@ def plan(
         bindings: Numbers for symbolic dimensions.
         workload: The model's workload, if it is known already; `bindings` is then unused.
         pareto: Whether to add the Pareto front.
+        bound: Whether to look for what no plan over the DAG falls below.
+        weights: What the objective `weighted` is: a weight for each second (`latency`), USD
+            (`cost`) and joule (`energy`). With any objective, they price its sum too.
 
     Raises:
+        InputError: The objective is `weighted`, and there are no weights.
         ShapeError: The planner needs the size of a value, and it is unknown.
         InfeasibleError: No plan keeps to the limits.
     """
     if workload is None:
         workload = measure(graph, bind_shapes(graph, bindings))
-    problem = Problem(cost_table(workload, topology, accounting), topology, objective)
-    if cuts is None:
-        _need_sizes(problem, workload, accounting)
-        solution = get_planner(planner)(problem)
-        chosen, optimality, evaluated = solution.cuts, solution.optimality, solution.evaluated
-    else:
-        chosen, optimality, evaluated, planner = tuple(cuts), "none", 1, "at"
-    figures = problem.figures(chosen)
-    broken = problem.violations(figures)
-    if broken and planner == "exact":
-        raise InfeasibleError(f"planner `exact` chose a plan that breaks its limits: {broken[0]}")
+    problem = problem_of(workload, topology, objective, accounting, weights)
+    solution, planner = _choose(problem, workload, planner, cuts, accounting)
+    planned = problem.in_order(solution.order)
+    assert planned.workload is not None, "a problem made of a workload has it"
+    figures = planned.figures(solution.cuts)
+    broken = planned.violations(figures)
+    is_bounded = bound and cuts is None and accounting == "live"
+    least = lower_bound(problem, workload) if is_bounded else None
+    gap = None if least is None else gap_above(least, problem, figures)
     return Plan(
         objective=objective,
         planner=planner,
-        optimality=optimality,
+        optimality="dag" if gap == 0 else solution.optimality,
         feasible=not broken,
         violations=broken,
-        figures=_with_values(figures, graph, accounting),
+        figures=_with_values(figures, planned.workload.graph, accounting),
         single_tier=single_tiers(problem),
         pareto=pareto_front(problem) if pareto and cuts is None else (),
+        order=workload.order,
         accounting=accounting,
         bindings=dict(workload.types.bindings),
         limits={k: v for k, v in topology.limits.model_dump().items() if v is not None},
-        evaluated=evaluated,
+        evaluated=solution.evaluated,
+        notes=solution.notes,
+        lower_bound=least,
+        gap=gap,
+        weights=problem.weights,
+        permutation=solution.order,
     )
+
+
+def _choose(
+    problem: Problem,
+    workload: Workload,
+    planner: str,
+    cuts: Sequence[int] | None,
+    accounting: Accounting,
+) -> tuple[Solution, str]:
+    """A planner's solution, or the user's, and whose it is."""
+    if cuts is not None:
+        return Solution(tuple(cuts), "none", 1), "at"
+    _need_sizes(problem, workload, accounting)
+    solution = get_planner(planner)(problem)
+    if planner == "exact":
+        broken = problem.violations(problem.figures(solution.cuts))
+        assert not broken, f"planner `exact` chose a plan that breaks its limits: {broken[0]}"
+    return solution, planner
+
+
+def problem_of(
+    workload: Workload,
+    topology: Topology,
+    objective: Objective = "latency",
+    accounting: Accounting = "live",
+    weights: Weights | Mapping[str, float] | None = None,
+) -> Problem:
+    """What planners are asked: the costs of a workload on a topology, and its rules.
+
+    Raises:
+        InputError: The objective is `weighted`, and there are no weights.
+        TopologyError: A rule names nothing in the model.
+    """
+    if weights is not None and not isinstance(weights, Weights):
+        weights = Weights.of(weights)
+    costs = cost_table(workload, topology, accounting)
+    allowed = allowed_cuts(workload.graph, topology)
+    return Problem(costs, topology, objective, allowed, weights, workload, accounting)
 
 
 def single_tiers(problem: Problem) -> tuple[SingleTier, ...]:
@@ -89,6 +139,7 @@ def single_tiers(problem: Problem) -> tuple[SingleTier, ...]:
                 figures.throughput_per_s,
                 figures.energy_j,
                 feasible=not problem.violations(figures),
+                weighted=figures.weighted,
             )
         )
     return tuple(rows)
@@ -110,19 +161,6 @@ def _need_sizes(problem: Problem, workload: Workload, accounting: Accounting) ->
 
 def _with_values(figures: Figures, graph: Graph, accounting: Accounting) -> Figures:
     links = tuple(
-        Transfer(
-            link.source,
-            link.target,
-            link.position,
-            link.nbytes,
-            link.down_nbytes,
-            link.seconds,
-            link.cost_usd,
-            link.energy_j,
-            crossing_values(graph, link.position, accounting),
-        )
-        for link in figures.links
+        replace(link, values=crossing_values(graph, link.position, accounting)) for link in figures.links
     )
-    return Figures(
-        figures.stages, links, figures.latency_s, figures.cost_usd, figures.throughput_per_s, figures.energy_j
-    )
+    return replace(figures, links=links)

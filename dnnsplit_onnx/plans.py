@@ -8,19 +8,86 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from dnnsplit_onnx.errors import PlanError
+from dnnsplit_onnx.errors import InputError, PlanError
 
-Objective = Literal["latency", "cost", "throughput", "energy"]
+Objective = Literal["latency", "cost", "throughput", "energy", "weighted"]
+#: The figures that are sums over tiers and links; throughput is one over a maximum.
+Measure = Literal["latency", "cost", "energy", "weighted"]
 #: What is proven of a plan: best over all downward-closed sets of the DAG, best over the
 #: positions of the graph's order, or nothing (a heuristic, or cuts given by the user).
 Optimality = Literal["dag", "order", "none"]
 
 SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What the objective `weighted` is: latency, cost and energy, each times a weight, added.
+
+    Only the ratio of weights matters to a plan; those of each second, dollar and joule that
+    a request takes make the sum a figure that can be compared.
+
+    Attributes:
+        latency: Weight of a second.
+        cost: Weight of a USD.
+        energy: Weight of a joule; 0 leaves unknown energies out of the matter.
+    """
+
+    latency: float = 0.0
+    cost: float = 0.0
+    energy: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, weight in self.to_dict().items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise InputError(f"the weight of {name} is {weight:g}", hint="give 0 or more")
+        if not any(self.to_dict().values()):
+            raise InputError("every weight is 0", hint="such as latency=1 and cost=1000")
+
+    @classmethod
+    def of(cls, weights: Mapping[str, float]) -> Weights:
+        """Weights by the names of their figures.
+
+        Raises:
+            InputError: A name is none of them, or a weight is no number from 0 up.
+        """
+        known = [field.name for field in fields(cls)]
+        for name, weight in weights.items():
+            if name not in known:
+                raise InputError(f"no weight is named `{name}`", hint=f"known weights: {', '.join(known)}")
+            if isinstance(weight, bool) or not isinstance(weight, int | float):
+                raise InputError(f"the weight of {name} is {weight!r}", hint="give a number")
+        return cls(**{name: float(weight) for name, weight in weights.items()})
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> Weights:
+        """Weights from `NAME=WEIGHT`, as a command line has them.
+
+        Raises:
+            InputError: A text has another form, names no figure, or one twice.
+        """
+        found: dict[str, float] = {}
+        for text in texts:
+            name, equals, number = text.partition("=")
+            try:
+                weight = float(number)
+            except ValueError:
+                equals = ""
+            if not equals:
+                raise InputError(f"cannot read the weight `{text}`", hint="write it as in cost=1000")
+            if name in found:
+                raise InputError(f"two weights are given for {name}")
+            found[name] = weight
+        return cls.of(found)
+
+    def to_dict(self) -> dict[str, float]:
+        """The weights by name."""
+        return {"latency": self.latency, "cost": self.cost, "energy": self.energy}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +102,7 @@ class Stage:
         seconds: Time the tier needs for them.
         cost_usd: What that time costs.
         energy_j: Energy it takes, None if the tier's watts are unknown.
+        memory_nbytes: Weights plus peak live values, None if unknown.
     """
 
     tier: str
@@ -44,6 +112,7 @@ class Stage:
     seconds: float
     cost_usd: float
     energy_j: float | None
+    memory_nbytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +153,8 @@ class Figures:
         cost_usd: Sum of all costs.
         throughput_per_s: One over the slowest tier or link, each being a pipeline stage.
         energy_j: Sum of all energies; None unless every tier and link in use has watts.
+        weighted: The weighted sum of these, if weights were given and what they weigh is
+            known.
 
     Figures that depend on a cut of unknown size are NaN.
     """
@@ -94,6 +165,7 @@ class Figures:
     cost_usd: float
     throughput_per_s: float
     energy_j: float | None
+    weighted: float | None = None
 
     @property
     def cuts(self) -> tuple[int, ...]:
@@ -107,6 +179,7 @@ class Figures:
             "cost": self.cost_usd,
             "throughput": self.throughput_per_s,
             "energy": self.energy_j,
+            "weighted": self.weighted,
         }[objective]
         if figure is None or math.isnan(figure):
             return 0.0 if objective == "throughput" else math.inf
@@ -128,6 +201,7 @@ class SingleTier:
     throughput_per_s: float
     energy_j: float | None
     feasible: bool
+    weighted: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +233,15 @@ class Plan:
         bindings: Numbers bound to symbolic dimensions.
         limits: The limits it was made under.
         evaluated: How many cuts or combinations the planner looked at.
+        notes: What else the planner says of them, each a sentence.
+        lower_bound: What no plan over the DAG can fall below in the objective (for
+            throughput: in the seconds of its slowest step); None if that is not known.
+        gap: How far the plan is above the bound, relative to the plan; 0 if it is proven
+            best over the DAG.
+        weights: What the objective `weighted` was.
+        permutation: The positions of the named order, in the order in which this plan's
+            positions count the nodes; None if that is the named order. A planner over the
+            DAG may cut where no prefix of the named order does.
     """
 
     objective: Objective
@@ -174,6 +257,11 @@ class Plan:
     bindings: Mapping[str, int] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
     evaluated: int = 0
+    notes: tuple[str, ...] = ()
+    lower_bound: float | None = None
+    gap: float | None = None
+    weights: Weights | None = None
+    permutation: tuple[int, ...] | None = None
 
     @property
     def cuts(self) -> tuple[int, ...]:
@@ -232,6 +320,12 @@ class Plan:
             "bindings": dict(self.bindings),
             "limits": dict(self.limits),
             "evaluated": self.evaluated,
+            "notes": list(self.notes),
+            "lower_bound": self.lower_bound,
+            "gap": self.gap,
+            "weights": None if self.weights is None else self.weights.to_dict(),
+            "weighted": figures.weighted,
+            "permutation": None if self.permutation is None else list(self.permutation),
         }
         cleaned: dict[str, Any] = _without_nan(data)
         return cleaned
@@ -244,14 +338,20 @@ class Plan:
             PlanError: A key is missing or of another schema version.
         """
         if data.get("schema_version") != SCHEMA_VERSION:
-            raise PlanError(f"plan of schema version {data.get('schema_version')!r}, expected {SCHEMA_VERSION}")
+            raise PlanError(
+                f"plan of schema version {data.get('schema_version')!r}, expected {SCHEMA_VERSION}"
+            )
         try:
             figures = Figures(
                 tuple(Stage(**_with_nan(stage)) for stage in data["stages"]),
                 tuple(_link_from(link) for link in data["links"]),
-                *(_number(data[key]) for key in ("latency_s", "cost_usd", "throughput_per_s")),
-                data["energy_j"],
+                latency_s=_number(data["latency_s"]),
+                cost_usd=_number(data["cost_usd"]),
+                throughput_per_s=_number(data["throughput_per_s"]),
+                energy_j=data["energy_j"],
+                weighted=data.get("weighted"),
             )
+            weights, permutation = data.get("weights"), data.get("permutation")
             return cls(
                 data["objective"],
                 data["planner"],
@@ -266,6 +366,11 @@ class Plan:
                 data["bindings"],
                 data["limits"],
                 data["evaluated"],
+                tuple(data.get("notes", ())),
+                data.get("lower_bound"),
+                data.get("gap"),
+                None if weights is None else Weights.of(weights),
+                None if permutation is None else tuple(permutation),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(f"not a plan: {error}", hint="write one with `plan ... -o plan.json`") from None
@@ -292,6 +397,7 @@ def _figure(single: SingleTier, objective: Objective) -> float:
         "cost": single.cost_usd,
         "throughput": single.throughput_per_s,
         "energy": single.energy_j,
+        "weighted": single.weighted,
     }[objective]
     return math.nan if figure is None else figure
 

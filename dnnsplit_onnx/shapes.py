@@ -75,7 +75,8 @@ class ValueType:
         """The dtype as onnx spells it in lower case (`float`, `int64`), None if unknown."""
         if not self.dtype or self.dtype not in onnx.TensorProto.DataType.values():
             return None
-        return onnx.TensorProto.DataType.Name(self.dtype).lower()
+        name: str = onnx.TensorProto.DataType.Name(self.dtype)
+        return name.lower()
 
 
 @dataclass(frozen=True)
@@ -215,24 +216,36 @@ def bind_shapes(graph: Graph, bindings: Mapping[str, int] | None = None) -> Type
     model.CopyFrom(graph.proto)
     if bindings:
         _bind(model.graph, bindings, graph)
+    for value in model.graph.input:
+        for *_, dim in _named_dims(value):
+            if dim.dim_value < 0:  # "unknown", to those who write it; inference would compute with it
+                dim.ClearField("dim_value")
     return Types(graph, _infer(model), bindings)
 
 
-def free_dimensions(graph: Graph, bindings: Mapping[str, int]) -> tuple[str, ...]:
-    """Names of the dimensions of model inputs that are neither numbers nor bound."""
+def free_dimensions(graph: Graph, bindings: Mapping[str, int], *, axis: int | None = None) -> tuple[str, ...]:
+    """Names of the dimensions of model inputs that are neither numbers nor bound.
+
+    Args:
+        graph: The graph.
+        bindings: Those that are bound.
+        axis: Only dimensions on this axis.
+    """
     data = set(graph.inputs)
     names: dict[str, None] = {}
     for value in graph.proto.graph.input:
         if value.name in data:
-            names.update((name, None) for name, _ in _named_dims(value) if name not in bindings)
+            for at, name, _ in _named_dims(value):
+                if name not in bindings and axis in (None, at):
+                    names[name] = None
     return tuple(names)
 
 
-def _named_dims(value: onnx.ValueInfoProto) -> Iterable[tuple[str, onnx.TensorShapeProto.Dimension]]:
-    """The dimensions of a value that are not numbers, under the names they bind by."""
+def _named_dims(value: onnx.ValueInfoProto) -> Iterable[tuple[int, str, onnx.TensorShapeProto.Dimension]]:
+    """The dimensions of a value that are not numbers: axis, the name they bind by, and themselves."""
     for axis, dim in enumerate(value.type.tensor_type.shape.dim):
         if not isinstance(_dim(dim), int):
-            yield (dim.dim_param or f"{value.name}.{axis}"), dim
+            yield axis, (dim.dim_param or f"{value.name}.{axis}"), dim
 
 
 def _bind(graph_proto: onnx.GraphProto, bindings: Mapping[str, int], graph: Graph) -> None:
@@ -242,7 +255,7 @@ def _bind(graph_proto: onnx.GraphProto, bindings: Mapping[str, int], graph: Grap
     used: set[str] = set()
     for values in (graph_proto.input, graph_proto.output, graph_proto.value_info):
         for value in values:
-            for name, dim in _named_dims(value):
+            for _, name, dim in _named_dims(value):
                 if name in bindings:
                     used.add(name)
                     dim.dim_value = bindings[name]
@@ -250,7 +263,11 @@ def _bind(graph_proto: onnx.GraphProto, bindings: Mapping[str, int], graph: Grap
         if name not in used:
             free = free_dimensions(graph, {})
             listed = ", ".join(f"`{dim}`" for dim in free)
-            hint = f"its inputs have the dimensions {listed}" if free else "its inputs have no symbolic dimension"
+            hint = (
+                f"its inputs have the dimensions {listed}"
+                if free
+                else "its inputs have no symbolic dimension"
+            )
             raise ShapeError(f"model `{graph.file.path.name}` has no dimension `{name}`", hint=hint)
 
 

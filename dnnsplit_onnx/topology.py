@@ -7,6 +7,7 @@ reported with its place and value.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,23 +36,56 @@ class Tier(_Table):
     Attributes:
         name: Also the name of its folder of slices.
         gflops: Effective compute, 10^9 FLOP/s.
+        memory_gb_per_s: Memory bandwidth, 10^9 byte/s; with `gflops` it makes a roofline.
+        overhead_us: Fixed time of each node, on top of the roofline.
+        profile: A measured profile in place of these, relative to the tiers file.
         usd_per_hour: What a second of its compute costs, times 3600.
         memory_gb: Limit on weights plus peak live values, 10^9 bytes.
         watts: Power while it computes.
         provider: The onnxruntime execution provider.
+        pin: Nodes, or values by the node that makes them, that must run on this tier.
+        min_prefix: At least so many of the model's first nodes run on this tier or below.
+        max_prefix: At most so many do.
+        private: Whether data must stay here until `limits.private_until` has run. Tiers
+            below a private one are private too, since the data comes from them.
     """
 
     name: Name
-    gflops: Positive
+    gflops: Positive | None = None
+    memory_gb_per_s: Positive | None = None
+    overhead_us: NotNegative = 0.0
+    profile: str | None = None
     usd_per_hour: NotNegative = 0.0
     memory_gb: Positive | None = None
     watts: NotNegative | None = None
     provider: Provider = "cpu"
+    pin: tuple[str, ...] = ()
+    min_prefix: Annotated[int, Field(ge=0)] | None = None
+    max_prefix: Annotated[int, Field(ge=0)] | None = None
+    private: bool = False
+
+    @model_validator(mode="after")
+    def _one_speed(self) -> Tier:
+        if (self.gflops is None) == (self.profile is None):
+            raise ValueError("give `gflops` (with a roofline, if you like) or `profile`, one of the two")
+        if self.profile is not None and (self.memory_gb_per_s is not None or self.overhead_us):
+            raise ValueError("a measured `profile` leaves no room for `memory_gb_per_s` and `overhead_us`")
+        return self
 
     @property
     def usd_per_s(self) -> float:
         """Price of a second of compute."""
         return self.usd_per_hour / _SECONDS_PER_HOUR
+
+    @property
+    def memory_nbytes(self) -> float:
+        """The limit on memory in whole bytes, infinite if there is none."""
+        if self.memory_gb is None:
+            return math.inf
+        nbytes = math.floor(self.memory_gb * 1e9) + 1
+        while nbytes / 1e9 > self.memory_gb:  # so that a limit copied from a report is met exactly
+            nbytes -= 1
+        return nbytes
 
 
 class Link(_Table):
@@ -64,6 +98,7 @@ class Link(_Table):
         usd_per_hour: Price of a second of transfer, times 3600.
         usd_per_gb: Price of 10^9 bytes, in place of `usd_per_hour`.
         watts: Power while it transfers.
+        max_mb: Most that a request may send, each way, 10^6 bytes.
     """
 
     bandwidth_mbps: Positive
@@ -72,6 +107,7 @@ class Link(_Table):
     usd_per_hour: NotNegative | None = None
     usd_per_gb: NotNegative | None = None
     watts: NotNegative | None = None
+    max_mb: NotNegative | None = None
 
     @model_validator(mode="after")
     def _one_price(self) -> Link:
@@ -88,12 +124,16 @@ class Limits(_Table):
         budget_usd: Cost of a request may not exceed it.
         energy_j: Energy of a request may not exceed it.
         return_output: Whether model outputs must come back to tier 0.
+        private_until: A node, or a value by the node that makes it: what leaves the private
+            tiers may depend on the model's inputs through it alone. Without it, nothing
+            may leave them.
     """
 
     deadline_ms: Positive | None = None
     budget_usd: NotNegative | None = None
     energy_j: Positive | None = None
     return_output: bool = False
+    private_until: str | None = None
 
 
 class Topology(_Table):
@@ -110,9 +150,11 @@ class Topology(_Table):
             if names.count(name) > 1:
                 raise ValueError(f"two tiers are named `{name}`")
         if len(self.link) != len(self.tier) - 1:
+            need = len(self.tier) - 1
+            tiers = f"{len(self.tier)} tier{'s' if need else ''}"
+            links = f"{need} link{'s' if need != 1 else ''}" if need else "no link"
             raise ValueError(
-                f"{len(self.tier)} tiers need {len(self.tier) - 1} links, one between each and the next; "
-                f"there are {len(self.link)}"
+                f"{tiers} need{'' if need else 's'} {links} between them; there are {len(self.link)}"
             )
         return self
 
@@ -157,7 +199,7 @@ def load_topology(path: str | Path) -> Topology:
         raise TopologyError(f"cannot read `{path}`: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TopologyError(f"`{path}` is not TOML: {error}") from None
-    return parse_topology(data, str(path))
+    return parse_topology(_with_profile_paths(data, path.parent), str(path))
 
 
 def parse_topology(data: dict[str, Any], source: str) -> Topology:
@@ -176,6 +218,20 @@ def parse_topology(data: dict[str, Any], source: str) -> Topology:
         return Topology.model_validate(_tuples(data))
     except ValidationError as error:
         raise _as_topology_error(error, source) from None
+
+
+def _with_profile_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Profiles are named relative to the file that names them."""
+    tiers = data.get("tier")
+    if not isinstance(tiers, list):
+        return data
+    rows = [
+        row | {"profile": str(folder / row["profile"])}
+        if isinstance(row, dict) and isinstance(row.get("profile"), str)
+        else row
+        for row in tiers
+    ]
+    return data | {"tier": rows}
 
 
 def _tuples(data: Any) -> Any:
@@ -197,7 +253,9 @@ _FIX = {
 
 
 def _as_topology_error(error: ValidationError, source: str) -> TopologyError:
-    first = error.errors()[0]
+    # A misspelt key is both unknown and missing: the first says more.
+    found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    first = found[0]
     key = ".".join(str(part) for part in first["loc"])
     what = first["msg"].removeprefix("Value error, ")
     what = what[0].lower() + what[1:]
@@ -213,7 +271,6 @@ def _as_topology_error(error: ValidationError, source: str) -> TopologyError:
 
 
 def _known_keys(loc: tuple[int | str, ...]) -> str:
-    table = {"tier": Tier, "link": Link, "limits": Limits}.get(str(loc[0]), Topology)
-    if len(loc) == 1:
-        table = Topology
+    tables: dict[str, type[BaseModel]] = {"tier": Tier, "link": Link, "limits": Limits}
+    table = tables.get(str(loc[0]), Topology) if len(loc) > 1 else Topology
     return f"known keys here: {', '.join(table.model_fields)}"

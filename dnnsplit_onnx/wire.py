@@ -54,6 +54,9 @@ _PACKED_AS_RAW = {_FLOAT_DATA: {1, 14}, _DOUBLE_DATA: {11, 15}}
 # Python's own recursion limit is near.
 MAX_DEPTH = 100
 
+# Pages are given back wherever a weight crosses a multiple of this many bytes (16 MiB).
+_UNMAP_SHIFT = 24
+
 
 @dataclass(frozen=True, slots=True)
 class DataRange:
@@ -101,6 +104,9 @@ def attach(message: bytes, kind: str, inline: Callable[[DataRange], bool]) -> li
 
     Returns:
         Byte strings and ranges of other files, in file order.
+
+    Raises:
+        ModelError: The bytes are not a well-formed message, or a reference is broken.
     """
     pieces, _ = _attach(message, 0, len(message), kind, inline, 0)
     return pieces
@@ -218,6 +224,7 @@ def _detach_tensor(
         if found is not None:
             raise _malformed(first, "a tensor with two sets of data")
         found = (payload, stop - payload)
+        _unmap(buffer, payload, stop)
         chunks.append(buffer[kept:first])
         kept = stop
     if found is None:
@@ -233,6 +240,15 @@ def _detach_tensor(
         chunks.append(length_delimited(_EXTERNAL_DATA, len(entry)) + entry)
     chunks.append(encode_varint(_DATA_LOCATION << 3) + b"\x01")
     return chunks
+
+
+def _unmap(buffer: Buffer, start: int, stop: int) -> None:
+    """Gives back the mapped pages of a file now and then, so that they never add up to it.
+
+    The kernel maps up to 2 MiB around each byte that is touched.
+    """
+    if start >> _UNMAP_SHIFT != stop >> _UNMAP_SHIFT and hasattr(buffer, "madvise"):
+        buffer.madvise(mmap.MADV_DONTNEED)
 
 
 def _attach(
@@ -273,13 +289,19 @@ def _attach_tensor(
         elif number != _DATA_LOCATION:
             rest.append(message[first:stop])
     if b"location" in entries:
-        where = DataRange(
-            entries[b"location"].decode(), int(entries.get(b"offset", b"0")), int(entries.get(b"length", b"-1"))
-        )
-        if inline(where):
+        where = _range(entries, start)
+        if where.length >= 0 and inline(where):
             head = b"".join(rest) + length_delimited(_RAW_DATA, where.length)
             return [head, where], len(head) + where.length
     return [message[start:end]], end - start
+
+
+def _range(entries: dict[bytes, bytes], at: int) -> DataRange:
+    try:
+        numbers = [int(entries.get(key, default)) for key, default in ((b"offset", b"0"), (b"length", b"-1"))]
+        return DataRange(entries[b"location"].decode(), *numbers)
+    except ValueError:
+        raise _malformed(at, "a broken reference to external data") from None
 
 
 def _end_of_group(buffer: Buffer, at: int, end: int, number: int) -> int:

@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from dnnsplit_onnx.cuts import UNKNOWN, Accounting, cut_nbytes, outputs_above
+from dnnsplit_onnx.cuts import Accounting, cut_nbytes, outputs_above
 from dnnsplit_onnx.flops import TensorType, Work, count_node
 from dnnsplit_onnx.graph import Graph
+from dnnsplit_onnx.memory import StageMemory, stage_memory
 from dnnsplit_onnx.shapes import Types
 
 
@@ -27,11 +28,13 @@ class Workload:
         graph: The graph, n nodes in order.
         types: The types of its values.
         work: Work of each node, None where it cannot be counted.
+        order: Name of the order that the graph's nodes are in.
     """
 
     graph: Graph
     types: Types
     work: tuple[Work | None, ...]
+    order: str = "file"
 
     @cached_property
     def flops(self) -> NDArray[np.int64]:
@@ -67,6 +70,15 @@ class Workload:
         return self._sum(self.graph.nodes[position].weights)
 
     @cached_property
+    def moved_nbytes(self) -> NDArray[np.int64]:
+        """Shape (n,): bytes that each node reads and writes, weights included; 0 if unknown."""
+        return np.array([self._moved(at) for at in range(len(self.graph.nodes))], dtype=np.int64)
+
+    def _moved(self, position: int) -> int:
+        node = self.graph.nodes[position]
+        return self._sum((*node.inputs, *node.weights, *node.outputs)) or 0
+
+    @cached_property
     def total_weight_nbytes(self) -> int:
         """Bytes of all weights that nodes read, shared ones once; unknown ones left out."""
         names = {name for node in self.graph.nodes for name in node.weights}
@@ -80,6 +92,11 @@ class Workload:
     def outputs_above(self) -> NDArray[np.int64]:
         """Shape (n + 1,): bytes of model outputs made above each cut."""
         return outputs_above(self.graph, self._size)
+
+    @cached_property
+    def memory(self) -> StageMemory:
+        """What each stage needs in memory."""
+        return stage_memory(self)
 
     def _size(self, name: str) -> int | None:
         return self.types.nbytes(name)
@@ -109,7 +126,7 @@ class _Context:
     def __init__(self, types: Types, trips: Mapping[str, int]) -> None:
         self.trips = trips
         self._types = types
-        self._opsets = {o.domain: o.version for o in types.graph.proto.opset_import}
+        self._opsets: dict[str, int] = {o.domain: o.version for o in types.graph.proto.opset_import}
 
     def type_of(self, name: str) -> TensorType | None:
         found = self._types[name]
@@ -124,4 +141,5 @@ class _Context:
         return self._types.constant(name)
 
     def opset(self, domain: str) -> int:
-        return self._opsets.get(domain) or self._opsets.get("ai.onnx", onnx.defs.onnx_opset_version())
+        newest: int = onnx.defs.onnx_opset_version()
+        return self._opsets.get(domain) or self._opsets.get("ai.onnx", newest)

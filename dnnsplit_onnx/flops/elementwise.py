@@ -13,12 +13,14 @@ from dnnsplit_onnx.flops.view import NodeView, UnknownWork
 from dnnsplit_onnx.flops.work import Work
 
 # Operators with one operation per output element.
+# fmt: off
 _ONE = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh Ceil Cos Cosh Erf Exp Floor IsInf IsNaN Log Neg Not Reciprocal "
-    "Round Sign Sin Sinh Sqrt Tan Tanh BitwiseNot "
-    "Add Sub Mul Div Pow Mod And Or Xor Equal Greater Less GreaterOrEqual LessOrEqual "
-    "BitShift BitwiseAnd BitwiseOr BitwiseXor Where"
-).split()
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Erf", "Exp", "Floor",
+    "IsInf", "IsNaN", "Log", "Neg", "Not", "Reciprocal", "Round", "Sign", "Sin", "Sinh", "Sqrt", "Tan",
+    "Tanh", "BitwiseNot", "Add", "Sub", "Mul", "Div", "Pow", "Mod", "And", "Or", "Xor", "Equal", "Greater",
+    "Less", "GreaterOrEqual", "LessOrEqual", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Where",
+)
+# fmt: on
 
 SIGMOID = 4  # 1 / (1 + exp(-x))
 
@@ -68,10 +70,19 @@ def activation_operations(name: str) -> int:
 
 
 def per_element(operations: int) -> Formula:
-    """A formula: a fixed number of operations per output element."""
+    """A formula: a fixed number of operations per element of the broadcast operands."""
 
     def formula(node: NodeView) -> Work:
         return Work(elementwise=operations * node.elements())
+
+    return formula
+
+
+def per_result(operations: int) -> Formula:
+    """A formula: a fixed number of operations per element of a result that no operand's shape shows."""
+
+    def formula(node: NodeView) -> Work:
+        return Work(elementwise=operations * node.output_size())
 
     return formula
 
@@ -80,9 +91,12 @@ register(*_ONE)(per_element(1))
 for _name, _count in _ACTIVATIONS.items():
     register(_name)(per_element(_count))
 register("PRelu")(per_element(2))  # x if x >= 0 else slope * x
+register("Range")(per_result(2))  # start + i * delta
+register("Range", domain=MICROSOFT)(per_result(2))
 
 
 @register("Gelu")
+@register("Gelu", domain=MICROSOFT)
 def gelu(node: NodeView) -> Work:
     """Gelu: 5 per element with erf, 8 with tanh."""
     tanh = node.text_attribute("approximate", "none") == "tanh"
@@ -135,23 +149,7 @@ def dropout(node: NodeView) -> Work:
     11, and is the default of the attribute `is_test` before.
     """
     if node.opset >= 12:
-        training = _constant_flag(node, 2)
+        training = node.constant_flag(2)
     else:
         training = node.opset < 7 and not node.int_attribute("is_test", 0)
     return Work(elementwise=4 * node.input_size(0)) if training else Work()
-
-
-def _constant_flag(node: NodeView, index: int) -> bool:
-    """A boolean input: False if it is not given."""
-    if not node.has_input(index):
-        return False
-    value = node.constant_int(index)
-    if value is None:
-        raise UnknownWork
-    return bool(value)
-
-
-@register("Range")
-def arange(node: NodeView) -> Work:
-    """Range: `start + i * delta`, 2 per element."""
-    return Work(elementwise=2 * node.output_size())

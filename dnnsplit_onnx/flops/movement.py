@@ -14,19 +14,23 @@ from dnnsplit_onnx.flops.work import Work
 _NOTHING = Work()
 
 
-@register(*"Cast CastLike BitCast".split())
-@register(*"Constant ConstantOfShape EyeLike OneHot Identity Shape Size".split())
-@register(*"Reshape Flatten Squeeze Unsqueeze Transpose Expand Tile".split())
-@register(*"Concat Split Slice Pad CenterCropPad Compress ReverseSequence Trilu".split())
-@register(*"Gather GatherElements GatherND Scatter TensorScatter".split())
-@register(*"DepthToSpace SpaceToDepth MaxUnpool".split())
-@register(*"SequenceConstruct SequenceEmpty SequenceAt SequenceInsert SequenceErase SequenceLength".split())
-@register(*"SplitToSequence ConcatFromSequence Optional OptionalGetElement OptionalHasElement".split())
+@register("Cast", "CastLike", "BitCast")
+@register("Constant", "ConstantOfShape", "EyeLike", "OneHot", "Identity", "Shape", "Size")
+@register("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile")
+@register("Concat", "Split", "Slice", "Pad", "CenterCropPad", "Compress", "ReverseSequence", "Trilu")
+@register("Gather", "GatherElements", "GatherND", "Scatter", "TensorScatter")
+@register("DepthToSpace", "SpaceToDepth", "MaxUnpool")
+@register(
+    "SequenceConstruct", "SequenceEmpty", "SequenceAt", "SequenceInsert", "SequenceErase", "SequenceLength"
+)
+@register("SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement")
 @register("StringConcat")
-@register(*"ArrayFeatureExtractor CastMap CategoryMapper DictVectorizer FeatureVectorizer".split(), domain=ML)
-@register(*"LabelEncoder OneHotEncoder ZipMap".split(), domain=ML)
-@register(*"ExpandDims GatherND Pad Trilu UnfoldTensor".split(), domain=MICROSOFT)
-@register(*"RemovePadding RestorePadding".split(), domain=MICROSOFT)
+@register(
+    "ArrayFeatureExtractor", "CastMap", "CategoryMapper", "DictVectorizer", "FeatureVectorizer", domain=ML
+)
+@register("LabelEncoder", "OneHotEncoder", "ZipMap", domain=ML)
+@register("ExpandDims", "GatherND", "Pad", "Trilu", "UnfoldTensor", domain=MICROSOFT)
+@register("RemovePadding", "RestorePadding", "RelativePositionBias", "TorchEmbedding", domain=MICROSOFT)
 def movement(node: NodeView) -> Work:  # noqa: ARG001 - the interface of a formula
     """Data movement: no arithmetic, whatever the shapes."""
     return _NOTHING

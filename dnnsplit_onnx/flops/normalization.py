@@ -31,7 +31,7 @@ def batch_normalization(node: NodeView) -> Work:
     They are element-wise operations and not MACs. In training 7n + 10c for c channels: the statistics
     of the batch, scale, shift, and two running averages (multiply, multiply, add).
     """
-    n = node.elements()
+    n = node.input_size(0)
     if not _is_training(node):
         return Work(elementwise=2 * n)
     channels = node.input_size(1)

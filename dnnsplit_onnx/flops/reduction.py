@@ -68,12 +68,6 @@ def per_input(node: NodeView) -> Work:
     return Work(elementwise=node.input_size(0))
 
 
-@register("IsAllFinite", domain=MICROSOFT)
-def per_input_of_all(node: NodeView) -> Work:
-    """IsAllFinite: one per element of every input."""
-    return Work(elementwise=sum(node.input_size(index) for index in range(len(node.node.input))))
-
-
 SOFTMAX = 5  # max, subtract, exp, sum, divide
 
 

@@ -75,9 +75,11 @@ def count_node(node: onnx.NodeProto, context: Context) -> Work | None:
     if formula is None:
         return None
     try:
-        return formula(NodeView(node, context))
+        work = formula(NodeView(node, context))
     except UnknownWork:
         return None
+    # Only a node that breaks its schema (a negative window) counts to less than nothing.
+    return work if work.macs >= 0 and work.elementwise >= 0 else None
 
 
 def counted_ops() -> frozenset[tuple[str, str]]:

@@ -100,6 +100,11 @@ class NodeView:
         known = self.context.type_of(self.node.output[index]) if self.has_output(index) else None
         return None if known is None else known.shape
 
+    def input_dtype(self, index: int) -> int | None:
+        """The element type of an input, an `onnx.TensorProto.DataType`; None if it is unknown."""
+        known = self.context.type_of(self.node.input[index]) if self.has_input(index) else None
+        return None if known is None else known.dtype
+
     def input_size(self, index: int) -> int:
         """The number of elements of an input."""
         return prod(self.input_shape(index))
@@ -131,14 +136,28 @@ class NodeView:
         value = self.constant(index)
         return int(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
 
+    def constant_flag(self, index: int) -> bool:
+        """An optional boolean input that is False by default.
+
+        Raises:
+            UnknownWork: It is given, and not a known constant.
+        """
+        if not self.has_input(index):
+            return False
+        value = self.constant_int(index)
+        if value is None:
+            raise UnknownWork
+        return bool(value)
+
     # -- attributes ----------------------------------------------------------------------------------
 
     def attribute(self, name: str) -> onnx.AttributeProto | None:
         """An attribute, or None if it is not set."""
         # A linear scan: nodes have a handful of attributes, most formulas read one or none.
-        for attribute in self.node.attribute:
-            if attribute.name == name:
-                return attribute
+        found: onnx.AttributeProto
+        for found in self.node.attribute:
+            if found.name == name:
+                return found
         return None
 
     def int_attribute(self, name: str, default: int) -> int:

@@ -1,0 +1,87 @@
+"""What a conversion did, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of the converted model.
+
+    Attributes:
+        name: Its name in the ONNX file.
+        dtype: Element type as onnx spells it in lower case (`float`, `int64`).
+        shape: A number or a symbolic name for each dimension.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """The report of one conversion.
+
+    Attributes:
+        source: What was converted, as the caller named it.
+        output: The ONNX file.
+        route: `keras-torch`, `keras-tf` or `pytorch`.
+        reason: Why that route ran, in one line.
+        versions: Versions of the libraries that took part.
+        seconds: Wall time of the whole, the check included.
+        peak_nbytes: Most memory that the converting process held.
+        inputs: The model's inputs.
+        outputs: The model's outputs.
+        nodes: Number of nodes in the file.
+        layers: Number of layers of the framework's model, 0 where unknown.
+        parameters: Number of elements in its weights.
+        layers_named: Share of nodes that carry a layer's name, from 0 to 1.
+        checked: Whether framework and onnxruntime were compared.
+        max_abs_diff: Largest absolute difference of any output, None if not checked.
+        max_rel_diff: The same over the output's largest magnitude, None if not checked.
+        tolerance: The largest relative difference that was allowed.
+        notes: What a user should know besides.
+    """
+
+    source: str
+    output: str
+    route: str
+    reason: str
+    versions: Mapping[str, str]
+    seconds: float
+    peak_nbytes: int
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    nodes: int
+    layers: int
+    parameters: int
+    layers_named: float
+    checked: bool
+    max_abs_diff: float | None
+    max_rel_diff: float | None
+    tolerance: float
+    notes: tuple[str, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON can hold it."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Conversion:
+        """The report that `to_dict` wrote."""
+
+        def ports(entries: Any) -> tuple[Port, ...]:
+            return tuple(Port(e["name"], e["dtype"], tuple(e["shape"])) for e in entries)
+
+        return Conversion(
+            **{
+                **data,
+                "inputs": ports(data["inputs"]),
+                "outputs": ports(data["outputs"]),
+                "notes": tuple(data["notes"]),
+            }
+        )

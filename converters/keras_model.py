@@ -1,0 +1,161 @@
+"""What both Keras routes ask of a Keras model: its graph, inputs and outputs."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnnsplit_onnx.converters.adapter import BATCH, InputSpec
+from dnnsplit_onnx.converters.reasons import reason
+from dnnsplit_onnx.errors import InputError
+
+# Layers that TensorFlow turns into one ONNX operator, and torch's exporter unrolls.
+RECURRENT = frozenset(
+    {"LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"}
+)
+
+
+def load_model(path: Path) -> Any:
+    """Loads a `.keras` or `.h5` file with the backend that is active.
+
+    Raises:
+        InputError: The file cannot be read, or needs code that is not here.
+    """
+    import keras
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # anything can be wrong with a file
+        raise InputError(
+            f"Keras cannot load `{path}`: {reason(error)}",
+            hint="for custom layers, write a function that builds the model and pass package.module:function",
+        ) from error
+
+
+def as_functional(model: Any) -> Any:
+    """The model as a graph of operations.
+
+    Raises:
+        InputError: It has none: it was never built, or it is a subclass that computes in
+            Python code of its own.
+    """
+    import keras
+
+    if isinstance(model, keras.Sequential):
+        if not model.built or not model.inputs:
+            raise InputError(
+                f"the Keras model `{model.name}` has no input shape yet",
+                hint="add a keras.Input as its first layer, or call the model once before saving it",
+            )
+        # Sequential is a wrapper that tf2onnx and the graph walk do not see through.
+        return keras.Model(model.inputs, model.outputs, name=model.name)
+    if is_graph(model):
+        return model
+    raise InputError(
+        f"the Keras model `{model.name}` is a subclass of keras.Model without a graph of layers",
+        hint="wrap it: keras.Model(x, model(x)) with x = keras.Input(shape)",
+    )
+
+
+def is_graph(operation: Any) -> bool:
+    """Whether an operation is a functional model: a graph of operations itself.
+
+    Keras keeps the class private; what is asked of it here is what the routes call.
+    """
+    return all(
+        hasattr(operation, name) for name in ("_run_through_graph", "_standardize_inputs", "operations")
+    )
+
+
+def input_specs(model: Any, sizes: Mapping[str, int]) -> tuple[InputSpec, ...]:
+    """The inputs of a functional model, open dimensions named.
+
+    The first dimension is `batch`; another open one is called `INPUT_AXIS`.
+
+    Args:
+        model: The functional model.
+        sizes: Numbers for open dimensions by name.
+    """
+    below = vocabulary(model)
+    specs = []
+    names = unique(tensor.name for tensor in model.inputs)
+    for name, tensor in zip(names, model.inputs, strict=True):
+        shape: list[int | str] = []
+        for at, dim in enumerate(tensor.shape):
+            label = BATCH if at == 0 else f"{name}_{at}"
+            shape.append(sizes.get(label, label) if dim is None else int(dim))
+        specs.append(InputSpec(name, np.dtype(tensor.dtype), tuple(shape), below, scale=input_scale(model)))
+    return tuple(specs)
+
+
+def input_scale(model: Any) -> float:
+    """The spread of values that a model expects: more than 1 if it scales pixels itself.
+
+    On inputs near zero such a model shows nothing but its biases.
+    """
+    for layer in model.layers[1:3]:
+        if type(layer).__name__ == "Rescaling" and isinstance(layer.scale, float) and layer.scale:
+            return max(1.0, 0.5 / abs(layer.scale))  # half the range of pixels
+        if type(layer).__name__ == "Normalization" and getattr(layer, "input_variance", None) is not None:
+            return max(1.0, float(np.sqrt(np.max(layer.input_variance))))
+    return 1.0
+
+
+def output_names(model: Any) -> list[str]:
+    """Names for the outputs: the layers that make them."""
+    return unique(tensor._keras_history.operation.name for tensor in model.outputs)
+
+
+def unique(names: Iterable[str]) -> list[str]:
+    """The names with a number behind each that came before, and no `:` or `/` in them."""
+    seen: set[str] = set()
+    result = []
+    for name in names:
+        plain = name.replace(":", "_").replace("/", "_")
+        label, number = plain, 1
+        while label in seen:
+            label, number = f"{plain}_{number}", number + 1
+        seen.add(label)
+        result.append(label)
+    return result
+
+
+def vocabulary(model: Any) -> int:
+    """The smallest number of rows of any embedding: integers below it fit all of them."""
+    sizes = [int(layer.input_dim) for layer in model._flatten_layers() if hasattr(layer, "input_dim")]
+    return min(sizes, default=2)
+
+
+def stored_layers(path: Path) -> set[str]:
+    """The class names of all layers in a `.keras` or `.h5` file, without loading it.
+
+    Empty if the file cannot be read: whoever loads it gives the error.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                config = json.loads(archive.read("config.json"))
+        else:
+            import h5py  # comes with keras
+
+            with h5py.File(path, "r") as file:
+                config = json.loads(file.attrs["model_config"])
+    except Exception:  # whatever is wrong, it is not for here to say
+        return set()
+    return set(_class_names(config))
+
+
+def _class_names(config: Any) -> Iterable[str]:
+    if isinstance(config, Mapping):
+        if isinstance(config.get("class_name"), str):
+            yield config["class_name"]
+        for value in config.values():
+            yield from _class_names(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _class_names(value)

@@ -1,0 +1,107 @@
+"""From a source to a loaded model, in this process.
+
+Whoever calls this with a Keras source has set KERAS_BACKEND for its route: Keras reads it
+once, when it is first imported.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from dnnsplit_onnx.converters.adapter import Adapter
+from dnnsplit_onnx.converters.conversion import Conversion
+from dnnsplit_onnx.converters.pipeline import Options, run_conversion
+from dnnsplit_onnx.converters.routes import Route
+from dnnsplit_onnx.converters.sources import ZOO, Source, parse_source
+from dnnsplit_onnx.errors import DnnsplitError, InputError
+
+
+def convert_here(source: Source, output: Path, route: Route, options: Options) -> Conversion:
+    """Loads a source and converts it in this process. See `dispatch.convert`."""
+    adapter = load(source, route, options)
+    taken = route if route.name == adapter.route else Route(adapter.route, "what the function returned")
+    return run_conversion(adapter, source.text, output, taken, options)
+
+
+def load(source: Source, route: Route, options: Options) -> Adapter:
+    """The model of a source, ready to run and to export.
+
+    Raises:
+        InputError: It cannot be loaded.
+    """
+    if source.kind == "saved-model":
+        from dnnsplit_onnx.converters.keras_tf import SavedModel
+
+        return SavedModel(source.path, options.sizes)
+    if source.kind == "keras-file":
+        from dnnsplit_onnx.converters.keras_model import load_model
+
+        return _keras(load_model(source.path), route.name, options)
+    if source.kind == "exported-program":
+        from dnnsplit_onnx.converters.pytorch import ExportedProgram, load_program
+
+        return ExportedProgram(load_program(source.path), options.sizes)
+    if source.kind == "callable":
+        return _adapt(_call(source.text), source.text, route, options)
+    if source.kind == "zoo":
+        from dnnsplit_onnx.models.frameworks import build_framework_model
+
+        return _adapt(build_framework_model(source.text.removeprefix(ZOO)), source.text, route, options)
+    return _adapt(source.live, source.text, route, options)
+
+
+def _adapt(built: Any, text: str, route: Route, options: Options) -> Adapter:
+    """An adapter for a live model, alone or with example inputs and open dimensions."""
+    parts = built if isinstance(built, tuple) else (built,)
+    kind = parse_source(built).kind
+    if kind == "keras-model":
+        return _keras(parts[0], route.name, options)
+    from dnnsplit_onnx.converters.pytorch import ExportedProgram, PyTorch, example_of
+
+    if not hasattr(parts[0], "forward"):
+        return ExportedProgram(parts[0], options.sizes)
+    example = parts[1] if len(parts) > 1 else example_of(parts[0], text)
+    return PyTorch(parts[0], example, parts[2] if len(parts) > 2 else None, options.sizes)
+
+
+def _keras(model: Any, route: str, options: Options) -> Adapter:
+    import keras
+
+    # A callable's route is known only now: by the backend that its Keras runs on.
+    if route == "keras-tf" or keras.backend.backend() == "tensorflow":
+        from dnnsplit_onnx.converters.keras_tf import KerasTf
+
+        return KerasTf(model, options.sizes)
+    from dnnsplit_onnx.converters.keras_torch import KerasTorch
+
+    return KerasTorch(model, options.sizes)
+
+
+def _call(text: str) -> Any:
+    """What `package.module:callable` returns."""
+    module_name, _, attribute = text.partition(":")
+    try:
+        target: Any = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise InputError(f"importing `{module_name}` failed: {error}") from error
+        raise InputError(
+            f"no module named `{error.name}`",
+            hint="run from the folder that holds it, or set PYTHONPATH",
+        ) from None
+    for name in attribute.split("."):
+        if not hasattr(target, name):
+            raise InputError(f"`{module_name}` has no `{attribute}`")
+        target = getattr(target, name)
+    if not callable(target):
+        raise InputError(f"`{text}` is a {type(target).__name__}, not a function that returns a model")
+    try:
+        return target()
+    except DnnsplitError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"`{text}` failed: {type(error).__name__}: {error}", hint="--debug shows where"
+        ) from error

@@ -1,0 +1,51 @@
+"""`bench`: how fast the slices are on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dnnsplit_onnx.cli.options import Folder, Provider, Reporting, takes
+
+
+@takes(Reporting)
+def bench(
+    folder: Folder,
+    options: Reporting,
+    tier: Annotated[
+        str | None,
+        typer.Option("--tier", metavar="NAME", help="Measure this tier's slice alone.", show_default=False),
+    ] = None,
+    provider: Provider = None,
+    runs: Annotated[
+        int | None,
+        typer.Option(
+            "--runs",
+            metavar="N",
+            min=1,
+            help="How many runs; ten seconds' worth otherwise.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Measure each slice, the chain of them, and the whole model.
+
+    Everything runs on this machine, without links between the tiers.
+
+    Example: dnnsplit-onnx bench slices --tier edge --runs 200
+    """
+    from dnnsplit_onnx.benchmark import bench
+    from dnnsplit_onnx.report.progress import progress
+
+    with progress("measuring") as update:
+        report = bench(folder, tier=tier, provider=provider, runs=runs, progress=update)
+    if options.json:
+        from dnnsplit_onnx.cli.output import print_json
+
+        print_json(report.to_dict())
+        return
+    from dnnsplit_onnx.report.console import stdout_console
+    from dnnsplit_onnx.report.proof_view import print_bench
+
+    print_bench(stdout_console(), report.to_dict())

@@ -1,0 +1,97 @@
+"""`convert`: a Keras or PyTorch model to ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from dnnsplit_onnx.cli.options import Bind, Force, Reporting, takes
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.converters import Conversion
+
+
+@takes(Reporting)
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A .keras, .h5 or .pt2 file, a SavedModel folder, `zoo:NAME`, or `package.module:function` "
+            "that returns a keras.Model or (nn.Module, example inputs).",
+            show_default=False,
+        ),
+    ],
+    options: Reporting,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")] = Path(
+        "model.onnx"
+    ),
+    route: Annotated[
+        Literal["keras-torch", "keras-tf", "pytorch"] | None,
+        typer.Option("--route", help="Convert this way; chosen by the model otherwise.", show_default=False),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", metavar="N", help="Fix the batch size; open otherwise.", show_default=False),
+    ] = None,
+    bind: Bind = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Compare the outputs with the framework's.")
+    ] = True,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", metavar="X", help="Largest relative difference allowed.")
+    ] = 1e-4,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the input to compare on.")] = 0,
+    force: Force = False,
+) -> None:
+    """Convert a Keras or PyTorch model to ONNX, and check that it computes the same.
+
+    Example: dnnsplit-onnx convert model.keras -o model.onnx
+    """
+    from dnnsplit_onnx.cli.options import ModelOptions
+    from dnnsplit_onnx.converters import convert
+    from dnnsplit_onnx.report.progress import progress
+
+    sizes = ModelOptions(bind=bind).bindings
+    with progress("converting the model"):
+        report = convert(
+            source,
+            output,
+            route=route,
+            batch=batch,
+            sizes=sizes,
+            check=check,
+            tolerance=tolerance,
+            seed=seed,
+            force=force,
+        )
+    if options.json:
+        from dnnsplit_onnx.cli.output import print_json
+
+        print_json(report.to_dict())
+        return
+    _print(report)
+
+
+def _print(report: Conversion) -> None:
+    from dnnsplit_onnx.cli.output import next_command
+
+    def ports(kind: str) -> str:
+        listed = report.inputs if kind == "inputs" else report.outputs
+        return ", ".join(f"{port.name} {port.dtype}[{', '.join(map(str, port.shape))}]" for port in listed)
+
+    typer.echo(f"route    {report.route}: {report.reason}")
+    typer.echo(f"inputs   {ports('inputs')}")
+    typer.echo(f"outputs  {ports('outputs')}")
+    typer.echo(f"nodes    {report.nodes:,}, {report.layers_named:.0%} with their layer's name")
+    if report.max_rel_diff is not None:
+        typer.echo(f"checked  {report.max_rel_diff:.1e} relative, {report.max_abs_diff:.1e} absolute at most")
+    else:
+        typer.echo("checked  no")
+    typer.echo(f"took     {report.seconds:.1f} s, {report.peak_nbytes / 1e9:.2f} GB at its peak")
+    for note in report.notes:
+        typer.echo(f"note     {note}")
+    typer.echo(f"wrote {report.output}", err=True)
+    typer.echo(next_command("inspect", report.output), err=True)

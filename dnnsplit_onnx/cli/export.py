@@ -1,0 +1,92 @@
+"""`export`: the slices for other engines."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from dnnsplit_onnx.cli.options import Folder, Force, Reporting, takes
+
+app = typer.Typer(no_args_is_help=True, help="Write slices for Triton and KServe.")
+
+Tiers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tier",
+        metavar="NAME",
+        help="Export this tier; all with work otherwise. Repeatable.",
+        show_default=False,
+    ),
+]
+Engine = Annotated[Literal["cpu", "cuda"], typer.Option("--provider", help="What the engine runs on.")]
+
+
+@app.command("triton")
+@takes(Reporting)
+def triton(
+    folder: Folder,
+    options: Reporting,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="REPO", help="The model repository to make.")
+    ] = Path("triton"),
+    tiers: Tiers = None,
+    provider: Engine = "cpu",
+    force: Force = False,
+) -> None:
+    """Write a Triton model repository.
+
+    Each slice becomes a model named after its tier, with `max_batch_size: 0`. Triton sends
+    nothing on, so it serves the last tier of a chain, or slices on their own.
+
+    Example: dnnsplit-onnx export triton slices --tier cloud -o models
+    """
+    from dnnsplit_onnx.cli.output import print_json
+    from dnnsplit_onnx.serving.export import export_triton
+
+    exported = export_triton(folder, output, tiers=tiers or (), provider=provider, force=force)
+    if options.json:
+        print_json({"output": str(output), "tiers": exported})
+        return
+    sys.stdout.write("".join(f"wrote {output / tier}\n" for tier in exported))
+
+
+@app.command("kserve")
+@takes(Reporting)
+def kserve(
+    folder: Folder,
+    options: Reporting,
+    storage_uri: Annotated[
+        str,
+        typer.Option("--storage-uri", metavar="URI", help="Where the Triton repository was uploaded to."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")] = Path(
+        "kserve.yaml"
+    ),
+    tiers: Tiers = None,
+    provider: Engine = "cpu",
+    namespace: Annotated[str, typer.Option("--namespace", help="The Kubernetes namespace.")] = "default",
+    force: Force = False,
+) -> None:
+    """Write Kubernetes manifests that serve slices with KServe.
+
+    They name a Triton repository: write it with `export triton`, upload it, and pass its
+    address.
+
+    Example: dnnsplit-onnx export kserve slices --tier cloud --storage-uri pvc://models/triton
+    """
+    from dnnsplit_onnx.cli.output import print_json
+    from dnnsplit_onnx.files import written_whole
+    from dnnsplit_onnx.serving.export import export_kserve
+
+    text = export_kserve(
+        folder, storage_uri=storage_uri, tiers=tiers or (), provider=provider, namespace=namespace
+    )
+    with written_whole(output, force=force) as file:
+        file.write(text.encode())
+    if options.json:
+        print_json({"output": str(output)})
+        return
+    sys.stdout.write(f"wrote {output}\n")

@@ -1,0 +1,96 @@
+"""From what a person named to a graph, a workload and a plan."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dnnsplit_onnx.cli.options import ModelOptions, PlanOptions
+from dnnsplit_onnx.errors import CutError, InputError
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.graph import Graph
+    from dnnsplit_onnx.plans import Plan
+    from dnnsplit_onnx.topology import Topology
+    from dnnsplit_onnx.workload import Workload
+
+ZOO = "zoo:"
+
+
+def model_file(model: str) -> Path:
+    """The file of a model that is named by path or as `zoo:NAME`."""
+    if not model.startswith(ZOO):
+        return Path(model)
+    from dnnsplit_onnx.models import model_path
+
+    return model_path(model.removeprefix(ZOO))
+
+
+def load_workload(model: str, options: ModelOptions) -> Workload:
+    """Reads a model, counts its work, and brings its nodes into order."""
+    from dnnsplit_onnx.graph import load_graph
+    from dnnsplit_onnx.ordering import order_workload
+    from dnnsplit_onnx.report.progress import progress
+    from dnnsplit_onnx.shapes import bind_shapes
+    from dnnsplit_onnx.workload import measure
+
+    bindings = options.bindings
+    with progress("reading the model"):
+        graph = load_graph(model_file(model))
+        return order_workload(measure(graph, bind_shapes(graph, bindings)), options.order)
+
+
+def topology_of(options: PlanOptions) -> Topology:
+    """Reads the tiers file and puts the limits of the command line over its own."""
+    from dnnsplit_onnx.topology import load_topology
+
+    if options.tiers is None:
+        raise InputError(
+            "missing option `--tiers`", hint="describe your machines in a tiers file: --tiers tiers.toml"
+        )
+    topology = load_topology(options.tiers)
+    return topology.with_limits(deadline_ms=options.deadline_ms, budget_usd=options.budget_usd)
+
+
+def make_plan(workload: Workload, options: PlanOptions) -> Plan:
+    """Plans as the options ask."""
+    from dnnsplit_onnx.planning import plan
+    from dnnsplit_onnx.report.progress import progress
+
+    topology = topology_of(options)
+    cuts = _positions(workload.graph, options.cuts, topology) if options.at else None
+    with progress("planning"):
+        return plan(
+            workload.graph,
+            topology,
+            objective=options.objective,
+            planner=options.planner,
+            cuts=cuts,
+            accounting=options.cut_size,
+            workload=workload,
+        )
+
+
+def _positions(graph: Graph, cuts: tuple[str, ...], topology: Topology) -> list[int]:
+    """The positions that `--at` names.
+
+    Raises:
+        CutError: They are not one for each link, or not in ascending order.
+    """
+    from dnnsplit_onnx.cut_names import resolve_cut
+
+    if len(cuts) != len(topology.link):
+        tiers = f"{len(topology.tier)} tier{'s' if len(topology.tier) > 1 else ''}"
+        raise CutError(
+            f"`--at` gives {len(cuts)} cut{'s' if len(cuts) != 1 else ''} for {tiers}",
+            hint=f"give {len(topology.link)}: one for each link, from tier 0 up",
+        )
+    positions = [resolve_cut(graph, cut) for cut in cuts]
+    for (low, lower), (high, upper) in pairwise(zip(positions, cuts, strict=True)):
+        if low > high:
+            raise CutError(
+                f"cuts out of order: `{lower}` is position {low}, and `{upper}` after it is {high}",
+                hint="list them from tier 0 up",
+            )
+    return positions

@@ -1,0 +1,204 @@
+"""Options that several commands share, each defined once.
+
+A group of options is a dataclass whose fields are annotated for typer; `takes` spreads it
+over a command's parameters and hands the command one object.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+import typer
+
+from dnnsplit_onnx.cli import completion
+from dnnsplit_onnx.errors import InputError
+
+Objective = Literal["latency", "cost", "throughput", "energy"]
+CutSize = Literal["live", "layer-input"]
+# The names of node orders that `order_graph` knows.
+Order = Literal["envelope", "file"]
+
+
+@dataclass(slots=True)
+class Settings:
+    """What holds for a whole run."""
+
+    debug: bool = False
+
+
+def _debug(context: typer.Context, wanted: bool) -> bool:
+    settings = context.find_root().obj
+    if wanted and isinstance(settings, Settings):
+        settings.debug = True
+    return wanted
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="An ONNX file, or `zoo:NAME` for a model of the zoo.",
+        autocompletion=completion.models,
+        show_default=False,
+    ),
+]
+Folder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A folder that `split` made.", show_default=False)
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Provider = Annotated[
+    Literal["cpu", "cuda"] | None,
+    typer.Option("--provider", help="Run on this; the CPU otherwise.", show_default=False),
+]
+Bind = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bind", metavar="DIM=N", help="Make a symbolic dimension concrete. Repeatable.", show_default=False
+    ),
+]
+CutSizes = Annotated[
+    CutSize,
+    typer.Option("--cut-size", help="Charge a cut its live values, or the input of one layer (the paper)."),
+]
+NodeOrder = Annotated[Order, typer.Option(
+        "--order",
+        help="Order of the nodes that positions count in: one in which the best cuts of the whole graph are "
+        "positions, or the file's own.",
+    )]
+
+
+Debug = Annotated[
+    bool, typer.Option("--debug", callback=_debug, is_eager=True, help="Show tracebacks of errors.")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What every command takes."""
+
+    debug: Debug = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reporting(Common):
+    """What every command that reports takes."""
+
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(Reporting):
+    """How a model is read. Shared by every command that takes one."""
+
+    bind: Bind = None
+    cut_size: CutSizes = "live"
+    order: NodeOrder = "envelope"
+
+    @property
+    def bindings(self) -> dict[str, int]:
+        """The numbers of symbolic dimensions.
+
+        Raises:
+            InputError: An option is not `DIM=N`, or two bind one dimension.
+        """
+        found: dict[str, int] = {}
+        for text in self.bind or ():
+            name, equals, number = text.rpartition("=")
+            if not (name and equals and number.strip().isdecimal()):
+                raise InputError(
+                    f"cannot read `--bind {text}`", hint="write --bind DIM=N, such as --bind batch=1"
+                )
+            if found.setdefault(name, int(number)) != int(number):
+                raise InputError(f"dimension `{name}` is bound to {found[name]} and to {int(number)}")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(ModelOptions):
+    """How a plan is made. Shared by `plan` and `split`."""
+
+    tiers: Annotated[
+        Path | None,
+        typer.Option("--tiers", metavar="T.toml", help="The tiers and links.", show_default=False),
+    ] = None
+    objective: Annotated[Objective, typer.Option("--objective", help="What is to be best.")] = "latency"
+    planner: Annotated[
+        str,
+        typer.Option(
+            "--planner", metavar="NAME", help="Who chooses the cuts.", autocompletion=completion.planners
+        ),
+    ] = "exact"
+    deadline_ms: Annotated[
+        float | None,
+        typer.Option("--deadline-ms", metavar="MS", help="Limit on latency.", show_default=False),
+    ] = None
+    budget_usd: Annotated[
+        float | None,
+        typer.Option("--budget-usd", metavar="USD", help="Limit on cost per request.", show_default=False),
+    ] = None
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--at",
+            metavar="CUT",
+            help="Cut here instead: a position, or the name of a value or node. One a link, from tier 0 up; "
+            "repeat it or separate with commas.",
+            show_default=False,
+        ),
+    ] = None
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """The cuts that `--at` names, in the order given."""
+        return tuple(part.strip() for text in self.at or () for part in text.split(",") if part.strip())
+
+
+Group = TypeVar("Group")
+
+
+def takes(group: type[Group]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes a command take the fields of a dataclass as options of its own.
+
+    Args:
+        group: A dataclass whose fields are annotated for typer.
+
+    Returns:
+        A decorator. The command's parameter `options` receives an instance; its fields are
+        options of the command, after the command's own.
+    """
+    hints = get_type_hints(group, include_extras=True)
+    # Its own fields before inherited ones: help lists what is special first.
+    named = {f.name: f for f in fields(group)}  # type: ignore[arg-type]
+    order = [name for kind in group.__mro__ for name in getattr(kind, "__annotations__", ()) if name in named]
+    spread = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if named[name].default is MISSING else named[name].default,
+            annotation=hints[name],
+        )
+        for name in order
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [p.replace(kind=p.KEYWORD_ONLY) for p in signature.parameters.values()]
+        rest = [p for p in own if p.name != "options"]
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            options = group(**{p.name: given.pop(p.name) for p in spread})
+            command(options=options, **given)
+
+        parameters = [*rest, *spread]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        del run.__wrapped__  # typer would read its annotations
+        return run
+
+    return decorate

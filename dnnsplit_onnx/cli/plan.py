@@ -1,0 +1,109 @@
+"""`plan`: the best cuts for these machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dnnsplit_onnx.cli.options import Force, Model, PlanOptions, takes
+from dnnsplit_onnx.errors import InfeasibleError
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.plans import Plan
+    from dnnsplit_onnx.workload import Workload
+
+
+@takes(PlanOptions)
+def plan(
+    model: Model,
+    options: PlanOptions,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the plan here too.", show_default=False),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Choose where to cut, and say whether it pays.
+
+    The plan is compared with everything on each single tier. It is exact under all limits,
+    unless a heuristic is asked for.
+
+    Example: dnnsplit-onnx plan model.onnx --tiers tiers.toml --deadline-ms 100
+    """
+    from dnnsplit_onnx.cli.loading import load_workload, make_plan
+    from dnnsplit_onnx.cli.output import print_json
+
+    workload = load_workload(model, options)
+    made = make_plan(workload, options)
+    data = plan_data(made, workload)
+    if output is not None:
+        write_plan(data, output, force=force)
+    if options.json:
+        print_json(data)
+    else:
+        show(made, workload, next_words(model, options, made))
+    refuse_broken(made)
+
+
+def plan_data(made: Plan, workload: Workload) -> dict[str, Any]:
+    """A plan as `--json` prints it: with the model it is for."""
+    graph = workload.graph
+    model = {"path": str(graph.file.path), "nodes": len(graph.nodes), "flops": int(workload.flops.sum())}
+    return {"model": model, **made.to_dict(), "uncounted_ops": workload.uncounted}
+
+
+def write_plan(data: dict[str, Any], output: Path, *, force: bool) -> None:
+    """Writes a plan to a file that `split --plan` reads."""
+    import json
+
+    from dnnsplit_onnx.files import written_whole
+
+    with written_whole(output, force=force) as file:
+        file.write((json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
+
+
+def show(made: Plan, workload: Workload, following: tuple[str, ...] = ()) -> None:
+    """Prints a plan, and the command to run next."""
+    from dnnsplit_onnx.cli.output import next_command
+    from dnnsplit_onnx.report.console import stdout_console
+    from dnnsplit_onnx.report.plan_view import print_plan
+
+    console = stdout_console()
+    print_plan(console, made, workload.graph, workload.uncounted)
+    if following:
+        console.print()
+        console.print(next_command(*following), style="dim", soft_wrap=True)
+
+
+def next_words(model: str, options: PlanOptions, made: Plan) -> tuple[str, ...]:
+    """The `split` that makes a plan's slices; nothing for a plan that breaks its limits."""
+    if made.violations and made.planner != "at":
+        return ()
+    words = ["split", model, "--tiers", str(options.tiers)]
+    defaults = PlanOptions()
+    for name in ("objective", "planner", "deadline_ms", "budget_usd", "cut_size", "order"):
+        value = getattr(options, name)
+        if value != getattr(defaults, name):
+            words += [f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]
+    for dim, number in options.bindings.items():
+        words += ["--bind", f"{dim}={number}"]
+    if options.at:
+        words += ["--at", ",".join(options.cuts)]
+    return (*words, "-o", "slices")
+
+
+def refuse_broken(made: Plan) -> None:
+    """Ends a run whose planner found no plan within the limits.
+
+    Cuts given by hand are the user's own business: the report says what they break.
+
+    Raises:
+        InfeasibleError: The plan breaks a limit, and a planner chose it.
+    """
+    if made.violations and made.planner != "at":
+        raise InfeasibleError(
+            f"planner `{made.planner}` found no plan within the limits: {made.violations[0]}",
+            hint="try --planner exact, which finds one if there is one",
+        )

@@ -1,0 +1,219 @@
+"""`profile`: what this machine takes for a model, and what a link carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dnnsplit_onnx.cli.options import Bind, Force, ModelOptions, NodeOrder, Provider, Reporting, takes
+from dnnsplit_onnx.errors import InputError
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.profiles import Profile
+    from dnnsplit_onnx.runtime.sessions import SessionOptions
+
+_HOW = "profile MODEL --tier NAME -o FILE, or --listen PORT on one machine and --link HOST:PORT on the other"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileOptions(Reporting):
+    """What is measured, and how."""
+
+    tier: Annotated[
+        str | None,
+        typer.Option("--tier", metavar="NAME", help="The tier that this machine is.", show_default=False),
+    ] = None
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the profile here.", show_default=False),
+    ] = None
+    tiers: Annotated[
+        Path | None,
+        typer.Option(
+            "--tiers", metavar="T.toml", help="Take the tier's provider from here.", show_default=False
+        ),
+    ] = None
+    provider: Provider = None
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", metavar="N", min=1, help="Threads within an operator.", show_default=False),
+    ] = None
+    runs: Annotated[
+        int | None,
+        typer.Option(
+            "--runs",
+            metavar="N",
+            min=2,
+            help="How many runs; ten seconds' worth otherwise.",
+            show_default=False,
+        ),
+    ] = None
+    per_node: Annotated[
+        bool, typer.Option("--per-node", help="Time each node too, through the runtime's fusions.")
+    ] = False
+    inputs: Annotated[
+        Path | None,
+        typer.Option("--input", metavar="X.npz", help="Run on these; made up otherwise.", show_default=False),
+    ] = None
+    bind: Bind = None
+    order: NodeOrder = "envelope"
+    force: Force = False
+    link: Annotated[
+        str | None,
+        typer.Option(
+            "--link", metavar="HOST:PORT", help="Measure the link to a listening peer.", show_default=False
+        ),
+    ] = None
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            "--listen", metavar="[HOST:]PORT", help="Be that peer, until interrupted.", show_default=False
+        ),
+    ] = None
+
+
+@takes(ProfileOptions)
+def profile(
+    options: ProfileOptions,
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="An ONNX file, or `zoo:NAME`.", show_default=False),
+    ] = None,
+) -> None:
+    """Measure a model on this machine, or a link to another.
+
+    Times the segments between candidate cuts with all optimisations on. The file takes the
+    place of `gflops` in the tiers file: profile = "edge.json".
+
+    Example: dnnsplit-onnx profile model.onnx --tier edge -o edge.json
+    """
+    if sum(wanted is not None for wanted in (model, options.link, options.listen)) != 1:
+        raise InputError("nothing to measure, or more than one thing", hint=_HOW)
+    if options.listen is not None:
+        _listen(options.listen)
+    elif options.link is not None:
+        _measure_link(options.link, options)
+    else:
+        _measure_model(model or "", options)
+
+
+def _measure_model(model: str, options: ProfileOptions) -> None:
+    from dnnsplit_onnx.files import already_exists, written_whole
+
+    output = options.output
+    if options.tier is None or output is None:
+        missing = "--tier NAME" if options.tier is None else "-o FILE"
+        raise InputError(f"missing option `{missing}`", hint=_HOW)
+    if output.exists() and not options.force:
+        raise already_exists(output)  # better known before the measurement than after it
+    found = _measured(model, options.tier, options)
+    with written_whole(output, force=options.force) as file:
+        file.write(found.to_json().encode())
+    if options.json:
+        from dnnsplit_onnx.cli.output import print_json
+
+        print_json(found.model_dump(mode="json"))
+        return
+    _show(found, output)
+
+
+def _measured(model: str, tier: str, options: ProfileOptions) -> Profile:
+    from dnnsplit_onnx.cli.loading import load_workload
+    from dnnsplit_onnx.profiling.segments import measure_segments
+    from dnnsplit_onnx.report.progress import progress
+
+    settings = _session_options(tier, options)
+    workload = load_workload(model, ModelOptions(bind=options.bind, order=options.order))
+    with progress("measuring") as update:
+        found = measure_segments(
+            workload, tier, options=settings, inputs=options.inputs, runs=options.runs, progress=update
+        )
+        if options.per_node:
+            from dnnsplit_onnx.profiling.nodes import measure_nodes
+
+            times = measure_nodes(workload, options=settings, inputs=options.inputs)
+            found = found.model_copy(update={"node_seconds": times})
+    return found
+
+
+def _session_options(tier: str, options: ProfileOptions) -> SessionOptions:
+    from dnnsplit_onnx.runtime.sessions import SessionOptions
+
+    provider = options.provider
+    if options.tiers is not None:
+        from dnnsplit_onnx.topology import load_topology
+
+        topology = load_topology(options.tiers)
+        named = next((t for t in topology.tier if t.name == tier), None)
+        if named is None:
+            raise InputError(
+                f"no tier `{tier}` in `{options.tiers}`", hint=f"it has {', '.join(topology.names)}"
+            )
+        provider = provider or named.provider
+    return SessionOptions(provider=provider or "cpu", threads=options.threads)
+
+
+def _show(found: Profile, output: Path) -> None:
+    from dnnsplit_onnx.report import units
+    from dnnsplit_onnx.report.console import grid, stdout_console
+
+    console = stdout_console()
+    table = grid("segment", ">nodes", ">median", ">spread", ">share")
+    total = sum(segment.seconds for segment in found.segments)
+    for segment in found.segments:
+        table.add_row(
+            f"{segment.start} to {segment.stop}",
+            str(segment.stop - segment.start),
+            units.seconds(segment.seconds),
+            units.seconds(segment.spread_s),
+            units.percent(segment.seconds, total),
+        )
+    console.print(table)
+    console.print(
+        f"All segments {units.seconds(total)}, the whole model {units.seconds(found.whole_s)}, a run of "
+        f"nothing {units.seconds(found.overhead_s)} ({found.provider}, {found.segments[0].runs} runs)."
+    )
+    console.print(f"wrote {output}", soft_wrap=True)
+    console.print(
+        f'next: in the tiers file, tier `{found.tier}`: profile = "{output.name}"',
+        style="dim",
+        soft_wrap=True,
+    )
+
+
+def _measure_link(where: str, options: Reporting) -> None:
+    from dnnsplit_onnx.profiling.link import measure_link
+
+    host, port = _address(where, "--link")
+    found = measure_link(host or "127.0.0.1", port)
+    if options.json:
+        from dnnsplit_onnx.cli.output import print_json
+
+        print_json(found.to_dict())
+        return
+    typer.echo("[[link]]")
+    typer.echo(f"bandwidth_mbps = {found.bandwidth_mbps:.4g}")
+    typer.echo(f"down_mbps = {found.down_mbps:.4g}")
+    typer.echo(f"delay_ms = {found.delay_ms:.4g}")
+
+
+def _listen(where: str) -> None:
+    from dnnsplit_onnx.profiling.link import LinkPeer
+
+    host, port = _address(where, "--listen")
+    peer = LinkPeer(host or "127.0.0.1", port)
+    typer.echo(f"listening on {host or '127.0.0.1'}:{peer.port}; stop with Ctrl-C", err=True)
+    try:
+        peer.serve()
+    finally:
+        peer.close()
+
+
+def _address(text: str, option: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise InputError(f"cannot read `{option} {text}`", hint="write HOST:PORT, such as 192.0.2.7:7000")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,121 @@
+"""`run`: requests through the chain, from the edge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dnnsplit_onnx.cli.options import Folder, takes
+from dnnsplit_onnx.cli.serving_options import NetworkOptions, log_to_stderr
+from dnnsplit_onnx.errors import InputError, RequestError
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.serving.edge import Edge
+    from dnnsplit_onnx.serving.running import Report
+
+
+@takes(NetworkOptions)
+def run(
+    folder: Folder,
+    options: NetworkOptions,
+    inputs: Annotated[
+        Path | None,
+        typer.Option("--input", metavar="X.npz", help="The inputs; made up otherwise.", show_default=False),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url", metavar="URL", help="The next tier; without it all runs here.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="Y.npz", help="Write the outputs here.", show_default=False),
+    ] = None,
+    runs: Annotated[int, typer.Option("--runs", metavar="N", min=1, help="How many requests.")] = 1,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", metavar="N", min=1, help="Requests under way at a time.")
+    ] = 1,
+    deadline_ms: Annotated[
+        float, typer.Option("--deadline-ms", metavar="MS", min=1, help="A request may take.")
+    ] = 30_000.0,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="Move the cuts as links and tiers change; needs --tiers.")
+    ] = False,
+    tiers: Annotated[
+        Path | None,
+        typer.Option("--tiers", metavar="T.toml", help="The tiers, for --adaptive.", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODEL", help="Where the whole model is now.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is at --output.")] = False,
+) -> None:
+    """Run requests through the chain of tiers.
+
+    The edge's slice runs in this process; what crosses the cut goes to --url. If a link or a
+    tier is down, requests run on the best cuts that remain, or fail with an error.
+
+    Example: dnnsplit-onnx run slices --input x.npz --url http://near:8000 -o y.npz
+    """
+    from dnnsplit_onnx.serving.running import run_requests
+
+    log_to_stderr()
+    if adaptive and tiers is None:
+        raise InputError(
+            "`--adaptive` needs the tiers", hint="pass --tiers, the file that the plan was made with"
+        )
+    with _open(folder, url, options, deadline_ms / 1e3, tiers if adaptive else None, model) as edge:
+        edge.open()
+        report = run_requests(edge, inputs, runs=runs, concurrency=concurrency)
+    if output is not None and report.outputs is not None:
+        _save(output, report.outputs, force=force)
+    _show(report, json=options.json)
+    if report.failed:
+        raise RequestError(f"{report.failed} of {report.requests} requests failed: {report.errors[0]}")
+
+
+def _open(
+    folder: Path,
+    url: str | None,
+    options: NetworkOptions,
+    deadline_s: float,
+    tiers: Path | None,
+    model: str | None,
+) -> Edge:
+    from dnnsplit_onnx.serving.edge import Edge
+    from dnnsplit_onnx.serving.pool import Target
+    from dnnsplit_onnx.serving.security import read_token
+
+    target = None if url is None else Target(url, read_token(options.token_file), options.tls)
+    if tiers is None:
+        return Edge(folder, target, options=options.session, deadline_s=deadline_s)
+    from dnnsplit_onnx.cli.loading import model_file
+    from dnnsplit_onnx.serving.adaptive import adaptive_edge
+
+    whole = None if model is None else model_file(model)
+    return adaptive_edge(folder, target, tiers, whole, options=options.session, deadline_s=deadline_s)
+
+
+def _save(path: Path, outputs: dict[str, Any], *, force: bool) -> None:
+    import numpy as np
+
+    from dnnsplit_onnx.files import written_whole
+
+    with written_whole(path, force=force) as file:
+        np.savez(file, **{name: array for name, array in outputs.items() if array is not None})
+
+
+def _show(report: Report, *, json: bool) -> None:
+    if json:
+        from dnnsplit_onnx.cli.output import print_json
+
+        print_json(report.to_dict())
+        return
+    from dnnsplit_onnx.cli.serving_view import print_report
+    from dnnsplit_onnx.report.console import stdout_console
+
+    print_report(stdout_console(), report.to_dict())

@@ -1,0 +1,95 @@
+"""`serve`: one tier, over the network."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dnnsplit_onnx.cli.options import takes
+from dnnsplit_onnx.cli.serving_options import NetworkOptions, log_to_stderr
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.serving.server import Server
+
+TierFolder = Annotated[
+    Path,
+    typer.Argument(metavar="DIR/TIER", help="A tier of a folder that `split` made.", show_default=False),
+]
+
+
+@takes(NetworkOptions)
+def serve(
+    tier: TierFolder,
+    options: NetworkOptions,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 for any free one.")
+    ] = 8000,
+    next_url: Annotated[
+        str | None,
+        typer.Option(
+            "--next",
+            metavar="URL",
+            help="The next tier: `serve`, or any server of the Open Inference Protocol.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", min=1, help="Requests that compute at a time.")
+    ] = 1,
+    most_requests: Annotated[
+        int,
+        typer.Option(
+            "--max-requests", metavar="N", min=1, help="Requests at a time; 503 at once for others."
+        ),
+    ] = 16,
+    most_body_mb: Annotated[
+        float, typer.Option("--max-body-mb", metavar="MB", min=0.001, help="Largest request.")
+    ] = 256.0,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Serve beyond loopback without TLS or token.")
+    ] = False,
+) -> None:
+    """Serve a tier over HTTP, by the Open Inference Protocol.
+
+    Runs the tier's slice on each request. With `--next`, sends what crosses the cut on to
+    the next tier and returns the result on the way back. Health is at /v2/health/live and
+    /v2/health/ready, Prometheus metrics at /metrics. Stops on SIGTERM or Ctrl-C, after the
+    requests under way are answered.
+
+    Example: dnnsplit-onnx serve slices/near --port 8001 --next http://127.0.0.1:8002
+    """
+    from dnnsplit_onnx.serving.launch import ServeOptions, open_server, serve_until_stopped
+    from dnnsplit_onnx.serving.limits import ServerLimits
+
+    log_to_stderr()
+    server = open_server(
+        tier,
+        ServeOptions(
+            host=host,
+            port=port,
+            next_url=next_url,
+            session=options.session,
+            workers=workers,
+            token_file=options.token_file,
+            tls=options.tls,
+            insecure=insecure,
+            limits=ServerLimits(requests=most_requests, body_nbytes=int(most_body_mb * 1e6)),
+        ),
+    )
+    serve_until_stopped(server, ready=lambda ready: _say(ready, json=options.json))
+
+
+def _say(server: Server, *, json: bool) -> None:
+    name, url = server.service.stage.name, server.url
+    if not json:
+        sys.stderr.write(f"tier `{name}` is ready at {url}\n")
+        return
+    from json import dumps
+
+    # One line, so that a program can read it while this one goes on.
+    sys.stdout.write(dumps({"tier": name, "url": url}) + "\n")
+    sys.stdout.flush()

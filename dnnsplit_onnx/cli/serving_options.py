@@ -1,0 +1,75 @@
+"""Options that the commands across machines share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dnnsplit_onnx.cli.options import Provider, Reporting
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.runtime.sessions import SessionOptions
+    from dnnsplit_onnx.serving.security import TlsFiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(Reporting):
+    """How a tier runs, and how it is protected."""
+
+    provider: Provider = None
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            metavar="N",
+            min=1,
+            help="Threads within an operator; all cores otherwise.",
+            show_default=False,
+        ),
+    ] = None
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", metavar="FILE", help="Holds the bearer token.", show_default=False),
+    ] = None
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option("--tls-cert", metavar="PEM", help="The certificate to show.", show_default=False),
+    ] = None
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", metavar="PEM", help="Its key.", show_default=False)
+    ] = None
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-ca",
+            metavar="PEM",
+            help="Who signs the other side's certificate. A server then asks every client for one.",
+            show_default=False,
+        ),
+    ] = None
+
+    @property
+    def tls(self) -> TlsFiles:
+        """The TLS files."""
+        from dnnsplit_onnx.serving.security import TlsFiles
+
+        return TlsFiles(self.tls_cert, self.tls_key, self.tls_ca)
+
+    @property
+    def session(self) -> SessionOptions:
+        """How to run slices."""
+        from dnnsplit_onnx.runtime.sessions import SessionOptions
+
+        return SessionOptions(provider=self.provider or "cpu", threads=self.threads)
+
+
+def log_to_stderr() -> None:
+    """Shows what servers and clients log: changes of state, never one line a request."""
+    import logging
+
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+    )

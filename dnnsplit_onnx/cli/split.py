@@ -1,0 +1,167 @@
+"""`split`: plan, slice, and prove it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dnnsplit_onnx.cli.options import Force, Model, PlanOptions, Reporting, takes
+from dnnsplit_onnx.errors import InputError, PlanError, VerificationError
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.graph import Graph
+    from dnnsplit_onnx.manifest import Manifest
+    from dnnsplit_onnx.plans import Plan
+    from dnnsplit_onnx.workload import Workload
+
+PlanFile = Annotated[
+    Path | None,
+    typer.Option("--plan", metavar="plan.json", help="Use a plan that `plan -o` wrote.", show_default=False),
+]
+
+
+@takes(PlanOptions)
+def split(
+    model: Model,
+    options: PlanOptions,
+    plan: PlanFile = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to make.")] = Path(
+        "slices"
+    ),
+    force: Force = False,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Do not prove that the chain equals the whole.")
+    ] = False,
+) -> None:
+    """Plan, write one sub-model per tier, and prove that the chain equals the whole.
+
+    Makes DIR/manifest.json and DIR/TIER/model.onnx. The folder appears only once its chain
+    is verified; if anything fails, nothing is left and an existing folder is as it was.
+
+    Example: dnnsplit-onnx split model.onnx --tiers tiers.toml -o slices
+    """
+    from dnnsplit_onnx.cli.loading import load_workload, make_plan
+    from dnnsplit_onnx.cli.output import print_json
+    from dnnsplit_onnx.cli.plan import plan_data, refuse_broken, show
+
+    if not no_verify:
+        from dnnsplit_onnx.runtime.provider import runtime
+
+        runtime()  # a missing runtime is better known before the work than after it
+    if plan is not None:
+        options = _as_planned(plan, options)
+    workload = load_workload(model, options)
+    made = make_plan(workload, options) if plan is None else _load_plan(plan, workload)
+    refuse_broken(made)
+    manifest, proof = _slice(workload.graph, made, output, force=force, verify=not no_verify)
+    if options.json:
+        print_json(plan_data(made, workload) | _result(output, manifest, proof))
+        return
+    show(made, workload)
+    _show_result(output, manifest, proof)
+
+
+def _slice(
+    graph: Graph, made: Plan, output: Path, *, force: bool, verify: bool
+) -> tuple[Manifest, dict[str, Any] | None]:
+    """Slices into a folder that takes its place once the chain is verified.
+
+    Raises:
+        VerificationError: The chain is not the whole. Nothing is left behind.
+    """
+    from dnnsplit_onnx.report.progress import progress
+    from dnnsplit_onnx.slicing import slice_model
+    from dnnsplit_onnx.slicing.slicer import output_folder
+
+    with output_folder(graph, output, force) as folder:
+        # The manifest names the model relative to where the folder will be in the end.
+        path = folder / os.path.relpath(graph.file.path.absolute(), output.resolve())
+        with progress("slicing") as update:
+            manifest = slice_model(graph, made, folder, model_path=path, force=True, progress=update)
+        return manifest, _prove(folder, graph) if verify else None
+
+
+def _prove(folder: Path, graph: Graph) -> dict[str, Any]:
+    from dnnsplit_onnx.report.progress import progress
+    from dnnsplit_onnx.report.proof_view import headline
+    from dnnsplit_onnx.verification import verify
+
+    with progress("verifying") as update:
+        found = verify(folder, graph.file.path, progress=update)
+    proof = found.to_dict()
+    if not found.passed:
+        raise VerificationError(
+            headline(proof).removeprefix("FAILED: ").rstrip("."),
+            context="nothing was written",
+            hint="a bug in slicing: report it with the model; --no-verify keeps the slices to look at",
+        )
+    return proof
+
+
+def _as_planned(path: Path, options: PlanOptions) -> PlanOptions:
+    """The options that a plan was made with.
+
+    Raises:
+        InputError: Options were given that the plan has settled already.
+    """
+    from dataclasses import fields, replace
+
+    from dnnsplit_onnx.plans import load_plan
+
+    free = {f.name for f in fields(Reporting)}
+    given = [f.name for f in fields(options) if f.name not in free and getattr(options, f.name) != f.default]
+    if given:
+        name = f"--{given[0].replace('_', '-')}"
+        raise InputError(
+            f"`{name}` and `--plan` exclude each other", hint="the plan has settled it: leave one out"
+        )
+    made = load_plan(path)
+    bind = [f"{dim}={number}" for dim, number in made.bindings.items()]
+    settled: dict[str, Any] = {"bind": bind, "cut_size": made.accounting, "order": made.order}
+    return replace(options, **settled)
+
+
+def _load_plan(path: Path, workload: Workload) -> Plan:
+    """Reads a plan and holds it against the model.
+
+    Raises:
+        PlanError: It is of another model.
+    """
+    from dnnsplit_onnx.plans import load_plan
+
+    made = load_plan(path)
+    stages = made.figures.stages
+    same = stages[-1].stop == len(workload.graph.nodes)
+    if not same or sum(stage.flops for stage in stages) != int(workload.flops.sum()):
+        raise PlanError(
+            f"`{path}` is a plan of another model than `{workload.graph.file.path.name}`", hint="plan again"
+        )
+    return made
+
+
+def _result(output: Path, manifest: Manifest, proof: dict[str, Any] | None) -> dict[str, Any]:
+    slices = [record.model_dump(mode="json") for record in manifest.slices]
+    return {"output": str(output), "slices": slices, "verification": proof}
+
+
+def _show_result(output: Path, manifest: Manifest, proof: dict[str, Any] | None) -> None:
+    from dnnsplit_onnx.cli.output import next_command
+    from dnnsplit_onnx.report import units
+    from dnnsplit_onnx.report.console import stdout_console
+    from dnnsplit_onnx.report.proof_view import print_verification
+
+    console = stdout_console()
+    console.print()
+    if proof is None:
+        console.print("Not verified: --no-verify was passed.", style="bold")
+    else:
+        print_verification(console, proof)
+    console.print()
+    for record in manifest.slices:
+        if record.file is not None:
+            size = (record.nbytes or 0) + sum(data.nbytes for data in record.data)
+            console.print(f"wrote {output / record.file} ({units.nbytes(size)})", soft_wrap=True)
+    console.print(next_command("bench", str(output)), style="dim", soft_wrap=True)

@@ -1,0 +1,58 @@
+"""`up`: every tier on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dnnsplit_onnx.cli.options import Folder, Reporting, takes
+from dnnsplit_onnx.errors import RequestError
+
+
+@takes(Reporting)
+def up(
+    folder: Folder,
+    options: Reporting,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            metavar="N",
+            min=1,
+            help="Threads of each tier; all cores otherwise.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Serve every tier of a folder on this machine, for trying things out.
+
+    Starts a process for each tier above the edge, chained on loopback, and keeps them until
+    Ctrl-C. The edge is the client: `run DIR --url URL` in another terminal.
+
+    Example: dnnsplit-onnx up slices
+    """
+    from dnnsplit_onnx.serving.local import LocalTiers
+
+    words = [] if threads is None else ["--threads", str(threads)]
+    with LocalTiers(folder, words) as tiers:
+        _say(tiers.url, str(folder), json=options.json)
+        if not tiers.tiers:
+            return
+        try:
+            ended = tiers.wait()
+        except KeyboardInterrupt:
+            return
+        raise RequestError(f"tier `{ended.name}` ended by itself", hint="its errors are above")
+
+
+def _say(url: str | None, folder: str, *, json: bool) -> None:
+    import sys
+    from json import dumps
+
+    from dnnsplit_onnx.cli.output import next_command
+
+    words = ["run", folder, *(("--url", url) if url else ())]
+    line = dumps({"url": url}) if json else next_command(*words)
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

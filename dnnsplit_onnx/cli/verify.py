@@ -1,0 +1,54 @@
+"""`verify`: the chain of slices is the whole model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dnnsplit_onnx.cli.options import Folder, Reporting, takes
+from dnnsplit_onnx.errors import VerificationError
+
+
+@takes(Reporting)
+def verify(
+    folder: Folder,
+    options: Reporting,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODEL", help="Where the whole model is now.", show_default=False),
+    ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option("--input", metavar="X.npz", help="Inputs to compare on.", show_default=False),
+    ] = None,
+) -> None:
+    """Prove that the chain of slices computes what the whole model computes.
+
+    Bit for bit with onnxruntime's optimisations off, within a tolerance with them on.
+
+    Example: dnnsplit-onnx verify slices --input real.npz
+    """
+    from dnnsplit_onnx.cli.loading import model_file
+    from dnnsplit_onnx.cli.output import print_json
+    from dnnsplit_onnx.report.progress import progress
+    from dnnsplit_onnx.report.proof_view import headline
+    from dnnsplit_onnx.verification import verify
+
+    whole = None if model is None else model_file(model)
+    with progress("verifying") as update:
+        found = verify(folder, whole, inputs, progress=update)
+    data = found.to_dict()
+    if options.json:
+        print_json(data)
+    else:
+        from dnnsplit_onnx.report.console import stdout_console
+        from dnnsplit_onnx.report.proof_view import print_verification
+
+        print_verification(stdout_console(), data)
+    if not found.passed:
+        raise VerificationError(
+            headline(data).removeprefix("FAILED: ").rstrip("."),
+            hint="do not use these slices: run `split` again",
+        )

@@ -1,0 +1,59 @@
+"""`zoo`: models to try things with, none of which is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dnnsplit_onnx.cli import completion
+from dnnsplit_onnx.cli.options import Common, Force, Reporting, takes
+
+app = typer.Typer(
+    help="Models to try things with: built or already installed, never downloaded.", no_args_is_help=True
+)
+
+
+@app.command("list")
+@takes(Reporting)
+def list_models(options: Reporting) -> None:
+    """Show the models of the zoo.
+
+    Example: dnnsplit-onnx zoo list
+    """
+    from dnnsplit_onnx.models.registry import ENTRIES
+
+    if options.json:
+        from dnnsplit_onnx.cli.output import print_json
+
+        keys = ("name", "summary", "source", "requires", "nodes", "macs", "weight_nbytes")
+        print_json({"models": [{key: getattr(entry, key) for key in keys} for entry in ENTRIES.values()]})
+        return
+    from dnnsplit_onnx.report.console import stdout_console
+    from dnnsplit_onnx.report.zoo_view import print_zoo
+
+    print_zoo(stdout_console(), ENTRIES.values())
+
+
+@app.command("get")
+@takes(Common)
+def get(
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.zoo, show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")] = Path(
+        "model.onnx"
+    ),
+    force: Force = False,
+    *,
+    options: Common,  # noqa: ARG001
+) -> None:
+    """Write a model of the zoo to a file.
+
+    Example: dnnsplit-onnx zoo get random_resnet50 -o resnet50.onnx
+    """
+    from dnnsplit_onnx.models import write_model
+    from dnnsplit_onnx.report.progress import progress
+
+    with progress("building the model"):
+        write_model(name, output, force=force)
+    typer.echo(f"wrote {output}", err=True)

@@ -1,0 +1,217 @@
+"""A model timed segment by segment, fully optimised, on this machine.
+
+Timing each layer by itself misses what the whole takes: fusion and layout changes cross
+layers, and a run of one small layer is mostly the fixed cost of a run. So the model is cut
+at the few positions where a plan would ever cut it, and the segments between run one after
+the other, as slices do, with all graph optimisations on. Segments and whole take turns, so
+that a machine that slows down slows both.
+
+The fixed cost of a run is measured on a model that does nothing and is taken off each
+segment.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from dnnsplit_onnx._version import __version__
+from dnnsplit_onnx.cuts import staircase
+from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.manifest import Port
+from dnnsplit_onnx.planning import plan
+from dnnsplit_onnx.profiles import SCHEMA_VERSION, Profile, Segment
+from dnnsplit_onnx.runtime.chain import Chain, to_values
+from dnnsplit_onnx.runtime.inputs import input_sets
+from dnnsplit_onnx.runtime.measure import machine
+from dnnsplit_onnx.runtime.sessions import Session, SessionOptions, open_session
+from dnnsplit_onnx.runtime.values import Value
+from dnnsplit_onnx.slicing import slice_model
+from dnnsplit_onnx.topology import Topology, parse_topology
+from dnnsplit_onnx.workload import Workload
+
+#: Called with runs done, runs in all (an estimate), and what is being done.
+Progress = Callable[[int, int, str], None]
+
+_MOST_RUNS, _FEWEST_RUNS, _SECONDS = 200, 7, 10.0
+
+
+def measure_segments(
+    workload: Workload,
+    tier: str,
+    *,
+    options: SessionOptions | None = None,
+    positions: Sequence[int] | None = None,
+    inputs: Mapping[str, Any] | str | Path | None = None,
+    runs: int | None = None,
+    warmup: int = 5,
+    progress: Progress | None = None,
+) -> Profile:
+    """Times the segments of a model between cuts, and the whole.
+
+    Args:
+        workload: The model, its symbolic dimensions bound.
+        tier: The tier that this machine is.
+        options: Provider and threads.
+        positions: The cuts; by default the candidates.
+        inputs: Arrays by name, or an `.npz` file; made up by default.
+        runs: Measured runs; by default as many as fit into ten seconds, 7 to 200.
+        warmup: Runs before these, not counted.
+        progress: Called as runs are done.
+
+    Raises:
+        InputError: The model has no nodes, or a position is not one of its own.
+        ModelError: A segment cannot be loaded or fails.
+        MissingExtraError: onnxruntime is not installed, or lacks the provider.
+    """
+    options = options or SessionOptions()
+    cuts = segment_cuts(workload, positions)
+    graph = workload.graph
+    with tempfile.TemporaryDirectory(prefix="dnnsplit-profile-") as scratch:
+        folder = Path(scratch) / "segments"
+        made = plan(graph, _line(len(cuts) + 1), cuts=cuts, workload=workload)
+        manifest = slice_model(graph, made, folder)
+        chain = Chain.open(folder, manifest, lambda _: options, check=False)
+        whole = open_session(graph.file.path, options, label="the whole model")
+        empty = open_session(_empty_model(Path(scratch)), options)
+        given = input_sets(manifest.model.inputs, inputs, dict(workload.types.bindings), seed=0, runs=1)[0]
+        values = to_values(manifest.model.inputs, given.values)
+        clock = _Timer(chain, whole, empty, values)
+        clock.run(runs, warmup, progress)
+    return _profile(workload, tier, options, cuts, clock)
+
+
+def segment_cuts(workload: Workload, positions: Sequence[int] | None = None) -> list[int]:
+    """The inner positions that separate the segments: the candidates, or those given.
+
+    Raises:
+        InputError: The model has no nodes, or a position is not one of its own.
+        ShapeError: A dimension of an input is not bound.
+    """
+    size = len(workload.graph.nodes)
+    if size == 0:
+        raise InputError("the model has no nodes to measure", hint="everything in it is constant")
+    for value in workload.graph.inputs:
+        workload.types.need_nbytes(value)  # times hold for one size of the inputs
+    chosen = staircase(workload.cut_nbytes()) if positions is None else positions
+    for position in chosen:
+        if not 0 <= position <= size:
+            raise InputError(f"position {position} is not one of 0 to {size}")
+    return sorted({at for at in chosen if 0 < at < size})
+
+
+class _Timer:
+    """Runs segments, whole and nothing in turns, and keeps what each took."""
+
+    def __init__(self, chain: Chain, whole: Session, empty: Session, values: Mapping[str, Value]) -> None:
+        self._chain, self._whole, self._empty, self._values = chain, whole, empty, values
+        self._nothing = _nothing()
+        self.stages: dict[str, list[float]] = {tier: [] for tier, _ in chain.stages}
+        self.whole: list[float] = []
+        self.empty: list[float] = []
+
+    def run(self, runs: int | None, warmup: int, progress: Progress | None) -> None:
+        for _ in range(max(warmup, 0)):
+            self._once()
+        for taken in (*self.stages.values(), self.whole, self.empty):
+            taken.clear()
+        start = time.perf_counter()
+        while not self._enough(runs, time.perf_counter() - start):
+            self._once()
+            if progress is not None:
+                progress(len(self.whole), runs or _MOST_RUNS, "measuring")
+
+    def _enough(self, runs: int | None, spent: float) -> bool:
+        done = len(self.whole)
+        if runs is not None:
+            return done >= runs
+        return done >= _MOST_RUNS or (done >= _FEWEST_RUNS and spent >= _SECONDS)
+
+    def _once(self) -> None:
+        self._chain.run_values(self._values, on_stage=lambda tier, s: self.stages[tier].append(s))
+        self.whole.append(_timed(self._whole, self._values))
+        self.empty.append(_timed(self._empty, self._nothing))
+
+
+def _timed(session: Session, values: Mapping[str, Value]) -> float:
+    start = time.perf_counter()
+    session.run(values)
+    return time.perf_counter() - start
+
+
+def _nothing() -> dict[str, Value]:
+    """The input of the model that does nothing."""
+    return to_values([Port(name="x", dtype="float", shape=(1,))], {"x": np.zeros(1, np.float32)})
+
+
+def _empty_model(folder: Path) -> Path:
+    """A model that does nothing, in a form that any onnxruntime of the last years reads."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "empty", [x], [y])
+    path = folder / "empty.onnx"
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path)
+    return path
+
+
+def _line(tiers: int) -> Topology:
+    """Tiers for the segments; only their names matter."""
+    return parse_topology(
+        {
+            "tier": [{"name": f"segment{at}", "gflops": 1.0} for at in range(tiers)],
+            "link": [{"bandwidth_mbps": 1.0}] * (tiers - 1),
+        },
+        "segments",
+    )
+
+
+def _profile(
+    workload: Workload, tier: str, options: SessionOptions, cuts: list[int], timer: _Timer
+) -> Profile:
+    graph = workload.graph
+    overhead = statistics.median(timer.empty)
+    bounds = [0, *cuts, len(graph.nodes)]
+    segments = []
+    for at, (start, stop) in enumerate(pairwise(bounds)):
+        taken = timer.stages.get(f"segment{at}", [0.0])
+        seconds = max(statistics.median(taken) - overhead, 0.0)
+        segments.append(
+            Segment(start=start, stop=stop, seconds=seconds, spread_s=_spread(taken), runs=len(taken))
+        )
+    about = machine()
+    versions = {
+        key: str(about.pop(key)) for key in list(about) if key.startswith(("onnxruntime", "numpy", "python"))
+    }
+    return Profile(
+        schema_version=SCHEMA_VERSION,
+        producer=f"dnnsplit-onnx {__version__}",
+        tier=tier,
+        provider=options.provider,
+        threads=options.threads or 0,
+        model=graph.file.path.name,
+        model_sha256=graph.file.sha256(),
+        order=workload.order,
+        nodes=len(graph.nodes),
+        bindings=dict(workload.types.bindings),
+        segments=tuple(segments),
+        overhead_s=overhead,
+        whole_s=statistics.median(timer.whole),
+        machine=about,
+        versions=versions,
+    )
+
+
+def _spread(taken: Sequence[float]) -> float:
+    """Half the distance between the quartiles."""
+    if len(taken) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(taken, n=4)
+    return (high - low) / 2

@@ -1,0 +1,175 @@
+"""The slices of a manifest, run one after another in this process.
+
+Values pass from slice to slice as onnxruntime holds them, uncopied, and are dropped after
+their last reader, so that the chain needs no more memory than the live values of its cuts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dnnsplit_onnx.errors import InputError, ManifestError
+from dnnsplit_onnx.manifest import Manifest, Port
+from dnnsplit_onnx.runtime.provider import runtime
+from dnnsplit_onnx.runtime.sessions import Session, SessionOptions, open_slice
+from dnnsplit_onnx.runtime.values import Value, to_python, to_value
+
+#: Called after each stage with its tier and the seconds it took.
+OnStage = Callable[[str, float], None]
+
+
+class Chain:
+    """Opened slices, from tier 0 up.
+
+    Attributes:
+        stages: Tier and session of each tier that has work.
+        inputs: What the whole model reads.
+        outputs: Names of what the whole model makes, in its order.
+    """
+
+    def __init__(
+        self, stages: Sequence[tuple[str, Session]], inputs: Sequence[Port], outputs: Sequence[str]
+    ) -> None:
+        self.stages = tuple(stages)
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self._check_flow()
+        self._dead = self._last_uses()
+        self._on_device = tuple(self._device_outputs(at) for at in range(len(self.stages)))
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        manifest: Manifest,
+        options: Callable[[str], SessionOptions] | None = None,
+        *,
+        check: bool = True,
+    ) -> Chain:
+        """Opens all slices of a folder.
+
+        Args:
+            folder: The folder of the manifest.
+            manifest: What it holds.
+            options: How to run each tier, by its name.
+            check: Whether to hold the slices' files against their hashes.
+
+        Raises:
+            ManifestError: A file is missing or was changed, or the slices do not fit together.
+            ModelError: onnxruntime cannot load a slice.
+        """
+        stages = [
+            (record.tier, open_slice(Path(folder), record, options and options(record.tier), check=check))
+            for record in manifest.slices
+            if record.file is not None
+        ]
+        return cls(stages, manifest.model.inputs, [port.name for port in manifest.model.outputs])
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Runs the chain on Python objects: arrays, and lists of arrays for sequences.
+
+        Returns:
+            The model's outputs, by name, in its order.
+
+        Raises:
+            InputError: An input is missing or unknown, or has a type that onnxruntime lacks.
+            ModelError: A slice fails.
+        """
+        ort = runtime()
+        values = self.run_values(to_values(self.inputs, inputs))
+        return {name: to_python(ort, value) for name, value in values.items()}
+
+    def run_values(
+        self,
+        values: Mapping[str, Value],
+        *,
+        keep: Collection[str] = (),
+        on_stage: OnStage | None = None,
+    ) -> dict[str, Value]:
+        """Runs the chain on values of onnxruntime.
+
+        Args:
+            values: The model's inputs.
+            keep: Inner values to return as well, after the outputs.
+            on_stage: Called after each stage.
+
+        Raises:
+            ModelError: A slice fails.
+        """
+        live = dict(values)
+        kept: dict[str, Value] = {}
+        for at, (tier, session) in enumerate(self.stages):
+            start = time.perf_counter()
+            made = session.run(live, on_device=self._on_device[at])
+            if on_stage is not None:
+                on_stage(tier, time.perf_counter() - start)
+            live.update(made)
+            kept.update((name, made[name]) for name in made if name in keep)
+            for name in self._dead[at]:
+                live.pop(name, None)
+        return {name: live[name] for name in self.outputs} | kept
+
+    def _check_flow(self) -> None:
+        """Every value is there when it is read, and made once."""
+        available = {port.name for port in self.inputs}
+        for tier, session in self.stages:
+            for name in session.inputs:
+                if name not in available:
+                    raise ManifestError(
+                        f"tier `{tier}` reads value `{name}`, which no lower tier makes",
+                        hint="run `split` again",
+                    )
+            available.update(session.outputs)
+        for name in self.outputs:
+            if name not in available:
+                raise ManifestError(f"no tier makes model output `{name}`", hint="run `split` again")
+
+    def _last_uses(self) -> tuple[tuple[str, ...], ...]:
+        """For each stage, the values that nothing reads after it."""
+        last: dict[str, int] = {}
+        for at, (_, session) in enumerate(self.stages):
+            last.update(dict.fromkeys(session.outputs, at))
+            last.update(dict.fromkeys(session.inputs, at))
+        for name in self.outputs:
+            last.pop(name, None)
+        return tuple(
+            tuple(name for name, when in last.items() if when == at) for at in range(len(self.stages))
+        )
+
+    def _device_outputs(self, at: int) -> frozenset[str]:
+        """Outputs of a stage that all their readers want on the provider it runs on.
+
+        One reader elsewhere is enough for the copy to be made once, here.
+        """
+        _, session = self.stages[at]
+        later = [other for _, other in self.stages[at + 1 :]]
+
+        def stays(name: str) -> bool:
+            readers = [other.provider for other in later if name in other.inputs]
+            return name not in self.outputs and bool(readers) and set(readers) == {session.provider}
+
+        return frozenset() if session.provider == "cpu" else frozenset(filter(stays, session.outputs))
+
+
+def to_values(ports: Sequence[Port], inputs: Mapping[str, Any]) -> dict[str, Value]:
+    """Inputs as values of onnxruntime.
+
+    Raises:
+        InputError: An input is missing or unknown, or has a type that onnxruntime lacks.
+    """
+    ort = runtime()
+    known = {port.name: port for port in ports}
+    for name in inputs:
+        if name not in known:
+            raise InputError(f"unknown input `{name}`", hint=f"the inputs are {_listed(known)}")
+    for name, port in known.items():
+        if name not in inputs and port.kind != "optional":
+            raise InputError(f"input `{name}` is missing", hint=f"the inputs are {_listed(known)}")
+    return {name: to_value(ort, inputs.get(name), port.dtype) for name, port in known.items()}
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"

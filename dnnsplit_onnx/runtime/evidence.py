@@ -1,0 +1,175 @@
+"""What a verification finds, as data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class OutputCheck:
+    """One output of the chain against the same output of the whole model.
+
+    Attributes:
+        name: The output.
+        bitwise: With optimisations off: same type, shape and bits.
+        max_abs_diff, max_rel_diff: With optimisations off.
+        optimized_max_abs_diff, optimized_max_rel_diff: With optimisations on.
+        whole_optimization_shift: How far the whole model itself moves when optimisations
+            are turned on.
+        within_tolerance: Whether the optimised chain is near enough to the optimised whole.
+        vacuous: Why agreement on this output proves little, or None.
+
+    Distances are infinite where types or shapes differ, or NaN meets a number.
+    """
+
+    name: str
+    bitwise: bool
+    max_abs_diff: float
+    max_rel_diff: float
+    optimized_max_abs_diff: float
+    optimized_max_rel_diff: float
+    whole_optimization_shift: float
+    within_tolerance: bool
+    vacuous: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryCheck:
+    """A value that leaves a slice against the same value inside the whole model."""
+
+    name: str
+    tier: str
+    bitwise: bool
+    max_abs_diff: float
+    vacuous: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotComparable:
+    """An output that differs from run to run.
+
+    Attributes:
+        name: The output.
+        reason: Why it differs.
+        same_type: Whether at least type and number of dimensions agree.
+    """
+
+    name: str
+    reason: str
+    same_type: bool
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found.
+
+    Attributes:
+        passed: Bitwise on every comparable output and boundary, within the tolerance with
+            optimisations on, and no slice failed.
+        bitwise: Whether outputs were compared and all agreed in every bit.
+        outputs: The comparable outputs.
+        boundaries: Values that cross the cuts, where they were compared.
+        not_comparable: Outputs that depend on random numbers.
+        tolerance: What was allowed with optimisations on.
+        model: The whole model's path.
+        source: Where inputs came from: "generated", "given" or a path.
+        seed: Of generated inputs.
+        runs: How many sets of inputs.
+        bindings: Sizes of symbolic dimensions.
+        assumed: Dimensions that had no size and were taken to be 1.
+        provider: Where the optimised chain ran.
+        error: Why the chain did not run, or None.
+    """
+
+    passed: bool
+    bitwise: bool
+    outputs: tuple[OutputCheck, ...]
+    boundaries: tuple[BoundaryCheck, ...]
+    not_comparable: tuple[NotComparable, ...]
+    tolerance: Mapping[str, float]
+    model: str
+    source: str
+    seed: int
+    runs: int
+    bindings: Mapping[str, int]
+    assumed: Mapping[str, int]
+    provider: str = "cpu"
+    error: str | None = None
+
+    def worst(self, figure: str) -> float:
+        """The largest of a figure of `OutputCheck` over all outputs; 0 if there are none."""
+        return max((getattr(output, figure) for output in self.outputs), default=0.0)
+
+    @property
+    def max_abs_diff(self) -> float:
+        """Largest distance of an element, optimisations off."""
+        return self.worst("max_abs_diff")
+
+    @property
+    def max_rel_diff(self) -> float:
+        """Largest distance over the larger magnitude, optimisations off."""
+        return self.worst("max_rel_diff")
+
+    @property
+    def vacuous(self) -> tuple[str, ...]:
+        """Outputs on which agreement proves little."""
+        return tuple(output.name for output in self.outputs if output.vacuous)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know beside `passed`, each a sentence."""
+        notes = [f"output `{o.name}` was not compared: {o.reason}" for o in self.not_comparable]
+        notes += [
+            f"agreement on output `{o.name}` proves little: {o.vacuous}" for o in self.outputs if o.vacuous
+        ]
+        telling = sum(boundary.vacuous is None for boundary in self.boundaries)
+        if self.boundaries:
+            notes.append(
+                f"{len(self.boundaries)} values that cross the cuts were compared too: {telling} of them vary"
+            )
+        wrong = next((boundary for boundary in self.boundaries if not boundary.bitwise), None)
+        if wrong is not None:
+            notes.append(f"the first to differ is value `{wrong.name}`, made on tier `{wrong.tier}`")
+        if self.assumed:
+            sizes = ", ".join(f"`{name}` = {size}" for name, size in self.assumed.items())
+            notes.append(f"sizes that were not given were assumed: {sizes}")
+        return tuple(notes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready data; infinite distances are None."""
+        figures = ("optimized_max_abs_diff", "optimized_max_rel_diff", "whole_optimization_shift")
+        data = {
+            "passed": self.passed,
+            "bitwise": self.bitwise,
+            "max_abs_diff": self.max_abs_diff,
+            "max_rel_diff": self.max_rel_diff,
+            **{figure: self.worst(figure) for figure in figures},
+            "tolerance": dict(self.tolerance),
+            "outputs": [asdict(output) for output in self.outputs],
+            "boundaries": [asdict(boundary) for boundary in self.boundaries],
+            "not_comparable": [asdict(output) for output in self.not_comparable],
+            "vacuous": list(self.vacuous),
+            "model": self.model,
+            "inputs": self.source,
+            "provider": self.provider,
+            "seed": self.seed,
+            "runs": self.runs,
+            "bindings": dict(self.bindings),
+            "assumed": dict(self.assumed),
+            "error": self.error,
+            "notes": list(self.notes),
+        }
+        finite: dict[str, Any] = _finite(data)
+        return finite
+
+
+def _finite(data: Any) -> Any:
+    """JSON has no infinity."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -1,0 +1,245 @@
+"""The next tier, as seen from below.
+
+It may be ours or any other server of the Open Inference Protocol. On every fresh connection
+it is asked what it serves: ours must have slices of the same manifest, another one must have
+a model that is named after the tier and reads what would be sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dnnsplit_onnx.manifest import Port
+from dnnsplit_onnx.serving.breaker import Breaker
+from dnnsplit_onnx.serving.datatypes import BY_ONNX
+from dnnsplit_onnx.serving.errors import DeadlineError, LinkError, ProtocolError, RefusedError, ServingError
+from dnnsplit_onnx.serving.exchange import Body, read_error
+from dnnsplit_onnx.serving.http import JSON_LENGTH, ResponseHead
+from dnnsplit_onnx.serving.pool import Connection, Pool, Target
+from dnnsplit_onnx.serving.protocol import Message, encode, parse, receive, to_text
+from dnnsplit_onnx.serving.routes import Leg, Route, Routes, format_cuts
+from dnnsplit_onnx.serving.stream import Deadline
+from dnnsplit_onnx.serving.trace import Hop, TierTrace, read_trace
+
+Arrays = dict[str, "np.ndarray | None"]
+
+_LONGEST_JSON = 64 << 20
+_LONGEST_ANSWER = 4 << 30
+_PROBE_S = 1.0
+_MOST_TIERS = 64
+
+
+class Remote:
+    """The next tier.
+
+    Args:
+        target: Where it is.
+        routes: Of the manifest that both must have.
+        tier: Which tier it is, counted from 0.
+    """
+
+    def __init__(self, target: Target, routes: Routes, tier: int) -> None:
+        self.target = target
+        self.name = routes.tiers[tier]
+        self._routes, self._tier = routes, tier
+        self._path = f"/v2/models/{self.name}"
+        self._pool = Pool(target, self._greet)
+        self._breaker = Breaker()
+        self._is_ours = True
+
+    def infer(
+        self, route: Route, values: Mapping[str, np.ndarray | None], deadline: Deadline
+    ) -> tuple[Arrays, Hop]:
+        """Has the rest of a request done.
+
+        Args:
+            route: What it passes.
+            values: What the next tier reads, or passes on.
+            deadline: By when the answer must be here. The next tier is told what is left.
+
+        Returns:
+            The model's outputs that are made there or above, and where the time went.
+
+        Raises:
+            LinkError: A tier above cannot be reached; `link` says which, None for this one.
+            DeadlineError: The answer did not come in time.
+            RefusedError: A tier above refuses the request.
+        """
+        leg = route.legs[self._tier]
+        with self._breaker.attempt():
+            present = {name: value for name, value in values.items() if value is not None}
+            entries, buffers = encode(present, lambda _: True)
+            text = to_text(self._request(leg, route, entries, deadline))
+            fields: dict[str, str | int] = {
+                JSON_LENGTH.title(): len(text),
+                "Content-Type": "application/octet-stream",
+            }
+            sent = len(text) + sum(buffer.nbytes for buffer in buffers)
+            (message, arrays, received), seconds = self._pool.request(
+                "POST", f"{self._path}/infer", self._read, deadline, fields=fields, buffers=[text, *buffers]
+            )
+        hop = Hop(seconds, sent, received, read_trace(message.parameters.get("dnnsplit_trace")))
+        results: Arrays = {}
+        for port in leg.answers:
+            results[port.name] = _checked(port, arrays.get(port.name), self.target.url)
+        return results, hop
+
+    def probe(self) -> list[dict[str, Any]]:
+        """The tiers from here up, each with its name and whether it is ready; never raises."""
+        try:
+            tiers, _ = self._pool.request("GET", "/v2/chain", _read_chain, Deadline(_PROBE_S))
+            if tiers is None:  # not ours
+                ready, _ = self._pool.request("GET", f"{self._path}/ready", _read_ready, Deadline(_PROBE_S))
+                tiers = [{"tier": self.name, "ready": ready}]
+        except ServingError as error:
+            return [{"tier": self.name, "ready": False, "error": error.message}]
+        if tiers[0]["ready"]:
+            self._breaker.close()
+        return tiers
+
+    def measure(self, nbytes: int, deadline: Deadline) -> Hop:
+        """Sends bytes that mean nothing, to see how the link is when no request tells.
+
+        Raises:
+            ServingError: The tier cannot be reached, or is not ours.
+        """
+        payload = memoryview(bytes(nbytes))
+        seconds_there, seconds = self._pool.request(
+            "POST", "/v2/link", _read_seconds, deadline, buffers=[payload]
+        )
+        told = TierTrace(self.name, 0.0, 0.0, seconds_there, seconds_there, nbytes)
+        return Hop(seconds, nbytes, 0, (told,))
+
+    def close(self) -> None:
+        """Closes its connections."""
+        self._pool.close()
+
+    def _request(
+        self, leg: Leg, route: Route, entries: Sequence[Mapping[str, Any]], deadline: Deadline
+    ) -> dict[str, Any]:
+        outputs = [{"name": port.name, "parameters": {"binary_data": True}} for port in leg.answers]
+        request: dict[str, Any] = {"inputs": entries, "outputs": outputs}
+        if self._is_ours:
+            request["parameters"] = {
+                "dnnsplit_manifest": self._routes.identity,
+                "dnnsplit_cuts": format_cuts(route.cuts),
+                "dnnsplit_trace": True,
+                "timeout": max(1, int(deadline.need("sending on") * 1e6)),
+            }
+        elif route.cuts != self._routes.cuts:
+            raise ProtocolError(f"`{self.target.url}` knows no other cuts than the plan's", status=404)
+        return request
+
+    def _read(self, head: ResponseHead, body: Body) -> tuple[Message, dict[str, np.ndarray], int]:
+        if head.status != 200:
+            raise self._refusal(head, body)
+        if body.json_length > _LONGEST_JSON or body.length > _LONGEST_ANSWER:
+            raise RefusedError(f"the answer of `{self.target.url}` is too large")
+        try:
+            message = parse(body.read(body.json_length), "outputs", body.unread)
+            arrays = {
+                tensor.name: receive(tensor, body.read_into, lambda nbytes: np.empty(nbytes, np.uint8))
+                for tensor in message.tensors
+            }
+        except ProtocolError as error:
+            raise RefusedError(f"`{self.target.url}` answers wrongly: {error.message}") from None
+        return message, arrays, body.length
+
+    def _refusal(self, head: ResponseHead, body: Body) -> ServingError:
+        text = body.read(min(body.length, 1 << 16))
+        message, link = read_error(text, head.status)
+        if link is not None:
+            return LinkError(message, link=link)
+        if head.status == 504:
+            return DeadlineError(message)
+        status = head.status if head.status >= 400 else 502
+        return RefusedError(f"tier `{self.name}` refuses: {message}", status=status)
+
+    def _greet(self, connection: Connection, deadline: Deadline) -> None:
+        """Asks a fresh connection what it serves.
+
+        Raises:
+            LinkError: It is not what is wanted.
+        """
+        data, _ = connection.exchange("GET", self._path, {}, (), self._read_metadata, deadline)
+        parameters = data.get("parameters")
+        theirs = parameters.get("dnnsplit_manifest") if isinstance(parameters, dict) else None
+        if theirs is None:
+            self._is_ours = False
+            _check_inputs(data, self._routes.default.legs[self._tier], self.target.url)
+            return
+        self._is_ours = True
+        if theirs != self._routes.identity:
+            raise LinkError(
+                f"tier `{self.name}` at `{self.target.url}` has slices of another manifest",
+                hint="copy the same folder of slices to every tier",
+            )
+
+    def _read_metadata(self, head: ResponseHead, body: Body) -> dict[str, Any]:
+        if head.status != 200 or body.length > _LONGEST_JSON:
+            message, _ = read_error(body.read(min(body.length, 1 << 16)), head.status)
+            raise LinkError(f"`{self.target.url}` does not serve tier `{self.name}`: {message}")
+        data = _read_json(body)
+        if not isinstance(data, dict):
+            raise LinkError(f"`{self.target.url}` does not describe tier `{self.name}`")
+        return data
+
+
+def _read_json(body: Body) -> Any:
+    try:
+        return json.loads(body.read(body.length))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _read_chain(head: ResponseHead, body: Body) -> list[dict[str, Any]] | None:
+    """What `/v2/chain` says; None if the server has none."""
+    if head.status != 200 or body.length > _LONGEST_JSON:
+        return None
+    data = _read_json(body)
+    tiers = data.get("tiers") if isinstance(data, dict) else None
+    if not isinstance(tiers, list) or not 0 < len(tiers) <= _MOST_TIERS:
+        return None
+    if not all(isinstance(tier, dict) and isinstance(tier.get("ready"), bool) for tier in tiers):
+        return None
+    return tiers
+
+
+def _read_seconds(head: ResponseHead, body: Body) -> float:
+    data = _read_json(body) if head.status == 200 and body.length < _LONGEST_JSON else None
+    milliseconds = data.get("receive_ms") if isinstance(data, dict) else None
+    if not isinstance(milliseconds, int | float) or not 0 <= milliseconds < 1e9:
+        raise RefusedError("the next tier measures no links")
+    return milliseconds / 1e3
+
+
+def _read_ready(head: ResponseHead, body: Body) -> bool:  # noqa: ARG001
+    return head.status == 200
+
+
+def _checked(port: Port, array: np.ndarray | None, url: str) -> np.ndarray | None:
+    if array is None:
+        if port.kind == "optional":
+            return None
+        raise RefusedError(f"the answer of `{url}` lacks output `{port.name}`")
+    expected = BY_ONNX[port.dtype or ""].numpy
+    if array.dtype != expected:
+        raise RefusedError(f"`{url}` answers with `{port.name}` of type {array.dtype}, not {expected}")
+    return array
+
+
+def _check_inputs(data: Mapping[str, Any], leg: Leg, url: str) -> None:
+    """Holds the inputs of a server that is not ours against what it would be sent."""
+    described = data.get("inputs")
+    entries = described if isinstance(described, list) else []
+    theirs = {entry.get("name"): entry.get("datatype") for entry in entries if isinstance(entry, dict)}
+    ours = {port.name: BY_ONNX[port.dtype or ""].name for port in leg.arrives}
+    if theirs != ours:
+        raise LinkError(
+            f"model `{leg.name}` at `{url}` reads {sorted(map(str, theirs))}, not {sorted(ours)}",
+            hint="serve the slice that this manifest lists",
+        )

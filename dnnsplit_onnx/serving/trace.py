@@ -1,0 +1,98 @@
+"""Where a request's time went, tier by tier, as it travels back with the answer."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class TierTrace:
+    """A request on one tier; all times in seconds.
+
+    Attributes:
+        tier: The tier's name.
+        queue_s: Waiting to compute.
+        compute_s: Computing.
+        total_s: From the head of the request to its answer, tiers above included.
+        receive_s: Receiving the request's body.
+        received_nbytes: Bytes of that body.
+        hop: The way to the next tier, if it went on.
+    """
+
+    tier: str
+    queue_s: float
+    compute_s: float
+    total_s: float
+    receive_s: float = 0.0
+    received_nbytes: int = 0
+    hop: Hop | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The trace as JSON-ready data, in milliseconds to keep it short."""
+        data: dict[str, Any] = {"tier": self.tier, "received_nbytes": self.received_nbytes}
+        for key in _TIMES:
+            data[key.removesuffix("_s") + "_ms"] = round(getattr(self, key) * 1e3, 4)
+        if self.hop is not None:
+            data["hop"] = [self.hop.total_s, self.hop.sent_nbytes, self.hop.received_nbytes]
+        return data
+
+
+_TIMES = ("queue_s", "compute_s", "total_s", "receive_s")
+
+
+@dataclass(slots=True)
+class Hop:
+    """One request over one link.
+
+    Attributes:
+        total_s: From the first byte sent to the last received.
+        sent_nbytes, received_nbytes: Bytes of the bodies, up and down.
+        tiers: What the tiers above say, the next one first; empty if they do not.
+    """
+
+    total_s: float
+    sent_nbytes: int
+    received_nbytes: int
+    tiers: tuple[TierTrace, ...] = field(default=())
+
+    @property
+    def wire_s(self) -> float:
+        """Time on the link alone, both ways: what the next tier does not account for.
+
+        Its own time starts when the head of the request has arrived, so that it overlaps
+        with the body's transfer, which is given back here.
+        """
+        if not self.tiers:
+            return self.total_s
+        above = self.tiers[0]
+        return max(0.0, self.total_s - above.total_s + above.receive_s)
+
+
+def read_trace(text: object) -> tuple[TierTrace, ...]:
+    """The traces of an answer's parameter; none if it is not in order, since nothing depends on it."""
+    if not isinstance(text, str):
+        return ()
+    try:
+        traces = tuple(_read(entry) for entry in json.loads(text))
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return ()
+    for at, trace in enumerate(traces):
+        if trace.hop is not None:
+            trace.hop.tiers = traces[at + 1 :]
+    return traces
+
+
+def _read(entry: Mapping[str, Any]) -> TierTrace:
+    times = {key: float(entry[key.removesuffix("_s") + "_ms"]) / 1e3 for key in _TIMES}
+    if not all(0 <= value < math.inf for value in times.values()):
+        raise ValueError("a time is not one")
+    trace = TierTrace(str(entry["tier"]), times["queue_s"], times["compute_s"], times["total_s"])
+    trace.receive_s, trace.received_nbytes = times["receive_s"], int(entry["received_nbytes"])
+    if "hop" in entry:
+        total, sent, received = entry["hop"]
+        trace.hop = Hop(float(total), int(sent), int(received))
+    return trace

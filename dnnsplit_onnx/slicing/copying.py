@@ -1,0 +1,187 @@
+"""Bytes from the source's files into new ones, by the kernel where it can.
+
+A file is copied range by range with `copy_file_range`, so that weights never enter this
+process; on file systems that share blocks nothing is copied at all. Where the call is
+missing or refused, `sendfile` and then plain reads and writes do the same.
+
+The SHA-256 of each file is taken beside the copy, in another thread, from the same ranges
+of the source: they are in the page cache then, and hashing, which releases the interpreter,
+is about as fast as copying.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+from dnnsplit_onnx.errors import ModelError
+from dnnsplit_onnx.modelfile import ModelFile
+from dnnsplit_onnx.slicing.files import Content
+from dnnsplit_onnx.wire import DataRange
+
+# Ranges below this are cheaper to read and write together than to copy one by one.
+_SMALL = 1 << 16
+_BUFFER = 1 << 20
+# Between calls the copy looks for an interrupt and reports progress.
+_STEP = 1 << 25
+# What `copy_file_range` and `sendfile` answer where they cannot work (not where the disk is full).
+_UNSUPPORTED = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
+
+
+class Copier:
+    """Writes files made of byte strings and ranges of a model's files.
+
+    A context manager; leaving it waits for hashes under way, or gives them up after an
+    error.
+
+    Args:
+        source: The model whose files are read.
+
+    Attributes:
+        report: Called with the number of bytes written since it was called last.
+    """
+
+    def __init__(self, source: ModelFile) -> None:
+        self.report: Callable[[int], None] = _no_report
+        self._source = source
+        self._files: dict[str, int] = {}
+        self._stopped = threading.Event()
+        self._hashers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sha256")
+
+    def __enter__(self) -> Copier:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._stopped.set()
+        self._hashers.shutdown(wait=True, cancel_futures=kind is not None)
+        for descriptor in self._files.values():
+            os.close(descriptor)
+
+    def write(self, path: Path, content: Content) -> None:
+        """Writes a file that does not exist yet.
+
+        Raises:
+            ModelError: A file of the source became shorter.
+            OSError: The file cannot be written.
+        """
+        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            self._fill(target, content)
+        finally:
+            os.close(target)
+
+    def hash(self, content: Content) -> Future[str]:
+        """The SHA-256 of a content, once known."""
+        for piece in content.pieces:
+            if isinstance(piece, DataRange):
+                self._open(piece.location)
+        return self._hashers.submit(self._hash, content)
+
+    def _open(self, location: str) -> int:
+        if location not in self._files:
+            path = self._source.folder / location
+            try:
+                self._files[location] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise ModelError(f"cannot read `{path}`: {error.strerror}") from None
+        return self._files[location]
+
+    def _fill(self, target: int, content: Content) -> None:
+        waiting = bytearray()
+        for piece in content.pieces:
+            if isinstance(piece, bytes):
+                waiting += piece
+            elif piece.length < _SMALL:
+                for chunk in self._chunks(piece):
+                    waiting += chunk
+            else:
+                self._flush(target, waiting)
+                self._copy(target, piece)
+            if len(waiting) >= _BUFFER:
+                self._flush(target, waiting)
+        self._flush(target, waiting)
+
+    def _flush(self, target: int, waiting: bytearray) -> None:
+        _write_all(target, waiting)
+        self.report(len(waiting))
+        waiting.clear()
+
+    def _copy(self, target: int, where: DataRange) -> None:
+        """Appends a range of the source to the target."""
+        descriptor = self._open(where.location)
+        at, end = where.offset, where.offset + where.length
+        while at < end:
+            count = _in_kernel(descriptor, target, at, min(end - at, _STEP))
+            if count == 0:
+                break
+            at += count
+            self.report(count)
+        # What the kernel does not copy is read and written; that also finds a source cut short.
+        for chunk in self._chunks(DataRange(where.location, at, end - at)):
+            _write_all(target, chunk)
+            self.report(len(chunk))
+
+    def _hash(self, content: Content) -> str:
+        digest = hashlib.sha256()
+        for piece in content.pieces:
+            for chunk in [piece] if isinstance(piece, bytes) else self._chunks(piece):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def _chunks(self, where: DataRange) -> Iterator[memoryview]:
+        """The bytes of a range, in a buffer that is used again for each chunk."""
+        descriptor = self._files[where.location]
+        buffer = memoryview(bytearray(min(_BUFFER, where.length)))
+        at, end = where.offset, where.offset + where.length
+        while at < end:
+            if self._stopped.is_set():
+                return
+            count = os.preadv(descriptor, [buffer[: min(_BUFFER, end - at)]], at)
+            if count == 0:
+                raise ModelError(
+                    f"`{self._source.folder / where.location}` became shorter while it was read",
+                    hint="something else writes to the model: let it finish, and try again",
+                )
+            yield buffer[:count]
+            at += count
+
+
+def _no_report(nbytes: int) -> None:
+    """Tells nobody."""
+
+
+def _in_kernel(source: int, target: int, at: int, count: int) -> int:
+    """Copies some bytes without reading them; 0 where the kernel does not want to."""
+    for call in (_copy_file_range, _sendfile):
+        try:
+            return call(source, target, at, count)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+    return 0
+
+
+def _copy_file_range(source: int, target: int, at: int, count: int) -> int:
+    if not hasattr(os, "copy_file_range"):  # Linux has it
+        raise OSError(errno.ENOSYS, "copy_file_range")
+    return os.copy_file_range(source, target, count, offset_src=at)
+
+
+def _sendfile(source: int, target: int, at: int, count: int) -> int:
+    return os.sendfile(target, source, at, count)
+
+
+def _write_all(target: int, data: bytearray | memoryview) -> None:
+    view = memoryview(data)
+    while view.nbytes:
+        view = view[os.write(target, view) :]
+    view.release()

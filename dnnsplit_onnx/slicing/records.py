@@ -1,0 +1,128 @@
+"""What the manifest says of slices that were just written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from dnnsplit_onnx._version import __version__
+from dnnsplit_onnx.errors import PlanError
+from dnnsplit_onnx.graph import Graph
+from dnnsplit_onnx.manifest import (
+    FILE_NAME,
+    SCHEMA_VERSION,
+    DataFile,
+    Manifest,
+    ModelRecord,
+    SliceRecord,
+)
+from dnnsplit_onnx.modelfile import ModelFile, data_range, is_external, tensors
+from dnnsplit_onnx.plans import Plan, Stage
+from dnnsplit_onnx.slicing.extract import Extract, port
+
+
+def check_stages(graph: Graph, stages: Sequence[Stage]) -> None:
+    """Holds the stages of a plan against the graph.
+
+    Raises:
+        PlanError: They are not the graph's nodes from first to last, or a tier's name is
+            no name for a folder.
+    """
+    ends = [0, *(stage.stop for stage in stages)]
+    starts = [*(stage.start for stage in stages), len(graph.nodes)]
+    if ends != starts or any(stage.stop < stage.start for stage in stages):
+        raise PlanError(
+            f"the plan does not fit `{graph.file.path.name}`: its stages do not cover its nodes",
+            hint="the plan was made for another model, or another order of its nodes: plan again",
+        )
+    folders = [FILE_NAME, *(stage.tier.lower() for stage in stages)]
+    for stage in stages:
+        name = stage.tier
+        if (
+            not name
+            or name != PurePosixPath(name).name
+            or name in (".", "..")
+            or "\0" in name
+            or "\\" in name
+        ):
+            raise PlanError(f"tier name `{name}` is no name for a folder")
+        if folders.count(name.lower()) > 1:
+            raise PlanError(f"tier name `{name}` stands for two things in the output")
+
+
+def slice_record(
+    tier: str, part: Extract, file: str, sha256: str, nbytes: int, data: DataFile | None
+) -> SliceRecord:
+    """The record of a slice that has a file."""
+    return SliceRecord(
+        tier=tier,
+        file=file,
+        sha256=sha256,
+        nbytes=nbytes,
+        start=part.start,
+        stop=part.stop,
+        inputs=part.inputs,
+        outputs=part.outputs,
+        forward=part.forward,
+        data=() if data is None else (data,),
+    )
+
+
+def empty_record(tier: str, part: Extract) -> SliceRecord:
+    """The record of a tier without work."""
+    return SliceRecord(tier=tier, file=None, start=part.start, stop=part.stop, forward=part.forward)
+
+
+def manifest(
+    graph: Graph,
+    plan: Plan,
+    slices: Sequence[SliceRecord],
+    candidates: Sequence[SliceRecord] = (),
+    *,
+    model_path: str,
+    model_sha256: str,
+) -> Manifest:
+    """The manifest of a folder of slices."""
+    inputs = {value.name: value for value in graph.proto.graph.input}
+    outputs = {value.name: value for value in graph.proto.graph.output}
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        producer=f"dnnsplit-onnx {__version__}",
+        model=ModelRecord(
+            path=model_path,
+            sha256=model_sha256,
+            inputs=tuple(port(inputs[name]) for name in graph.inputs),
+            outputs=tuple(port(outputs[name]) for name in dict.fromkeys(graph.outputs)),
+        ),
+        plan=plan.to_dict(),
+        slices=tuple(slices),
+        candidates=tuple(candidates),
+        random=tuple(node.name for node in graph.nodes if node.random),
+    )
+
+
+def recorded_path(model: Path, output: Path) -> str:
+    """The model's path, relative to the output where the two have a folder in common."""
+    model, output = model.absolute(), output.resolve()
+    if len(Path(os.path.commonpath([model, output])).parts) < 2:  # the root alone
+        return model.as_posix()
+    return Path(os.path.relpath(model, output)).as_posix()
+
+
+def is_output(folder: Path) -> bool:
+    """Whether a folder is one that this tool wrote."""
+    try:
+        data = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and {"schema_version", "slices", "plan"} <= data.keys()
+
+
+def source_files(source: ModelFile) -> list[Path]:
+    """The model's file and all files of its weights."""
+    locations = {source.path.name: None} | dict.fromkeys(
+        data_range(tensor).location for tensor in tensors(source.proto) if is_external(tensor)
+    )
+    return [source.folder / location for location in locations]

@@ -1,0 +1,155 @@
+"""From a plan to a folder of slices: `DIR/manifest.json` and `DIR/TIER/model.onnx`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dnnsplit_onnx.graph import Graph
+from dnnsplit_onnx.manifest import FILE_NAME, DataFile, Manifest, SliceRecord
+from dnnsplit_onnx.plans import Plan
+from dnnsplit_onnx.slicing.copying import Copier
+from dnnsplit_onnx.slicing.extract import Extract, extract
+from dnnsplit_onnx.slicing.files import Content, lay_out
+from dnnsplit_onnx.slicing.index import SliceIndex
+from dnnsplit_onnx.slicing.records import (
+    check_stages,
+    empty_record,
+    is_output,
+    manifest,
+    recorded_path,
+    slice_record,
+    source_files,
+)
+from dnnsplit_onnx.slicing.staging import staged_folder
+
+MODEL_NAME = "model.onnx"
+DATA_NAME = "model.onnx.data"
+
+Progress = Callable[[int, int], None]
+
+
+def slice_model(
+    graph: Graph,
+    plan: Plan,
+    output: str | Path,
+    *,
+    model_path: Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    check: Callable[[Path], object] | None = None,
+) -> Manifest:
+    """Writes one self-contained ONNX model per tier, and the manifest.
+
+    Weights that the source holds in external files lie in `DIR/TIER/model.onnx.data`. The
+    output is the same, byte for byte, for the same model and plan.
+
+    Args:
+        graph: The model, in the order that the plan's positions refer to.
+        plan: Who runs what.
+        output: The folder to make. It appears whole or not at all.
+        model_path: Where the manifest says the model lies, if it is not where the graph was
+            read from.
+        force: Whether to replace an existing folder of slices.
+        progress: Called with the bytes written and the bytes there are to write.
+        check: Called with the folder when it is complete and before it appears as `output`;
+            if it raises, nothing appears.
+
+    Returns:
+        The manifest, as written.
+
+    Raises:
+        PlanError: The plan does not fit the graph.
+        CutError: A value that crosses a cut has a type that nobody knows.
+        OutputError: The output exists, or cannot be written.
+        ModelError: The model's files have changed, or cannot be read.
+    """
+    check_stages(graph, plan.figures.stages)
+    with output_folder(graph, output, force) as folder, Copier(graph.file) as copier:
+        source_sha256 = graph.file.digest  # under way from here on
+        index = SliceIndex(graph)
+        drafts = [_draft(index, stage.tier, stage.start, stage.stop) for stage in plan.figures.stages]
+        copier.report = counting(progress, sum(draft.nbytes for draft in drafts))
+        written = [_write(draft, folder / draft.tier, copier) for draft in drafts]
+        path = recorded_path(model_path or graph.file.path, Path(output))
+        slices = [part.record() for part in written]
+        made = manifest(graph, plan, slices, model_path=path, model_sha256=source_sha256.result())
+        graph.file.check_unchanged()
+        (folder / FILE_NAME).write_text(made.to_json(), encoding="utf-8")
+        if check is not None:
+            check(folder)
+    return made
+
+
+def output_folder(graph: Graph, output: str | Path, force: bool) -> AbstractContextManager[Path]:
+    """The folder to write slices of this graph to; see `staged_folder`."""
+    return staged_folder(output, force=force, ours=is_output, keep=source_files(graph.file))
+
+
+def counting(progress: Progress | None, total: int) -> Callable[[int], None]:
+    """Turns calls with the bytes of a step into calls with the bytes so far, and the total."""
+    done = 0
+
+    def report(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        if progress is not None:
+            progress(done, total)
+
+    return report
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A slice that is ready to be written; `model` is None for a tier without work."""
+
+    tier: str
+    part: Extract
+    model: Content | None
+    data: Content | None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(content.nbytes for content in (self.model, self.data) if content is not None)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A slice that has been written, its checksums under way."""
+
+    draft: _Draft
+    model_sha256: Future[str] | None
+    data_sha256: Future[str] | None
+
+    def record(self) -> SliceRecord:
+        draft, data = self.draft, None
+        if draft.model is None or self.model_sha256 is None:
+            return empty_record(draft.tier, draft.part)
+        if draft.data is not None and self.data_sha256 is not None:
+            name = f"{draft.tier}/{DATA_NAME}"
+            data = DataFile(file=name, sha256=self.data_sha256.result(), nbytes=draft.data.nbytes)
+        name, digest = f"{draft.tier}/{MODEL_NAME}", self.model_sha256.result()
+        return slice_record(draft.tier, draft.part, name, digest, draft.model.nbytes, data)
+
+
+def _draft(index: SliceIndex, tier: str, start: int, stop: int) -> _Draft:
+    part = extract(index, start, stop)
+    if part.is_empty:
+        return _Draft(tier, part, None, None)
+    model, data = lay_out(part.proto, index.graph.file, DATA_NAME)
+    return _Draft(tier, part, model, data)
+
+
+def _write(draft: _Draft, folder: Path, copier: Copier) -> _Written:
+    if draft.model is None:
+        return _Written(draft, None, None)
+    folder.mkdir()
+    digests: list[Future[str] | None] = []
+    for name, content in ((MODEL_NAME, draft.model), (DATA_NAME, draft.data)):
+        digests.append(None if content is None else copier.hash(content))
+        if content is not None:
+            copier.write(folder / name, content)
+    return _Written(draft, *digests)

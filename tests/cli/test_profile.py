@@ -1,0 +1,165 @@
+"""`profile`: measured files that `plan` reads, and links."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dnnsplit_onnx.models import write_model
+from dnnsplit_onnx.profiling.link import LinkPeer
+from tests.cli.conftest import Run
+
+MEASURED = """
+[[tier]]
+name = "edge"
+profile = "edge.json"
+
+[[tier]]
+name = "cloud"
+gflops = 1000
+
+[[link]]
+bandwidth_mbps = 1
+"""
+
+
+BIND = ("--bind", "batch=1")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "m.onnx"
+    write_model("tiny_residual", path)
+    return path
+
+
+@pytest.mark.parametrize("per_node", [False, True])
+def test_a_profile_takes_the_place_of_gflops(run: Run, model: Path, tmp_path: Path, per_node: bool) -> None:
+    file = tmp_path / "edge.json"
+    flags = ["--per-node"] if per_node else []
+    ended = run("profile", model, "--tier", "edge", "-o", file, "--runs", 3, "--json", *flags, *BIND)
+    assert ended.code == 0, ended.err
+    assert ended.json == json.loads(file.read_text())
+    segments = ended.json["segments"]
+    assert [s["stop"] for s in segments[:-1]] == [s["start"] for s in segments[1:]]
+    assert (ended.json["node_seconds"] is not None) == per_node
+
+    tiers = tmp_path / "tiers.toml"
+    tiers.write_text(MEASURED)
+    planned = run("plan", model, "--tiers", tiers, "--json", *BIND)
+    assert planned.code == 0, planned.err
+    edge = planned.json["single_tier"][0]
+    assert edge["latency_s"] == pytest.approx(sum(s["seconds"] for s in segments))
+
+
+def test_a_profile_is_not_overwritten(run: Run, model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "edge.json"
+    file.write_text("mine")
+    ended = run("profile", model, "--tier", "edge", "-o", file, "--runs", 2)
+    assert (ended.code, file.read_text()) == (2, "mine")
+    assert "--force" in ended.err
+
+
+def test_a_profile_of_another_model_is_refused(run: Run, model: Path, tmp_path: Path) -> None:
+    assert run("profile", model, "--tier", "edge", "-o", tmp_path / "edge.json", "--runs", 2, *BIND).code == 0
+    other, tiers = tmp_path / "other.onnx", tmp_path / "tiers.toml"
+    write_model("tiny_squeeze_excite", other)
+    tiers.write_text(MEASURED)
+    ended = run("plan", other, "--tiers", tiers, *BIND)
+    assert ended.code == 2
+    assert "measured with another model" in ended.err
+    assert "hint: measure again" in ended.err
+
+
+def test_a_profile_needs_sizes(run: Run, model: Path, tmp_path: Path) -> None:
+    ended = run("profile", model, "--tier", "edge", "-o", tmp_path / "edge.json")
+    assert ended.code == 2
+    assert "hint: pass --bind batch=1" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to measure"),
+        (["m.onnx", "--listen", "1"], "more than one thing"),
+        (["m.onnx"], "`--tier NAME`"),
+        (["m.onnx", "--tier", "edge"], "`-o FILE`"),
+        (["--link", "nowhere"], "cannot read `--link nowhere`"),
+        (["--link", "127.0.0.1:99999"], "cannot read `--link"),
+    ],
+)
+def test_wrong_usage(run: Run, arguments: list[str], message: str) -> None:
+    ended = run("profile", *arguments)
+    assert ended.code == 2
+    assert message in ended.err
+
+
+def test_a_tier_that_is_not_in_the_file(run: Run, model: Path, tiers: Path, tmp_path: Path) -> None:
+    ended = run("profile", model, "--tier", "fog", "--tiers", tiers, "-o", tmp_path / "p.json")
+    assert ended.code == 2
+    assert "no tier `fog`" in ended.err
+
+
+def test_a_link_is_printed_as_the_tiers_file_wants_it(run: Run) -> None:
+    peer = LinkPeer("127.0.0.1", 0)
+    thread = threading.Thread(target=peer.serve)
+    thread.start()
+    try:
+        found = run("profile", "--link", f"127.0.0.1:{peer.port}", "--json")
+    finally:
+        peer.close()
+        thread.join(10)
+    assert not thread.is_alive()
+    assert found.code == 0
+    assert found.json["bandwidth_mbps"] > 100
+    assert 0 < found.json["delay_ms"] < 100
+
+
+def test_a_link_without_a_peer(run: Run) -> None:
+    with LinkPeerOnce() as port:
+        ended = run("profile", "--link", f"127.0.0.1:{port}")
+    assert ended.code == 2
+    assert "--listen" in ended.err
+
+
+class LinkPeerOnce:
+    """A port on which nothing listens."""
+
+    def __enter__(self) -> int:
+        peer = LinkPeer("127.0.0.1", 0)
+        port = peer.port
+        peer.close()
+        return port
+
+    def __exit__(self, *_: object) -> None:
+        """There is nothing left to close."""
+
+
+def test_times_of_nodes_add_up(tmp_path: Path) -> None:
+    from dnnsplit_onnx.graph import load_graph
+    from dnnsplit_onnx.profiling.nodes import measure_nodes, share
+    from dnnsplit_onnx.shapes import bind_shapes
+    from dnnsplit_onnx.workload import measure
+
+    path = tmp_path / "m.onnx"
+    write_model("tiny_squeeze_excite", path)
+    graph = load_graph(path)
+    workload = measure(graph, bind_shapes(graph))
+    times = measure_nodes(workload, runs=3, warmup=1)
+    assert len(times) == len(graph.nodes)
+    assert sum(times) > 0
+    # Fused away: a convolution that lives on as its activation, and what maps to nothing.
+    optimized = graph.proto.graph.__class__()
+    seconds = {}
+    for at, node in enumerate(graph.nodes):
+        if at % 2:
+            optimized.node.add(name=f"{node.outputs[0]}_nchwc", output=["token"])
+            seconds[f"{node.outputs[0]}_nchwc"] = 1.0
+    optimized.node.add(name="ReorderOutput", output=["token2"])
+    seconds["ReorderOutput"] = 0.5
+    shared = share(workload, optimized, seconds)
+    assert np.isclose(sum(shared), sum(seconds.values()))

@@ -1,0 +1,78 @@
+"""Small random graphs with work and sizes of any kind, and their downward-closed sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from dnnsplit_onnx.flops import Work
+from dnnsplit_onnx.graph import build_graph
+from dnnsplit_onnx.modelfile import ModelFile
+from dnnsplit_onnx.shapes import bind_shapes
+from dnnsplit_onnx.workload import Workload
+
+
+def random_workload(rng: np.random.Generator, size: int, *, most_bytes: int = 12) -> Workload:
+    """`size` nodes of an operator nobody knows, each reading some earlier values."""
+    made = ["in0", *(["in1"] if rng.random() < 0.3 else [])]
+    sizes = {name: int(rng.integers(1, most_bytes + 1)) for name in made}
+    inputs, nodes = list(made), []
+    for at in range(size):
+        reads = list(dict.fromkeys(rng.choice(made[-4:], int(rng.integers(1, 4))).tolist()))
+        outputs = [f"v{at}", *([f"w{at}"] if rng.random() < 0.15 else [])]
+        nodes.append(helper.make_node("Mystery", reads, outputs, name=f"node{at}", domain="tests"))
+        made += outputs
+        sizes |= {name: int(rng.integers(0, most_bytes + 1)) for name in outputs}
+    outputs = [name for name in made[len(inputs) :] if rng.random() < 0.15] or made[-1:]
+    infos = {name: helper.make_tensor_value_info(name, TensorProto.UINT8, [n]) for name, n in sizes.items()}
+    graph = helper.make_graph(
+        nodes,
+        "random",
+        [infos[name] for name in inputs],
+        [infos[name] for name in outputs],
+        value_info=[info for name, info in infos.items() if name not in inputs and name not in outputs],
+    )
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("tests", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    return workload_of(model, [int(rng.integers(0, 7)) for _ in nodes])
+
+
+def workload_of(model: onnx.ModelProto, flops: list[int]) -> Workload:
+    """A workload whose nodes have the work given, whatever they are."""
+    built = build_graph(ModelFile(Path("random.onnx"), model))
+    return Workload(built, bind_shapes(built), tuple(Work(elementwise=count) for count in flops))
+
+
+def closed_sets(workload: Workload) -> Iterator[frozenset[int]]:
+    """Every downward-closed set of positions."""
+    graph = workload.graph
+    maker = graph.producer
+    needs = [{maker[value] for value in node.inputs if value in maker} for node in graph.nodes]
+    for bits in range(2 ** len(graph.nodes)):
+        chosen = frozenset(at for at in range(len(graph.nodes)) if bits >> at & 1)
+        if all(needs[at] <= chosen for at in chosen):
+            yield chosen
+
+
+def live_nbytes(workload: Workload, below: frozenset[int]) -> int:
+    """D(S): bytes of what is made below and read above, each value once."""
+    graph = workload.graph
+    crossing = {
+        value
+        for at, node in enumerate(graph.nodes)
+        if at not in below
+        for value in node.inputs
+        if graph.producer.get(value) in below or value in graph.inputs
+    }
+    return sum(workload.types.nbytes(value) or 0 for value in crossing)
+
+
+def output_nbytes_above(workload: Workload, below: frozenset[int]) -> int:
+    """Bytes of the outputs that are made above."""
+    graph = workload.graph
+    made = [v for v in dict.fromkeys(graph.outputs) if v in graph.producer and graph.producer[v] not in below]
+    return sum(workload.types.nbytes(value) or 0 for value in made)

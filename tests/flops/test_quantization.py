@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+from onnx import TensorProto
+
+from tests.flops.counting import MS, elementwise
+
+X = (2, 3, 4)  # 24 elements
+
+
+@pytest.mark.parametrize("domain", ["", MS])
+def test_linear(domain: str) -> None:
+    assert elementwise("QuantizeLinear", [X, ()], domain=domain) == 72
+    assert elementwise("QuantizeLinear", [X, (), ()], domain=domain) == 96
+    assert elementwise("DequantizeLinear", [X, ()], domain=domain) == 24
+    assert elementwise("DequantizeLinear", [X, (), ()], domain=domain) == 48
+
+
+def test_dynamic() -> None:
+    assert elementwise("DynamicQuantizeLinear", [X], [X, (), ()]) == 144
+
+
+@pytest.mark.parametrize(
+    ("op_type", "operations"), [("QLinearSigmoid", 10), ("QLinearLeakyRelu", 8), ("QLinearSoftmax", 11)]
+)
+def test_unary(op_type: str, operations: int) -> None:
+    assert elementwise(op_type, [X, (), (), (), ()], domain=MS) == 24 * operations
+    assert elementwise(op_type, [X, (), None, ()], domain=MS) == 24 * (operations - 2)
+
+
+@pytest.mark.parametrize("op_type", ["QLinearAdd", "QLinearMul"])
+def test_binary_dequantizes_each_operand_at_its_own_size(op_type: str) -> None:
+    # 24 + 4 elements dequantized in 2, 24 results of 1 + 4
+    assert elementwise(op_type, [X, (), (), (4,), (), (), (), ()], domain=MS) == 56 + 120
+
+
+def test_others() -> None:
+    assert elementwise("QLinearWhere", [(4,), X, (), (), (4,), (), (), (), ()], domain=MS) == 56 + 120
+    assert elementwise("QLinearConcat", [(), (), X, (), (), X, (), ()], domain=MS) == 288
+    # 24 in of 2 + 1, 6 out of 1 + 4
+    assert elementwise("QLinearReduceMean", [X, (), (), (), ()], [(2, 3)], domain=MS) == 102
+    assert elementwise("MulInteger", [X, (), (4,), ()], domain=MS) == 24 + 4 + 24
+    assert elementwise("MulInteger", [X, None, (4,)], domain=MS) == 24
+
+
+def test_pools() -> None:
+    image, pooled = (1, 3, 8, 8), (1, 3, 4, 4)
+    scales = [(), (), (), ()]
+    # 192 in of 2, 48 out of 9 + 1 + 4
+    options = {"domain": MS, "kernel_shape": [3, 3]}
+    assert elementwise("QLinearAveragePool", [image, *scales], [pooled], **options) == 384 + 672
+    # 192 in of 3, 3 out of 5
+    assert elementwise("QLinearGlobalAveragePool", [image, *scales], domain=MS) == 591
+    last = [(1, 8, 8, 3), *scales]
+    assert elementwise("QLinearGlobalAveragePool", last, domain=MS, channels_last=1) == 591
+
+
+def test_gather_block_quantized() -> None:
+    inputs = [(100, 64), (2, 3), (100, 2)]
+    options = {"domain": MS, "outputs": [(2, 3, 64)]}
+    assert elementwise("GatherBlockQuantized", inputs, dtype=TensorProto.UINT4, **options) == 768
+    assert elementwise("GatherBlockQuantized", inputs, dtype=TensorProto.FLOAT8E4M3FN, **options) == 384

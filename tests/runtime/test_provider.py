@@ -1,0 +1,134 @@
+import subprocess
+import sys
+from importlib import metadata
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dnnsplit_onnx.errors import InputError, MissingExtraError
+from dnnsplit_onnx.runtime import provider
+
+
+def install(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
+    """Makes these the installed distributions; `_` stands for `-`."""
+    found = {name.replace("_", "-"): version for name, version in versions.items()}
+
+    def version(name: str) -> str:
+        if name not in found:
+            raise metadata.PackageNotFoundError(name)
+        return found[name]
+
+    monkeypatch.setattr(metadata, "version", version)
+
+
+def test_finds_the_one_that_is_installed() -> None:
+    assert hasattr(provider.runtime(), "InferenceSession")
+    assert list(provider.installed_runtimes()) == ["onnxruntime"]
+
+
+def test_none_installed_prints_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # importing it fails
+    with pytest.raises(MissingExtraError, match="not installed") as caught:
+        provider.runtime()
+    assert caught.value.hint == "pip install 'dnnsplit-onnx[cpu]'"
+
+
+def test_two_installed_stops_before_importing_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, onnxruntime="1.31.1", onnxruntime_gpu="1.30.0")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(
+        MissingExtraError, match="`onnxruntime` and `onnxruntime-gpu` are both installed"
+    ) as caught:
+        provider.runtime()
+    hint = caught.value.hint or ""
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in hint
+    assert hint.endswith("pip install 'dnnsplit-onnx[gpu]'")
+
+
+@pytest.mark.parametrize("versions", [{}, {"onnxruntime_gpu": "1.31.1"}])
+def test_what_an_uninstall_left_behind_is_recognised(
+    monkeypatch: pytest.MonkeyPatch, versions: dict[str, str]
+) -> None:
+    install(monkeypatch, **versions)
+    monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
+    with pytest.raises(MissingExtraError, match="broken") as caught:
+        provider.runtime()
+    assert ("onnxruntime-gpu" if versions else "[cpu]") in (caught.value.hint or "")
+
+
+def test_a_library_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, onnxruntime_gpu="1.31.1")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match="cannot be loaded") as caught:
+        provider.runtime()
+    assert caught.value.hint == "pip install --force-reinstall onnxruntime-gpu"
+
+
+def fake_runtime(*available: str) -> Any:
+    fake = SimpleNamespace(__version__="1.31.1", preloaded=0, get_available_providers=lambda: list(available))
+
+    def preload_dlls() -> None:
+        fake.preloaded += 1
+
+    fake.preload_dlls = preload_dlls
+    return fake
+
+
+def test_cpu_loads_nothing_of_cuda() -> None:
+    fake = fake_runtime("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert provider.provider_list(fake, "cpu") == ["CPUExecutionProvider"]
+    assert fake.preloaded == 0
+
+
+def test_cuda_preloads_its_libraries_and_keeps_the_cpu_for_the_rest() -> None:
+    fake = fake_runtime("CUDAExecutionProvider", "CPUExecutionProvider")
+    (name, options), rest = provider.provider_list(fake, "cuda", memory_nbytes=2**30)
+    assert fake.preloaded == 1
+    assert (name, rest) == ("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert options["gpu_mem_limit"] == 2**30
+    assert "gpu_mem_limit" not in provider.provider_list(fake, "cuda")[0][1]
+
+
+def test_cuda_on_a_cpu_build_is_refused() -> None:
+    with pytest.raises(MissingExtraError, match=r"built without it") as caught:
+        provider.provider_list(fake_runtime("CPUExecutionProvider"), "cuda")
+    assert "dnnsplit-onnx[gpu]" in (caught.value.hint or "")
+
+
+def test_unknown_provider() -> None:
+    with pytest.raises(InputError, match="unknown provider `tpu`") as caught:
+        provider.provider_list(fake_runtime("CPUExecutionProvider"), "tpu")
+    assert caught.value.hint == "use one of: cpu, cuda"
+
+
+def test_silent_fallback_is_refused() -> None:
+    fell_back = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+    with pytest.raises(MissingExtraError, match="fell back to CPUExecutionProvider"):
+        provider.check_provider(fell_back, "cuda")
+    provider.check_provider(fell_back, "cpu")
+    both = SimpleNamespace(get_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    provider.check_provider(both, "cuda")
+
+
+def test_nodes_that_fell_back_are_listed() -> None:
+    def part(ep: str, *nodes: tuple[str, str]) -> Any:
+        made = [SimpleNamespace(name=name, op_type=op) for name, op in nodes]
+        return SimpleNamespace(ep_name=ep, get_nodes=lambda: made)
+
+    parts = [
+        part("CUDAExecutionProvider", ("conv", "Conv")),
+        part("CPUExecutionProvider", ("where", "NonZero"), ("", "Shape")),
+    ]
+    session = SimpleNamespace(get_provider_graph_assignment_info=lambda: parts)
+    assert provider.fallback_nodes(session, "cuda") == ("where (NonZero)", "unnamed (Shape)")
+    assert provider.fallback_nodes(session, "cpu") == ()
+    assert provider.fallback_nodes(SimpleNamespace(), "cuda") is None
+
+
+def test_importing_the_runtime_package_does_not_import_onnxruntime() -> None:
+    modules = "dnnsplit_onnx.verification, dnnsplit_onnx.benchmark"
+    for extra, loaded in (("", False), ("; import onnxruntime", True)):  # the second: this test can fail
+        code = f"import sys, {modules}{extra}; sys.exit('onnxruntime' in sys.modules)"
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == loaded

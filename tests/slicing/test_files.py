@@ -1,0 +1,134 @@
+"""Where the bytes of weights end up, and that they are the right ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from dnnsplit_onnx.graph import load_graph
+from dnnsplit_onnx.manifest import SliceRecord
+from dnnsplit_onnx.modelfile import data_range, is_external, tensors
+from dnnsplit_onnx.slicing import files, slice_model
+from tests.slicing.chain import check_cut, plan_at, run_whole
+from tests.slicing.weights import SIDE, attributes, layers, matrix, refer, save
+
+X = matrix(99)[:5]
+BUILDERS: dict[str, Callable[[], onnx.ModelProto]] = {"layers": layers, "attributes": attributes}
+FEEDS = {"layers": {"x": X}, "attributes": {"x": X, "p": np.array(False)}}
+
+
+@pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
+@pytest.mark.parametrize("name", BUILDERS)
+def test_chain_equals_whole(name: str, external: bool, tmp_path: Path) -> None:
+    path = save(BUILDERS[name](), tmp_path / "source.onnx", external=external)
+    graph = load_graph(path)
+    for at in range(len(graph.nodes) + 1):
+        manifest = check_cut(path, (at,), FEEDS[name], tmp_path / "out", graph=graph)
+        for record in manifest.slices:
+            assert bool(record.data) == (external and record.file is not None)
+            if record.file:
+                onnx.checker.check_model(tmp_path / "out" / record.file)
+
+
+def test_inline_weights_are_the_bytes_that_protobuf_would_write(tmp_path: Path) -> None:
+    """A slice of everything has the same weights as the source, whatever field held them."""
+    built = layers()
+    packed = built.graph.initializer[1]
+    numbers = onnx.numpy_helper.to_array(packed).ravel().tolist()
+    packed.ClearField("raw_data")
+    packed.float_data.extend(numbers)
+    graph = load_graph(save(built, tmp_path / "source.onnx", external=False))
+    slice_model(graph, plan_at(graph, ()), tmp_path / "out")
+    whole = onnx.load(tmp_path / "out" / "t0" / "model.onnx")
+    for at, tensor in enumerate(whole.graph.initializer):
+        assert np.array_equal(onnx.numpy_helper.to_array(tensor), matrix(at))
+        assert tensor.HasField("raw_data")
+        assert not tensor.external_data
+
+
+def test_each_slice_has_its_own_weights_only(tmp_path: Path) -> None:
+    graph = load_graph(save(layers(), tmp_path / "source.onnx", external=True))
+    manifest = slice_model(graph, plan_at(graph, (4, 6)), tmp_path / "out")
+    size = SIDE * SIDE * 4
+    assert [record.data[0].nbytes for record in manifest.slices] == [2 * size, size, 2 * size]
+
+
+def test_shared_and_overlapping_weights_are_written_once(tmp_path: Path) -> None:
+    built = layers()
+    size = SIDE * SIDE * 4
+    (tmp_path / "weights").write_bytes(b"".join(matrix(at).tobytes() for at in range(3)))
+    # w0 and w1 share all bytes, w2 overlaps with both, w3 stands apart.
+    for at, offset in enumerate((0, 0, size // 2, 2 * size)):
+        refer(built.graph.initializer[at], "weights", offset, size)
+    path = save(built, tmp_path / "source.onnx", external=False)
+    manifest = check_cut(path, (2,), {"x": X}, tmp_path / "out")
+    assert [record.data[0].nbytes for record in manifest.slices] == [size, size * 3 // 2 + size]
+
+
+def test_weights_are_aligned(tmp_path: Path) -> None:
+    sizes = [1500, 3 << 20, 1025, 1 << 20]
+    layout = files.lay_out_data(
+        [files.DataRange("w", 10_000_000 * at, size) for at, size in enumerate(sizes)], "model.onnx.data"
+    )
+    places = [layout.place(files.DataRange("w", 10_000_000 * at, size)) for at, size in enumerate(sizes)]
+    assert [place.offset for place in places] == [0, 65536, 65536 + (3 << 20), 65536 * 50]
+    assert layout.content.nbytes == places[-1].offset + sizes[-1]
+    assert layout.place(files.DataRange("w", 10_000_100, 5)).offset == 65636
+
+
+def test_a_slice_too_large_for_protobuf_gets_a_data_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(layers(), tmp_path / "source.onnx", external=False)
+    monkeypatch.setattr(files, "MAX_MESSAGE_NBYTES", 3 * SIDE * SIDE * 4)
+    manifest = check_cut(path, (4,), {"x": X}, tmp_path / "out")
+    assert [bool(record.data) for record in manifest.slices] == [False, True]
+
+
+def test_a_slice_whose_attributes_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(attributes(), tmp_path / "source.onnx", external=False)
+    monkeypatch.setattr(files, "MAX_MESSAGE_NBYTES", 6000)
+    for p in (True, False):
+        manifest = check_cut(path, (2,), {"x": X, "p": np.array(p)}, tmp_path / "out")
+        assert [bool(record.data) for record in manifest.slices] == [True, True]
+
+
+def test_a_source_that_is_named_like_the_data_file(tmp_path: Path) -> None:
+    path = save(layers(), tmp_path / "model.onnx.data", external=False)
+    assert all(record.data for record in check_cut(path, (3,), {"x": X}, tmp_path / "out").slices)
+
+
+def test_references_keep_what_onnx_does_not_define(tmp_path: Path) -> None:
+    built = layers()
+    path = save(built, tmp_path / "source.onnx", external=True)
+    marked = onnx.load(path, load_external_data=False)
+    for key, text in (("checksum", "abc"), ("prefetch", "yes")):
+        marked.graph.initializer[0].external_data.add(key=key, value=text)
+    path.write_bytes(marked.SerializeToString())
+    graph = load_graph(path)
+    slice_model(graph, plan_at(graph, ()), tmp_path / "out")
+    whole = onnx.load(tmp_path / "out" / "t0" / "model.onnx", load_external_data=False)
+    entries = {entry.key: entry.value for entry in whole.graph.initializer[0].external_data}
+    assert entries.keys() == {"location", "offset", "length", "prefetch"}  # the checksum was of another file
+
+
+def _references(folder: Path, record: SliceRecord) -> list[str]:
+    part = onnx.load(folder / str(record.file), load_external_data=False)
+    return [data_range(tensor).location for tensor in tensors(part) if is_external(tensor)]
+
+
+def test_small_external_weights_become_inline(tmp_path: Path) -> None:
+    built = layers()
+    shape = onnx.numpy_helper.from_array(np.array([-1, SIDE], np.int64), "shape")
+    built.graph.initializer.append(shape)
+    built.graph.node[0].input[0] = "flat"
+    built.graph.node.insert(0, onnx.helper.make_node("Reshape", ["x", "shape"], ["flat"]))
+    # onnxruntime takes no external operand for a shape: what it says of the inline model counts.
+    expected = run_whole(save(built, tmp_path / "inline.onnx", external=False), {"x": X})
+    path = save(built, tmp_path / "source.onnx", external=True)
+    manifest = check_cut(path, (1,), {"x": X}, tmp_path / "out", expected=expected)
+    assert [_references(tmp_path / "out", r) for r in manifest.slices] == [[], ["model.onnx.data"] * 4]

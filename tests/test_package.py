@@ -1,0 +1,235 @@
+"""The package from outside: what the wheel holds, what importing it loads, who imports whom."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Source folder of each part of the package, and its name once installed.
+PARTS = {
+    "dnnsplit_onnx": "dnnsplit_onnx",
+    "converters": "dnnsplit_onnx/converters",
+    "models": "dnnsplit_onnx/models",
+}
+HEAVY = ("torch", "tensorflow", "keras", "onnxruntime", "matplotlib", "transformers")
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the package by its installed name, and its file."""
+    for source, target in PARTS.items():
+        for path in sorted((ROOT / source).rglob("*.py")):
+            parts = (target / path.relative_to(ROOT / source).with_suffix("")).parts
+            yield ".".join(part for part in parts if part != "__init__"), path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """A wheel built from a copy, so that building leaves nothing in the tree."""
+    tree = tmp_path_factory.mktemp("tree") / "source"
+    tree.mkdir()
+    for name in (*PARTS, "tests"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tree.parent, tree]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = tree.parent.glob("*.whl")
+    return zipfile.ZipFile(built)
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    expected = {"dnnsplit_onnx/py.typed"}
+    for source, target in PARTS.items():
+        files = (ROOT / source).rglob("*.py")
+        expected |= {f"{target}/{path.relative_to(ROOT / source).as_posix()}" for path in files}
+    names = set(wheel.namelist())
+    info = {name for name in names if ".dist-info/" in name}
+    assert names - info == expected
+    assert {name.split("/", 1)[1] for name in info} == {
+        "METADATA",
+        "RECORD",
+        "WHEEL",
+        "entry_points.txt",
+        "licenses/LICENSE",
+        "top_level.txt",
+    }
+    top = next(name for name in info if name.endswith("top_level.txt"))
+    assert wheel.read(top).decode().split() == ["dnnsplit_onnx"]
+
+
+def test_the_license_is_the_whole_text(wheel: zipfile.ZipFile) -> None:
+    name = next(name for name in wheel.namelist() if name.endswith("licenses/LICENSE"))
+    text = wheel.read(name).decode()
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_every_package_is_listed(project: dict[str, Any]) -> None:
+    # setuptools finds packages by itself only where folders are named as packages are.
+    found = {name for name, path in modules() if path.name == "__init__.py"}
+    assert set(project["tool"]["setuptools"]["packages"]) == found
+
+
+def test_a_runtime_is_the_users_choice(project: dict[str, Any]) -> None:
+    assert not any("onnxruntime" in wanted for wanted in project["project"]["dependencies"])
+    assert project["tool"]["uv"]["conflicts"] == [[{"extra": "cpu"}, {"extra": "gpu"}]]
+
+
+def test_pins_are_exact_and_name_no_address() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert lines
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines)
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has after running some code."""
+    report = f"{code}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import dnnsplit_onnx",
+        "from dnnsplit_onnx import load_graph, load_topology, plan, evaluate, slice_model, verify, bench",
+        "import dnnsplit_onnx.cli",
+        "import dnnsplit_onnx.models, dnnsplit_onnx.converters",
+    ],
+)
+def test_importing_is_light(code: str) -> None:
+    assert not loaded_by(code) & set(HEAVY)
+
+
+def test_the_package_alone_loads_no_library() -> None:
+    assert not loaded_by("import dnnsplit_onnx") & {"onnx", "numpy", "networkx", "pydantic", "rich", "typer"}
+
+
+def test_the_command_line_alone_reads_no_model() -> None:
+    assert not loaded_by("import dnnsplit_onnx.cli") & {"onnx", "numpy", "networkx", "pydantic", "rich"}
+
+
+def test_heavy_imports_are_noticed() -> None:
+    # The test above would be worth nothing if it could not fail.
+    assert "onnxruntime" in loaded_by("import dnnsplit_onnx, onnxruntime")
+    assert "onnxruntime" in loaded_by("from dnnsplit_onnx.runtime.provider import runtime\nruntime()")
+
+
+def test_public_names_are_there() -> None:
+    import dnnsplit_onnx
+
+    for name in dnnsplit_onnx.__all__:
+        assert getattr(dnnsplit_onnx, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = dnnsplit_onnx.nothing
+
+
+# Who may not import whom, at any depth of a function. Modules are named below the package;
+# a name stands for itself and everything in it.
+ONLY_FOR_CLI = ("cli", "report")
+FORBIDDEN = {
+    "errors": ("*",),
+    "wire": ("*", "-errors"),
+    "files": ("*", "-errors"),
+    "modelfile": ("*", "-errors", "-wire"),
+    "graph": ("*", "-errors", "-modelfile"),
+    "shapes": ("*", "-errors", "-graph", "-modelfile"),
+    "cuts": ("*", "-errors", "-graph"),
+    "topology": ("*", "-errors"),
+    "plans": ("*", "-errors"),
+    "flops": ("*", "-errors", "-flops"),
+    "costs": ("planners", "planning", "objective", "slicing", "runtime", "manifest"),
+    "objective": ("planners", "planning", "slicing", "runtime", "manifest"),
+    "planners": ("planning", "slicing", "runtime", "manifest", "verification", "benchmark"),
+    "manifest": ("*", "-errors"),
+    "slicing": ("planners", "planning", "objective", "costs", "topology", "runtime", "verification"),
+    "runtime": ("plans", "planners", "planning", "objective", "costs", "topology", "slicing"),
+    "models": ("*", "-errors", "-files", "-models"),
+}
+
+
+def imports_of(path: Path, package: str = "dnnsplit_onnx") -> Iterator[str]:
+    """What a file imports of the package, lazily or for types alone too, named below it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [node.module or ""]
+            if node.module == package:
+                names = [f"{package}.{alias.name}" for alias in node.names]
+        for name in names:
+            if name.startswith(f"{package}."):
+                yield name.removeprefix(f"{package}.")
+
+
+def broken_rules(name: str, imported: str) -> bool:
+    """Whether a module may not import another; both are named below the package."""
+    mine, theirs = name.partition(".")[0], imported.partition(".")[0]
+    if theirs in ONLY_FOR_CLI and mine not in (*ONLY_FOR_CLI, "__main__"):
+        return True
+    rules = FORBIDDEN.get(mine, ())
+    if theirs == "_version" or f"-{theirs}" in rules:
+        return False
+    return "*" in rules or theirs in rules
+
+
+def test_imports_follow_the_data() -> None:
+    broken = [
+        f"{name} imports {imported}"
+        for name, path in modules()
+        if name != "dnnsplit_onnx"  # the public names are found lazily
+        for imported in imports_of(path)
+        if broken_rules(name.removeprefix("dnnsplit_onnx."), imported)
+    ]
+    assert broken == []
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("from dnnsplit_onnx.planners.exact import exact", True),
+        ("def f():\n    import dnnsplit_onnx.planners", True),
+        ("from dnnsplit_onnx import planners", True),
+        ("from dnnsplit_onnx.plans import Plan", False),
+    ],
+)
+def test_a_wrong_import_is_noticed(tmp_path: Path, code: str, found: bool) -> None:
+    (tmp_path / "bad.py").write_text(code)
+    assert any(broken_rules("slicing.bad", imported) for imported in imports_of(tmp_path / "bad.py")) is found
+
+
+def test_the_report_draws_without_the_command_line() -> None:
+    assert not any(
+        imported.startswith("cli")
+        for name, path in modules()
+        if name.startswith("dnnsplit_onnx.report")
+        for imported in imports_of(path)
+    )
+
+
+def test_the_readme_is_short_and_begins_with_the_two_commands() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) < 150
+    first = text.index("./scripts/demo")
+    assert first < text.index("pip install")
+    assert first < text.index("./scripts/test")
+    assert "pip install 'dnnsplit-onnx[cpu]'" in text
