@@ -13,6 +13,7 @@ from typing import Any
 from dnnsplit_onnx.converters.adapter import Adapter
 from dnnsplit_onnx.converters.conversion import Conversion
 from dnnsplit_onnx.converters.pipeline import Options, run_conversion
+from dnnsplit_onnx.converters.reasons import reason
 from dnnsplit_onnx.converters.routes import Route
 from dnnsplit_onnx.converters.sources import ZOO, Source, parse_source
 from dnnsplit_onnx.errors import DnnsplitError, InputError
@@ -84,24 +85,23 @@ def _call(text: str) -> Any:
     module_name, _, attribute = text.partition(":")
     try:
         target: Any = import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
-            raise InputError(f"importing `{module_name}` failed: {error}") from error
-        raise InputError(
-            f"no module named `{error.name}`",
-            hint="run from the folder that holds it, or set PYTHONPATH",
-        ) from None
-    for name in attribute.split("."):
-        if not hasattr(target, name):
-            raise InputError(f"`{module_name}` has no `{attribute}`")
-        target = getattr(target, name)
-    if not callable(target):
-        raise InputError(f"`{text}` is a {type(target).__name__}, not a function that returns a model")
-    try:
+        for name in attribute.split("."):
+            if not hasattr(target, name):
+                raise InputError(f"`{module_name}` has no `{attribute}`")
+            target = getattr(target, name)
+        if not callable(target):
+            raise InputError(f"`{text}` is a {type(target).__name__}, not a function that returns a model")
         return target()
     except DnnsplitError:
         raise
-    except Exception as error:
-        raise InputError(
-            f"`{text}` failed: {type(error).__name__}: {error}", hint="--debug shows where"
-        ) from error
+    except Exception as error:  # it is the user's code
+        raise InputError(f"`{text}` failed: {reason(error)}", hint=_hint(error, module_name)) from error
+
+
+def _hint(error: Exception, module: str) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        if error.name.partition(".")[0] == "tensorflow":
+            return "it uses TensorFlow: pass --route keras-tf"
+        if module == error.name or module.startswith(error.name + "."):
+            return "run from the folder that holds the module, or set PYTHONPATH"
+    return "--debug shows where"

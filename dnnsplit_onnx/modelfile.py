@@ -12,20 +12,17 @@ through a symbolic link, and no range goes past the end of its file.
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 import stat
-import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
 
+from dnnsplit_onnx import digests
 from dnnsplit_onnx.errors import ModelError
 from dnnsplit_onnx.wire import DataRange, detach
 
@@ -36,7 +33,7 @@ INLINE_BELOW = 1024
 _EXTERNAL = onnx.TensorProto.EXTERNAL
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ModelFile:
     """A model and where its weights lie.
 
@@ -67,22 +64,15 @@ class ModelFile:
             ModelError: It is another one by now, so that ranges of it mean nothing.
         """
         try:
-            same = _stamp(self.path.stat()) == self.stamp
+            same = digests.stamp(self.path) == self.stamp
         except OSError as error:
             raise ModelError(f"cannot read `{self.path}`: {error.strerror}") from None
         if not same:
             raise ModelError(f"`{self.path}` has changed since it was read", hint="try again")
 
-    @cached_property
-    def digest(self) -> Future[str]:
-        """The SHA-256 of the ONNX file itself; external files are not part of it.
-
-        It is computed in a thread of its own, which starts when the property is first read:
-        whoever will need it reads it early and asks for the result late.
-        """
-        future: Future[str] = Future()
-        threading.Thread(target=_hash_file, args=(self.path, future), name="sha256", daemon=True).start()
-        return future
+    def begin_sha256(self) -> None:
+        """Starts to compute what `sha256` will be asked for, in a thread."""
+        digests.digest(self.path, self.stamp)
 
     def sha256(self) -> str:
         """The SHA-256 of the ONNX file itself; external files are not part of it.
@@ -90,15 +80,10 @@ class ModelFile:
         Raises:
             ModelError: The file cannot be read any more.
         """
-        return self.digest.result()
-
-
-def _hash_file(path: Path, future: Future[str]) -> None:
-    try:
-        with path.open("rb") as file:
-            future.set_result(hashlib.file_digest(file, "sha256").hexdigest())
-    except OSError as error:
-        future.set_exception(ModelError(f"cannot read `{path}`: {error.strerror}"))
+        try:
+            return digests.digest(self.path, self.stamp).result()
+        except OSError as error:
+            raise ModelError(f"cannot read `{self.path}`: {error.strerror}") from None
 
 
 def open_model(path: str | Path) -> ModelFile:
@@ -130,11 +115,7 @@ def open_model(path: str | Path) -> ModelFile:
         raise
     proto = _parse(skeleton, path)
     _check_external(proto, path)
-    return ModelFile(path, proto, _stamp(info))
-
-
-def _stamp(info: os.stat_result) -> tuple[int, int]:
-    return info.st_size, info.st_mtime_ns
+    return ModelFile(path, proto, (info.st_size, info.st_mtime_ns))
 
 
 def _parse(skeleton: bytes, path: Path) -> onnx.ModelProto:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from dnnsplit_onnx.errors import ShapeError
 from dnnsplit_onnx.graph import Graph
@@ -88,11 +88,13 @@ class Types:
         inferred: The model with what shape inference added, subgraphs included. Its nodes
             are those of `graph.proto`, in the same order.
         bindings: The numbers that symbolic dimensions were bound to.
+        observed: Types seen in one real run, for values that inference cannot size.
     """
 
     graph: Graph
     inferred: onnx.ModelProto
     bindings: Mapping[str, int]
+    observed: Mapping[str, ValueType] = field(default_factory=dict)
 
     @cached_property
     def protos(self) -> dict[str, onnx.TypeProto]:
@@ -112,6 +114,11 @@ class Types:
             types[s.values.name] = ValueType("tensor", s.values.data_type, tuple(s.dims))
         return types
 
+    @property
+    def weight_nbytes(self) -> int:
+        """Bytes of all initializers."""
+        return sum(known.nbytes or 0 for known in self._weights.values())
+
     @cached_property
     def _cache(self) -> dict[str, ValueType]:
         return dict(self._weights)
@@ -121,8 +128,29 @@ class Types:
         known = self._cache.get(name)
         if known is None:
             proto = self.protos.get(name)
-            known = self._cache[name] = ValueType() if proto is None else value_type(proto)
+            known = ValueType() if proto is None else value_type(proto)
+            if known.nbytes is None:
+                known = self.observed.get(name, known)
+            self._cache[name] = known
         return known
+
+    @cached_property
+    def unsized(self) -> tuple[str, ...]:
+        """Values of unknown size that somebody reads; what nobody reads need not be known."""
+        graph = self.graph
+        read = {*graph.outputs, *graph.last_use, *(name for node in graph.nodes for name in node.weights)}
+        names = (*graph.values, *graph.constant_nodes)
+        return tuple(name for name in names if name in read and self[name].nbytes is None)
+
+    def value_info(self, name: str) -> onnx.ValueInfoProto:
+        """A value with its type, or without one where it is unknown."""
+        info = onnx.ValueInfoProto(name=name)
+        if name in self.protos:
+            info.type.CopyFrom(self.protos[name])
+        elif name in self._weights:
+            known = self._weights[name]
+            info.type.CopyFrom(helper.make_tensor_type_proto(known.dtype, known.shape))
+        return info
 
     def nbytes(self, name: str) -> int | None:
         """Size of a value in bytes, None if unknown.

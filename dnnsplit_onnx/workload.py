@@ -5,19 +5,21 @@ A workload knows nothing of tiers. `costs` turns it into seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from dnnsplit_onnx.cuts import Accounting, cut_nbytes, outputs_above
 from dnnsplit_onnx.flops import TensorType, Work, count_node
-from dnnsplit_onnx.graph import Graph
+from dnnsplit_onnx.graph import Graph, build_graph, reads_of, subgraphs
 from dnnsplit_onnx.memory import StageMemory, stage_memory
-from dnnsplit_onnx.shapes import Types
+from dnnsplit_onnx.modelfile import ModelFile
+from dnnsplit_onnx.shapes import Types, bind_shapes
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,48 @@ def measure(graph: Graph, types: Types, trips: Mapping[str, int] | None = None) 
         trips: Trip counts of loops that the model leaves open, by node name.
     """
     context = _Context(types, trips or {})
+    functions = {(f.domain, f.name) for f in graph.proto.functions}
     nodes = types.inferred.graph.node
-    return Workload(graph, types, tuple(count_node(nodes[node.index], context) for node in graph.nodes))
+    work = [
+        _inlined_work(nodes[node.index], types, context.trips)
+        if functions and calls_any(node.proto, functions)
+        else count_node(nodes[node.index], context)
+        for node in graph.nodes
+    ]
+    return Workload(graph, types, tuple(work))
+
+
+def calls_any(node: onnx.NodeProto, functions: Set[tuple[str, str]]) -> bool:
+    """Whether a node is a call of one of these functions, or holds one in a body."""
+    if (node.domain, node.op_type) in functions:
+        return True
+    return any(calls_any(inner, functions) for body in subgraphs(node) for inner in body.node)
+
+
+def _inlined_work(node: onnx.NodeProto, types: Types, trips: Mapping[str, int]) -> Work | None:
+    """The work of a call: that of a model of this one node, its functions inlined."""
+    from onnx import inliner
+
+    source = types.graph.proto
+    model = onnx.ModelProto(ir_version=source.ir_version)
+    model.opset_import.extend(source.opset_import)
+    model.functions.extend(source.functions)
+    model.graph.node.append(node)
+    for name in reads_of(node):
+        constant = types.constant(name)
+        if constant is not None:
+            model.graph.initializer.append(numpy_helper.from_array(constant, name))
+        else:
+            model.graph.input.append(types.value_info(name))
+    model.graph.output.extend(types.value_info(name) for name in node.output if name)
+    try:
+        inlined = inliner.inline_local_functions(model)
+    except Exception:
+        return None  # onnx cannot inline it: not counted, and said to be so
+    graph = build_graph(ModelFile(types.graph.file.path, inlined))
+    parts = measure(graph, bind_shapes(graph), trips).work
+    known = [part for part in parts if part is not None]
+    return sum(known, Work()) if len(known) == len(parts) else None
 
 
 class _Context:

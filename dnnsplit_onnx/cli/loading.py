@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dnnsplit_onnx.cli.options import ModelOptions, PlanOptions
-from dnnsplit_onnx.errors import CutError, InputError
+from dnnsplit_onnx.errors import CutError, DnnsplitError, InputError
 
 if TYPE_CHECKING:
     from dnnsplit_onnx.graph import Graph
     from dnnsplit_onnx.plans import Plan
+    from dnnsplit_onnx.shapes import Types
     from dnnsplit_onnx.topology import Topology
     from dnnsplit_onnx.workload import Workload
 
 ZOO = "zoo:"
+
+# A model with more weights is not run unless the user asks for it.
+_MOST_UNASKED = 1_000_000_000
 
 
 def model_file(model: str) -> Path:
@@ -35,10 +39,38 @@ def load_workload(model: str, options: ModelOptions) -> Workload:
     from dnnsplit_onnx.shapes import bind_shapes
     from dnnsplit_onnx.workload import measure
 
-    bindings = options.bindings
+    bindings, trips = options.bindings, options.trip_counts
     with progress("reading the model"):
         graph = load_graph(model_file(model))
-        return order_workload(measure(graph, bind_shapes(graph, bindings)), options.order)
+        types = _with_observed(bind_shapes(graph, bindings), options.sample_input)
+        return order_workload(measure(graph, types, trips), options.order)
+
+
+def _with_observed(types: Types, sample: Path | None) -> Types:
+    """Sizes that inference cannot prove, seen in one run where that is possible.
+
+    Without a sample it is a courtesy: whatever stands in its way leaves sizes unknown.
+    """
+    from dnnsplit_onnx.cli.output import note
+    from dnnsplit_onnx.shapes import free_dimensions
+
+    if not types.unsized or (sample is None and free_dimensions(types.graph, types.bindings)):
+        return types
+    from dnnsplit_onnx.runtime.observing import observe
+
+    if sample is None and types.weight_nbytes > _MOST_UNASKED:
+        note("some shapes cannot be inferred; --sample-input X.npz sees them in one run of the model")
+        return types
+    try:
+        found = observe(types, sample)
+    except DnnsplitError as error:
+        if sample is not None:
+            raise
+        note(f"some shapes cannot be inferred, and a run to see them failed: {error.message}")
+        return types
+    source = "made-up inputs" if sample is None else f"`{sample}`"
+    note(f"{len(types.unsized)} sizes could not be inferred; they are those of one run on {source}")
+    return found
 
 
 def topology_of(options: PlanOptions) -> Topology:

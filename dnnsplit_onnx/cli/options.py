@@ -65,11 +65,14 @@ CutSizes = Annotated[
     CutSize,
     typer.Option("--cut-size", help="Charge a cut its live values, or the input of one layer (the paper)."),
 ]
-NodeOrder = Annotated[Order, typer.Option(
+NodeOrder = Annotated[
+    Order,
+    typer.Option(
         "--order",
         help="Order of the nodes that positions count in: one in which the best cuts of the whole graph are "
         "positions, or the file's own.",
-    )]
+    ),
+]
 
 
 Debug = Annotated[
@@ -96,6 +99,24 @@ class ModelOptions(Reporting):
     """How a model is read. Shared by every command that takes one."""
 
     bind: Bind = None
+    sample_input: Annotated[
+        Path | None,
+        typer.Option(
+            "--sample-input",
+            metavar="X.npz",
+            help="Where shapes cannot be inferred, see them in a run on these; made up otherwise.",
+            show_default=False,
+        ),
+    ] = None
+    trips: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trips",
+            metavar="NAME=N",
+            help="How often a Loop runs, by its node's name, where the model leaves it open. Repeatable.",
+            show_default=False,
+        ),
+    ] = None
     cut_size: CutSizes = "live"
     order: NodeOrder = "envelope"
 
@@ -106,16 +127,16 @@ class ModelOptions(Reporting):
         Raises:
             InputError: An option is not `DIM=N`, or two bind one dimension.
         """
-        found: dict[str, int] = {}
-        for text in self.bind or ():
-            name, equals, number = text.rpartition("=")
-            if not (name and equals and number.strip().isdecimal()):
-                raise InputError(
-                    f"cannot read `--bind {text}`", hint="write --bind DIM=N, such as --bind batch=1"
-                )
-            if found.setdefault(name, int(number)) != int(number):
-                raise InputError(f"dimension `{name}` is bound to {found[name]} and to {int(number)}")
-        return found
+        return _numbers(self.bind, "--bind", "DIM=N", "batch=1")
+
+    @property
+    def trip_counts(self) -> dict[str, int]:
+        """How often loops run, by the names of their nodes.
+
+        Raises:
+            InputError: An option is not `NAME=N`, or two are about one loop.
+        """
+        return _numbers(self.trips, "--trips", "NAME=N", "decoder_loop=20")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +177,20 @@ class PlanOptions(ModelOptions):
     def cuts(self) -> tuple[str, ...]:
         """The cuts that `--at` names, in the order given."""
         return tuple(part.strip() for text in self.at or () for part in text.split(",") if part.strip())
+
+
+def _numbers(given: list[str] | None, option: str, form: str, example: str) -> dict[str, int]:
+    """Options of the form NAME=N."""
+    found: dict[str, int] = {}
+    for text in given or ():
+        name, equals, number = text.rpartition("=")
+        if not (name and equals and number.strip().isdecimal()):
+            raise InputError(
+                f"cannot read `{option} {text}`", hint=f"write {option} {form}, such as {option} {example}"
+            )
+        if found.setdefault(name, int(number)) != int(number):
+            raise InputError(f"`{option}` gives `{name}` both {found[name]} and {int(number)}")
+    return found
 
 
 Group = TypeVar("Group")

@@ -1,4 +1,4 @@
-"""What commands print on stdout."""
+"""What commands print on stdout, and notes on stderr."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def print_json(data: dict[str, Any]) -> None:
 def next_command(*words: str) -> str:
     """The line that says what to run next."""
     return f"next: {shlex.join(['dnnsplit-onnx', *words])}"
+
+
+def note(text: str) -> None:
+    """Says something by the way, on stderr."""
+    sys.stderr.write(f"note: {text}\n")

@@ -27,7 +27,7 @@ def need_objective(problem: Problem, planner: str, *known: Objective) -> None:
         InputError: The problem's objective is not among those known.
     """
     if problem.objective not in known:
-        listed = " or ".join(known)
+        listed = " or ".join(filter(None, (", ".join(known[:-1]), known[-1])))
         raise InputError(
             f"planner `{planner}` chooses by {listed}, as published, not by {problem.objective}",
             hint="use planner `exact`: it knows every objective",
@@ -55,9 +55,8 @@ class Pair:
     def is_open(self) -> NDArray[np.bool_]:
         """Shape (n + 1,): whether the order may be cut there for these two tiers."""
         rows = self.problem.open
-        below: NDArray[np.bool_] = rows[: self.upper].all(axis=0)
-        below &= bool(rows[self.upper :, -1].all())
-        return below
+        ok: NDArray[np.bool_] = np.logical_and.reduce(rows[: self.upper], axis=0)
+        return np.logical_and(ok, rows[self.upper :, -1].all())
 
     def sent(self, measure: Measure) -> _Floats:
         """Shape (n + 1,): what the links between take at each cut."""

@@ -71,7 +71,7 @@ def slice_all_candidates(
     cuts = sorted({0, len(graph.nodes), *positions, *plan.cuts})
     users = _users_of_ranges([stage.tier for stage in stages], cuts)
     with output_folder(graph, output, force) as folder, Copier(graph.file) as copier:
-        source_sha256 = graph.file.digest  # under way from here on
+        graph.file.begin_sha256()
         writer = _Writer(SliceIndex(graph), folder, copier)
         writer.write_weights([stage.tier for stage in stages], progress)
         known = {key: record for users_of_one in users.items() for key, record in writer.write(*users_of_one)}
@@ -82,7 +82,7 @@ def slice_all_candidates(
             [known[stage.tier, stage.start, stage.stop] for stage in stages],
             list(known.values()),
             model_path=recorded_path(model_path or graph.file.path, Path(output)),
-            model_sha256=source_sha256.result(),
+            model_sha256=graph.file.sha256(),
         )
         (folder / FILE_NAME).write_text(made.to_json(), encoding="utf-8")
         if check is not None:

@@ -69,14 +69,14 @@ def slice_model(
     """
     check_stages(graph, plan.figures.stages)
     with output_folder(graph, output, force) as folder, Copier(graph.file) as copier:
-        source_sha256 = graph.file.digest  # under way from here on
+        graph.file.begin_sha256()
         index = SliceIndex(graph)
         drafts = [_draft(index, stage.tier, stage.start, stage.stop) for stage in plan.figures.stages]
         copier.report = counting(progress, sum(draft.nbytes for draft in drafts))
         written = [_write(draft, folder / draft.tier, copier) for draft in drafts]
         path = recorded_path(model_path or graph.file.path, Path(output))
         slices = [part.record() for part in written]
-        made = manifest(graph, plan, slices, model_path=path, model_sha256=source_sha256.result())
+        made = manifest(graph, plan, slices, model_path=path, model_sha256=graph.file.sha256())
         graph.file.check_unchanged()
         (folder / FILE_NAME).write_text(made.to_json(), encoding="utf-8")
         if check is not None:

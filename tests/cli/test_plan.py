@@ -98,7 +98,7 @@ def test_unbound_dimensions_are_refused_with_the_fix(run: Run, tiny: Path, tiers
     [
         ("gflops = 1000", "gflops = 1000\ngflop = 1", "`tier.1.gflop` = 1: unknown key"),
         ("bandwidth_mbps = 100", "bandwidth_mbps = nan", "`link.0.bandwidth_mbps` = nan"),
-        ("[[link]]\nbandwidth_mbps = 100\ndelay_ms = 1", "", "2 tiers need 1 links"),
+        ("[[link]]\nbandwidth_mbps = 100\ndelay_ms = 1", "", "2 tiers need 1 link between them"),
         ('name = "cloud"', 'name = "edge"', "two tiers are named `edge`"),
         ("[[tier]]", "[[tier", "is not TOML"),
     ],

@@ -86,3 +86,15 @@ def test_sizes_are_checked_before_anything_starts(tmp_path):
     (tmp_path / "m.keras").touch()
     with pytest.raises(InputError, match="`batch` cannot be 0"):
         convert(tmp_path / "m.keras", tmp_path / "m.onnx", batch=0)
+
+
+def test_a_function_that_wants_tensorflow_learns_of_its_route(importable, tmp_path):
+    with pytest.raises(InputError) as caught:
+        in_child(f"{importable('wanting', 'import tensorflow')}:build", tmp_path)
+    assert "--route keras-tf" in caught.value.hint
+
+
+def test_a_module_that_is_not_there_says_where_to_run(tmp_path):
+    with pytest.raises(InputError, match="not_a_module_here") as caught:
+        in_child("not_a_module_here.models:build", tmp_path)
+    assert "PYTHONPATH" in caught.value.hint

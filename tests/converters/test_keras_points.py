@@ -10,8 +10,7 @@ import sys
 import pytest
 
 from dnnsplit_onnx.converters.keras_points import candidates
-
-from tests.converters.conftest import needs
+from tests.converters.support import needs
 
 # Layers, and the candidates as (0-based layer, elements), both ways of pricing.
 FACTS = {
@@ -49,7 +48,8 @@ def test_candidates_are_what_no_earlier_cut_undercuts():
 
 @pytest.mark.parametrize("model", FACTS)
 @pytest.mark.parametrize(
-    "backend", [pytest.param("torch", marks=needs("keras")), pytest.param("tensorflow", marks=needs("keras-tf"))]
+    "backend",
+    [pytest.param("torch", marks=needs("keras")), pytest.param("tensorflow", marks=needs("keras-tf"))],
 )
 def test_layers_and_candidates_of_the_published_models(model, backend):
     done = subprocess.run(

@@ -15,7 +15,7 @@ from dnnsplit_onnx.converters.samples import sample_inputs
 from dnnsplit_onnx.errors import OutputError, VerificationError
 from dnnsplit_onnx.graph import load_graph
 from dnnsplit_onnx.layers import layer_positions
-from tests.converters.conftest import Numpy, needs
+from tests.converters.support import Numpy, needs
 
 pytestmark = needs("cpu")
 ROUTE = Route("pytorch", "asked for")

@@ -13,8 +13,7 @@ from dnnsplit_onnx.converters.parity import run_onnx
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph import load_graph
 from dnnsplit_onnx.layers import layer_positions
-
-from tests.converters.conftest import needs
+from tests.converters.support import needs
 from tests.converters.test_finishing import every_text
 
 pytestmark = [needs("pytorch", "cpu"), pytest.mark.filterwarnings("ignore")]
@@ -121,7 +120,10 @@ def test_a_live_module_converts_in_this_process(tmp_path):
 
 
 def test_a_module_may_carry_its_example(importable, tmp_path):
-    source = NET + "\nclass Own(Net):\n    example_inputs = (torch.zeros(1, 3, 10, 10),)\ndef own(): return Own()\n"
+    source = (
+        NET
+        + "\nclass Own(Net):\n    example_inputs = (torch.zeros(1, 3, 10, 10),)\ndef own(): return Own()\n"
+    )
     module = importable("owning", source)
     assert convert(f"{module}:own", tmp_path / "m.onnx").checked
     with pytest.raises(InputError, match="without example inputs") as caught:
@@ -144,12 +146,15 @@ def test_an_exported_program_converts(tmp_path):
 
 
 def test_what_torch_cannot_export_is_one_line(importable, tmp_path):
-    source = NET + """
+    source = (
+        NET
+        + """
 class Branches(Net):
     def forward(self, image):
         return self.stem(image) if image.sum() > 0 else image
 def branches(): return Branches(), (torch.zeros(1, 3, 10, 10),)
 """
+    )
     with pytest.raises(InputError, match="torch cannot export the model") as caught:
         convert(f"{importable('branches', source)}:branches", tmp_path / "m.onnx")
     assert "\n" not in caught.value.message
