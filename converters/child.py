@@ -19,7 +19,9 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from dnnsplit_onnx import errors
@@ -118,9 +120,7 @@ def main(request: str, answer: str) -> int:
     job = json.loads(Path(request).read_text())
     sys.path[:] = job["path"]
     if job["route"]["name"] != "keras-tf":
-        # Keras looks for TensorFlow on every backend and would load all of it to see whether
-        # a tensor is one of its own.
-        sys.modules["tensorflow"] = None  # type: ignore[assignment]
+        sys.meta_path[:] = [_WithoutTensorFlow if f is PathFinder else f for f in sys.meta_path]
     source = Source(**job["source"])
     result: dict[str, Any]
     try:
@@ -134,6 +134,21 @@ def main(request: str, answer: str) -> int:
         result = {"error": _described(error, message.splitlines()[0], hint, None)}
     Path(answer).write_text(json.dumps(result))
     return 0
+
+
+class _WithoutTensorFlow(PathFinder):
+    """Finds modules as ever, and no TensorFlow.
+
+    Keras looks for it on every backend and would load all of it, only to see whether a
+    tensor is one of its own.
+    """
+
+    @classmethod
+    def find_spec(
+        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The module's spec, None if it is not there."""
+        return None if fullname == "tensorflow" else PathFinder.find_spec(fullname, path, target)
 
 
 def _described(error: Exception, message: str, hint: str | None, context: str | None) -> dict[str, Any]:

@@ -3,12 +3,13 @@
     12                position 12: the cut of the first 12 nodes
     conv1             the position right after node `conv1`, or after the node that makes value
                       `conv1`; 0 for a model input
-    conv1,conv2       the least cut that holds both: each node and all it depends on
+    layer:conv1       the position right after the last node of a framework's layer (`layers`)
+    conv1+conv2       the least cut that holds both: each node and all it depends on
     node:12 value:12  a node or a value, where the name alone is a number, or stands for both
 
 A number is always a position. A name alone is a position too, of the order that `inspect`
 prints: what stands before it in that order lies below the cut, needed or not. Names joined
-by commas ask for a set instead. A set that is not a prefix of the order is made one: the
+by `+` ask for a set instead. A set that is not a prefix of the order is made one: the
 order is changed as little as possible, and positions count in the new order from then on.
 
 Several cuts, one a link, must be nested: each holds the one before it.
@@ -21,6 +22,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from dnnsplit_onnx.errors import CutError
 from dnnsplit_onnx.graph import Graph
+from dnnsplit_onnx.layers import layer_position
 
 
 def resolve_cut(graph: Graph, text: str) -> int:
@@ -29,7 +31,7 @@ def resolve_cut(graph: Graph, text: str) -> int:
     Args:
         graph: The graph.
         text: A position, or the name of a node or value, with `node:` or `value:` before it
-            where it would mean something else.
+            where it would mean something else; or a layer, with `layer:` before it.
 
     Raises:
         CutError: The name is unknown or ambiguous, or there is no such position; the hint
@@ -43,6 +45,8 @@ def resolve_cut(graph: Graph, text: str) -> int:
         return _after(graph, _value(graph, name), name)
     if kind == "node" and not _is_named(graph, text):
         return _after(graph, _node(graph, name), name)
+    if kind == "layer" and not _is_named(graph, text):
+        return layer_position(graph, name)
     value, node = _value(graph, text), _node(graph, text)
     if value is not None and node is not None and value != node:
         raise CutError(
@@ -57,7 +61,7 @@ def resolve_cuts(graph: Graph, texts: Sequence[str]) -> tuple[Graph, tuple[int, 
 
     Args:
         graph: The graph.
-        texts: Each a position, a name, or names joined by commas.
+        texts: Each a position, a name, or names joined by `+`.
 
     Returns:
         The graph, reordered if a set of names asks for it, and the positions in its order.
@@ -119,9 +123,9 @@ def check_closed(graph: Graph, positions: Collection[int]) -> None:
 
 def _set(graph: Graph, text: str) -> set[int]:
     """The nodes below the cut that a text stands for."""
-    if "," not in text or _is_named(graph, text):
+    if "+" not in text or _is_named(graph, text):
         return set(range(resolve_cut(graph, text)))
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in text.split("+") if name.strip()]
     if any(name.isdigit() for name in names):
         raise CutError(
             f"`{text}` joins positions, and a position holds all before it",

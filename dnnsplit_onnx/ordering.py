@@ -19,6 +19,9 @@ from dnnsplit_onnx.workload import Workload, measure
 
 ORDERS = ("envelope", "file")
 
+#: The name of an order that was made for cuts that a user named.
+CUSTOM = "custom"
+
 #: Stands for a height, a width or a length where the model leaves it open.
 _USUAL = 256
 
@@ -48,6 +51,14 @@ def order_workload(workload: Workload, name: str) -> Workload:
         return replace(workload, order=name)
     work = tuple(workload.work[at] for at in order)
     return Workload(workload.graph.reordered(order), workload.types, work, name)
+
+
+def in_order_of(workload: Workload, graph: Graph) -> Workload:
+    """A workload in the order of a graph that was reordered to hold cuts a user named."""
+    if graph is workload.graph:
+        return workload
+    work = {node.index: part for node, part in zip(workload.graph.nodes, workload.work, strict=True)}
+    return Workload(graph, workload.types, tuple(work[node.index] for node in graph.nodes), CUSTOM)
 
 
 def canonical(workload: Workload) -> Workload:

@@ -142,7 +142,8 @@ def build_framework_model(name: str) -> Any:
         return entry.build()
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"`{name}` needs `{error.name}`, which is not installed", hint=f'pip install "{entry.requires}"'
+            f"`{name}` needs `{error.name or error}`, which is not installed",
+            hint=f'pip install "{entry.requires}"',
         ) from error
 
 

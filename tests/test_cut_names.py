@@ -55,8 +55,8 @@ def test_one_cut(graph: Graph, text: str, position: int) -> None:
         ("zzzz", "no node or value `zzzz`", "inspect"),
         ("w", "`w` is a weight", "depends on the model's inputs"),
         ("node:c", "no node or value `c`", "did you mean"),
-        ("1,2", "joins positions", "one --at for each link"),
-        ("a,zzzz", "no node or value `zzzz`", "inspect"),
+        ("1+2", "joins positions", "one --at for each link"),
+        ("a+zzzz", "no node or value `zzzz`", "inspect"),
     ],
 )
 def test_not_a_cut(graph: Graph, text: str, message: str, hint: str) -> None:
@@ -93,21 +93,21 @@ def test_names_that_are_numbers(tmp_path: Path) -> None:
 
 
 def test_a_set_reorders_as_little_as_needed(graph: Graph) -> None:
-    reordered, cuts = resolve_cuts(graph, ["left1,x"])
+    reordered, cuts = resolve_cuts(graph, ["left1+x"])
     assert cuts == (2,)
     assert [node.name for node in reordered.nodes] == ["left0", "left1", "right0", "right1", "join"]
-    assert resolve_cuts(graph, ["c,d"]) == (graph, (4,))
+    assert resolve_cuts(graph, ["c+d"]) == (graph, (4,))
 
 
 def test_nested_sets(graph: Graph) -> None:
-    reordered, cuts = resolve_cuts(graph, ["right0,x", "right1,x", "5"])
+    reordered, cuts = resolve_cuts(graph, ["right0+x", "right1+x", "5"])
     assert cuts == (1, 2, 5)
     assert [node.name for node in reordered.nodes] == ["right0", "right1", "left0", "left1", "join"]
 
 
 def test_cuts_that_are_not_nested(graph: Graph) -> None:
-    with pytest.raises(CutError, match="cut `right1,x` comes before cut `left1`: it lacks node `left0`"):
-        resolve_cuts(graph, ["left1", "right1,x"])
+    with pytest.raises(CutError, match=r"cut `right1\+x` comes before cut `left1`: it lacks node `left0`"):
+        resolve_cuts(graph, ["left1", "right1+x"])
     with pytest.raises(CutError, match="cut `1` comes before cut `3`"):
         resolve_cuts(graph, ["3", "1"])
 

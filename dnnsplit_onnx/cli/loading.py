@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,15 +84,22 @@ def topology_of(options: PlanOptions) -> Topology:
     return topology.with_limits(deadline_ms=options.deadline_ms, budget_usd=options.budget_usd)
 
 
-def make_plan(workload: Workload, options: PlanOptions) -> Plan:
-    """Plans as the options ask."""
+def make_plan(workload: Workload, options: PlanOptions) -> tuple[Workload, Plan]:
+    """Plans as the options ask.
+
+    Returns:
+        The workload, in another order if the cuts that the user named ask for one, and
+        the plan of it.
+    """
     from dnnsplit_onnx.planning import plan
     from dnnsplit_onnx.report.progress import progress
 
     topology = topology_of(options)
-    cuts = _positions(workload.graph, options.cuts, topology) if options.at else None
+    cuts = None
+    if options.at:
+        workload, cuts = _cut_at(workload, options.cuts, topology)
     with progress("planning"):
-        return plan(
+        made = plan(
             workload.graph,
             topology,
             objective=options.objective,
@@ -102,15 +108,19 @@ def make_plan(workload: Workload, options: PlanOptions) -> Plan:
             accounting=options.cut_size,
             workload=workload,
         )
+    return workload, made
 
 
-def _positions(graph: Graph, cuts: tuple[str, ...], topology: Topology) -> list[int]:
-    """The positions that `--at` names.
+def _cut_at(
+    workload: Workload, cuts: tuple[str, ...], topology: Topology
+) -> tuple[Workload, tuple[int, ...]]:
+    """The positions that `--at` names, and the workload in an order that has them.
 
     Raises:
-        CutError: They are not one for each link, or not in ascending order.
+        CutError: They are not one for each link, or not nested.
     """
-    from dnnsplit_onnx.cut_names import resolve_cut
+    from dnnsplit_onnx.cut_names import resolve_cuts
+    from dnnsplit_onnx.ordering import in_order_of
 
     if len(cuts) != len(topology.link):
         tiers = f"{len(topology.tier)} tier{'s' if len(topology.tier) > 1 else ''}"
@@ -118,11 +128,5 @@ def _positions(graph: Graph, cuts: tuple[str, ...], topology: Topology) -> list[
             f"`--at` gives {len(cuts)} cut{'s' if len(cuts) != 1 else ''} for {tiers}",
             hint=f"give {len(topology.link)}: one for each link, from tier 0 up",
         )
-    positions = [resolve_cut(graph, cut) for cut in cuts]
-    for (low, lower), (high, upper) in pairwise(zip(positions, cuts, strict=True)):
-        if low > high:
-            raise CutError(
-                f"cuts out of order: `{lower}` is position {low}, and `{upper}` after it is {high}",
-                hint="list them from tier 0 up",
-            )
-    return positions
+    graph, positions = resolve_cuts(workload.graph, cuts)
+    return in_order_of(workload, graph), positions

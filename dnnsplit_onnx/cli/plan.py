@@ -36,7 +36,7 @@ def plan(
     from dnnsplit_onnx.cli.output import print_json
 
     workload = load_workload(model, options)
-    made = make_plan(workload, options)
+    workload, made = make_plan(workload, options)
     data = plan_data(made, workload)
     if output is not None:
         write_plan(data, output, force=force)

@@ -54,7 +54,10 @@ def split(
     if plan is not None:
         options = _as_planned(plan, options)
     workload = load_workload(model, options)
-    made = make_plan(workload, options) if plan is None else _load_plan(plan, workload)
+    if plan is None:
+        workload, made = make_plan(workload, options)
+    else:
+        made = _load_plan(plan, workload)
     refuse_broken(made)
     manifest, proof = _slice(workload.graph, made, output, force=force, verify=not no_verify)
     if options.json:
@@ -109,6 +112,7 @@ def _as_planned(path: Path, options: PlanOptions) -> PlanOptions:
     """
     from dataclasses import fields, replace
 
+    from dnnsplit_onnx.ordering import CUSTOM
     from dnnsplit_onnx.plans import load_plan
 
     free = {f.name for f in fields(Reporting)}
@@ -119,6 +123,11 @@ def _as_planned(path: Path, options: PlanOptions) -> PlanOptions:
             f"`{name}` and `--plan` exclude each other", hint="the plan has settled it: leave one out"
         )
     made = load_plan(path)
+    if made.order == CUSTOM:
+        raise PlanError(
+            f"`{path}` cuts at sets of nodes, in an order of its own",
+            hint="give `split` the tiers file and the same --at that made it",
+        )
     bind = [f"{dim}={number}" for dim, number in made.bindings.items()]
     settled: dict[str, Any] = {"bind": bind, "cut_size": made.accounting, "order": made.order}
     return replace(options, **settled)

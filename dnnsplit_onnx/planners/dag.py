@@ -27,7 +27,7 @@ import numpy as np
 from dnnsplit_onnx.envelope import Blocks, contract
 from dnnsplit_onnx.maxflow import Network
 from dnnsplit_onnx.planners.problem import Problem
-from dnnsplit_onnx.plans import Figures, Measure, Weights
+from dnnsplit_onnx.plans import Figures, Measure, Objective, Weights
 from dnnsplit_onnx.topology import Link
 from dnnsplit_onnx.workload import Workload
 
@@ -228,8 +228,12 @@ def lower_bound(problem: Problem, workload: Workload) -> float | None:
 
 def gap_above(bound: float, problem: Problem, figures: Figures) -> float:
     """How far a plan is above a bound, relative to the plan; 0 within rounding."""
-    value = figures.value(problem.objective)
-    if problem.objective == "throughput":
+    return relative_gap(bound, problem.objective, figures.value(problem.objective))
+
+
+def relative_gap(bound: float, objective: Objective, value: float) -> float:
+    """How far a plan's value is above a bound; see `gap_above`."""
+    if objective == "throughput":
         value = 1 / value if value > 0 else math.inf
     gap = 0.0 if value == 0 else 1 - bound / value
     return gap if gap > ROUNDING else 0.0

@@ -67,9 +67,24 @@ def plan(problem: Problem) -> Solution:
         )
     if not links or not size:
         return Solution((0,) * links, "none", 1)
-    from dnnsplit_onnx.planners.qlearning import Learner
+    from dnnsplit_onnx.planners.qlearning import one_thread
 
     world = World.of(problem, problem.objective)
+    with one_thread():
+        met = _played(world)
+    tiers = np.concatenate([episodes.tiers for episodes in met])
+    taken = np.concatenate([episodes.taken for episodes in met])
+    best = int(taken.argmin())
+    if not np.isfinite(taken[best]):
+        raise nowhere(_NAME)
+    cuts = tuple(int((tiers[best] <= t).sum()) for t in range(links))
+    return Solution(cuts, "none", len(taken), (f"a learned policy, seed {_SEED}",))
+
+
+def _played(world: World) -> list[Episodes]:
+    """The episodes of learning, and the one that follows what was learned."""
+    from dnnsplit_onnx.planners.qlearning import Learner
+
     rng = np.random.default_rng(_SEED)
     learner = Learner(world, _SEED)
     met = []
@@ -79,14 +94,7 @@ def plan(problem: Problem) -> Solution:
         episodes = world.run(_exploring(world, learner.policy, rng, epsilon), _EPISODES)
         met.append(episodes)
         learner.learn(episodes, elapsed)
-    met.append(world.run(learner.policy, 1))
-    tiers = np.concatenate([episodes.tiers for episodes in met])
-    taken = np.concatenate([episodes.taken for episodes in met])
-    best = int(taken.argmin())
-    if not np.isfinite(taken[best]):
-        raise nowhere(_NAME)
-    cuts = tuple(int((tiers[best] <= t).sum()) for t in range(links))
-    return Solution(cuts, "none", len(taken), (f"a learned policy, seed {_SEED}",))
+    return [*met, world.run(learner.policy, 1)]
 
 
 def _exploring(world: World, policy: Policy, rng: np.random.Generator, epsilon: float) -> Policy:

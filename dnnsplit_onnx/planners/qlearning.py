@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,22 @@ def _torch() -> Any:
         raise MissingExtraError(
             "planner `ddpqn` needs torch, which is not installed", hint="pip install 'dnnsplit-onnx[ddpqn]'"
         ) from None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets torch compute on one thread: for small networks more are slower, and less repeatable.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+    """
+    torch = _torch()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Learner:

@@ -20,6 +20,7 @@ import math
 import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +37,7 @@ _MOST_TENSORS = 4096
 _MOST_DIMS = 32
 _MOST_STRINGS = 1 << 20
 _LONGEST_NAME = 1024
+_SHORT = 4096
 _LENGTH = struct.Struct("<I")
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
@@ -91,6 +93,10 @@ def parse(text: bytes, kind: Literal["inputs", "outputs"], binary_nbytes: int) -
     Raises:
         ProtocolError: It is not what the protocol says.
     """
+    return (_parse_again if len(text) <= _SHORT else _parse)(text, kind, binary_nbytes)
+
+
+def _parse(text: bytes, kind: Literal["inputs", "outputs"], binary_nbytes: int) -> Message:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
@@ -114,6 +120,11 @@ def parse(text: bytes, kind: Literal["inputs", "outputs"], binary_nbytes: int) -
         raise ProtocolError("`binary_data_output` is not a boolean")
     wanted = _wanted(data, binary) if kind == "inputs" else None
     return Message(identity, parameters, tensors, wanted, binary)
+
+
+#: A client's requests are much alike: what their JSON parts say is remembered. Nobody changes
+#: a message once it is parsed.
+_parse_again = lru_cache(256)(_parse)
 
 
 def receive(head: TensorHead, read_into: ReadInto, allocate: Callable[[int], np.ndarray]) -> np.ndarray:

@@ -128,7 +128,7 @@ class Remote:
                 "dnnsplit_manifest": self._routes.identity,
                 "dnnsplit_cuts": format_cuts(route.cuts),
                 "dnnsplit_trace": True,
-                "timeout": max(1, int(deadline.need("sending on") * 1e6)),
+                "timeout": _rounded_us(deadline.need("sending on")),
             }
         elif route.cuts != self._routes.cuts:
             raise ProtocolError(f"`{self.target.url}` knows no other cuts than the plan's", status=404)
@@ -187,6 +187,13 @@ class Remote:
         if not isinstance(data, dict):
             raise LinkError(f"`{self.target.url}` does not describe tier `{self.name}`")
         return data
+
+
+def _rounded_us(seconds: float) -> int:
+    """Microseconds, rounded down to two digits, so that one request's text is the next one's too."""
+    microseconds = max(1, int(seconds * 1e6))
+    unit: int = 10 ** max(0, len(str(microseconds)) - 2)
+    return microseconds // unit * unit
 
 
 def _read_json(body: Body) -> Any:

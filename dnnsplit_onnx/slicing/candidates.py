@@ -123,7 +123,7 @@ class _Writer:
         # The whole graph needs every weight that some range needs.
         whole = extract(index, 0, len(index.graph.nodes))
         self._weights = lay_out_data(weight_ranges(whole.proto), WEIGHTS_NAME)
-        self._sha256 = ""
+        self._crc32 = ""
 
     def write_weights(self, tiers: Sequence[str], progress: Progress | None) -> None:
         """Makes the tiers' folders, each with the file of weights."""
@@ -132,7 +132,9 @@ class _Writer:
         for tier in tiers:
             (self._folder / tier).mkdir()
         if content.nbytes:
-            self._sha256 = self._write(content, [f"{tier}/{WEIGHTS_NAME}" for tier in tiers])
+            crc32 = self._copier.crc32(content)
+            self._write(content, [f"{tier}/{WEIGHTS_NAME}" for tier in tiers])
+            self._crc32 = crc32.result()
         self._copier.report = counting(None, 0)
 
     def write(self, span: Span, tiers: Sequence[str]) -> Iterator[tuple[tuple[str, int, int], SliceRecord]]:
@@ -143,7 +145,8 @@ class _Writer:
             return
         content = lay_out_shared(part.proto, self._weights)
         name = f"{part.start}-{part.stop}.onnx"
-        sha256 = self._write(content, [f"{tier}/{name}" for tier in tiers])
+        sha256 = self._copier.sha256(content).result()
+        self._write(content, [f"{tier}/{name}" for tier in tiers])
         uses_weights = bool(weight_ranges(part.proto))
         for tier in tiers:
             data = self._data_file(tier) if uses_weights else None
@@ -151,11 +154,9 @@ class _Writer:
 
     def _data_file(self, tier: str) -> DataFile:
         nbytes = self._weights.content.nbytes
-        return DataFile(file=f"{tier}/{WEIGHTS_NAME}", sha256=self._sha256, nbytes=nbytes)
+        return DataFile(file=f"{tier}/{WEIGHTS_NAME}", crc32=self._crc32, nbytes=nbytes)
 
-    def _write(self, content: Content, names: Sequence[str]) -> str:
-        """Writes a file under several names; returns its SHA-256."""
-        sha256 = self._copier.hash(content)
+    def _write(self, content: Content, names: Sequence[str]) -> None:
+        """Writes a file under several names."""
         for name in names:
             self._copier.write(self._folder / name, content)
-        return sha256.result()

@@ -122,15 +122,15 @@ class _Written:
 
     draft: _Draft
     model_sha256: Future[str] | None
-    data_sha256: Future[str] | None
+    data_crc32: Future[str] | None
 
     def record(self) -> SliceRecord:
         draft, data = self.draft, None
         if draft.model is None or self.model_sha256 is None:
             return empty_record(draft.tier, draft.part)
-        if draft.data is not None and self.data_sha256 is not None:
+        if draft.data is not None and self.data_crc32 is not None:
             name = f"{draft.tier}/{DATA_NAME}"
-            data = DataFile(file=name, sha256=self.data_sha256.result(), nbytes=draft.data.nbytes)
+            data = DataFile(file=name, crc32=self.data_crc32.result(), nbytes=draft.data.nbytes)
         name, digest = f"{draft.tier}/{MODEL_NAME}", self.model_sha256.result()
         return slice_record(draft.tier, draft.part, name, digest, draft.model.nbytes, data)
 
@@ -147,9 +147,9 @@ def _write(draft: _Draft, folder: Path, copier: Copier) -> _Written:
     if draft.model is None:
         return _Written(draft, None, None)
     folder.mkdir()
-    digests: list[Future[str] | None] = []
-    for name, content in ((MODEL_NAME, draft.model), (DATA_NAME, draft.data)):
-        digests.append(None if content is None else copier.hash(content))
-        if content is not None:
-            copier.write(folder / name, content)
-    return _Written(draft, *digests)
+    sha256, crc32 = copier.sha256(draft.model), None
+    copier.write(folder / MODEL_NAME, draft.model)
+    if draft.data is not None:
+        crc32 = copier.crc32(draft.data)
+        copier.write(folder / DATA_NAME, draft.data)
+    return _Written(draft, sha256, crc32)

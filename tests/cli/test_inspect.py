@@ -72,7 +72,7 @@ def test_a_bound_batch_scales_what_crosses(run: Run, tiny: Path) -> None:
         (["batch=x"], "cannot read `--bind batch=x`"),
         (["=1"], "cannot read `--bind =1`"),
         (["batch=0"], "cannot bind dimension `batch` to 0"),
-        (["batch=1", "batch=2"], "dimension `batch` is bound to 1 and to 2"),
+        (["batch=1", "batch=2"], "`--bind` gives `batch` both 1 and 2"),
         (["height=1"], "model `tiny.onnx` has no dimension `height`"),
     ],
 )

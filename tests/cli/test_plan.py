@@ -156,4 +156,15 @@ def test_cuts_in_ascending_order(run: Run, tmp_path: Path) -> None:
     path.write_text('[[tier]]\nname="roof"\ngflops=1\n[[link]]\nbandwidth_mbps=1\n' + TIERS)
     ended = run("plan", MODEL, "--tiers", path, "--at", "5,3")
     assert ended.code == 2
-    assert ended.err.startswith("error: cuts out of order: `5` is position 5, and `3` after it is 3")
+    assert ended.err.startswith("error: cut `3` comes before cut `5`: it lacks node ")
+
+
+def test_a_set_of_names_is_a_cut_of_its_own(run: Run, tiers: Path, tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    words = ("plan", "zoo:light_squeezenet", "--tiers", tiers, "--at", "n8+n4", "--order", "file")
+    ended = run(*words, "--json", "-o", file)
+    assert ended.code == 0, ended.err
+    assert (ended.json["order"], ended.json["stages"][0]["stop"]) == ("custom", 7)
+    again = run("split", "zoo:light_squeezenet", "--plan", file, "-o", tmp_path / "out")
+    assert again.code == 2
+    assert "--at" in again.err

@@ -173,10 +173,12 @@ def test_verify_refuses_a_slice_that_was_changed(run: Run, tiny: Path, tiers: Pa
     folder = tmp_path / "out"
     assert run("split", tiny, "--tiers", tiers, *SPLIT, "-o", folder, "--no-verify").code == 0
     file = folder / "cloud" / "model.onnx"
-    file.write_bytes(file.read_bytes() + b"\0")
-    ended = run("verify", folder)
-    assert ended.code == 2
-    assert "its checksum differs" in ended.err
+    content = file.read_bytes()
+    for changed, why in [(content + b"\0", "bytes in place of"), (content[:-1] + b"\1", "checksum differs")]:
+        file.write_bytes(changed)
+        ended = run("verify", folder)
+        assert ended.code == 2
+        assert why in ended.err
 
 
 @pytest.mark.parametrize("command", ["verify", "bench"])

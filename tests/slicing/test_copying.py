@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import zlib
 from pathlib import Path
 
 import onnx
@@ -22,10 +23,11 @@ DATA = bytes(range(256)) * 4096  # 1 MiB
 def written(folder: Path, content: Content) -> bytes:
     (folder / "source").write_bytes(DATA)
     with Copier(ModelFile(folder / "m.onnx", onnx.ModelProto())) as copier:
-        digest = copier.hash(content)
+        digest, crc = copier.sha256(content), copier.crc32(content)
         copier.write(folder / "target", content)
     found = (folder / "target").read_bytes()
     assert digest.result() == hashlib.sha256(found).hexdigest()
+    assert crc.result() == f"{zlib.crc32(found):08x}"
     assert len(found) == content.nbytes
     return found
 
