@@ -56,7 +56,7 @@ def convert_in_child(
                     "output": str(output),
                     "route": asdict(route),
                     "options": {**asdict(options), "sizes": dict(options.sizes)},
-                    "path": [entry or str(Path.cwd()) for entry in path],
+                    "path": _search_path(source, path),
                 }
             )
         )
@@ -77,6 +77,13 @@ def convert_in_child(
     if "error" in result:
         raise _rebuilt(result["error"])
     return Conversion.from_dict(result)
+
+
+def _search_path(source: Source, path: Sequence[str]) -> list[str]:
+    """Where the child looks for modules; a user's own first in the folder they are in."""
+    here = str(Path.cwd())
+    entries = [entry or here for entry in path]
+    return [here, *entries] if source.kind == "callable" and here not in entries else entries
 
 
 def _environment(route: Route) -> dict[str, str]:

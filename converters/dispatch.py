@@ -72,7 +72,7 @@ def convert(
             raise InputError(f"dimension `{name}` cannot be {size}", hint="sizes are 1 or more")
     chosen = choose_route(parsed, route)
     if check:
-        require("cpu", "the check of the converted model")
+        require("the check of the converted model", "cpu")
     start = time.perf_counter()
     options = Options(check, tolerance, seed, bound, force)
     if parsed.live is not None:

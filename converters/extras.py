@@ -32,26 +32,28 @@ def has(extra: str) -> bool:
     return not missing(extra)
 
 
-def require(extra: str, what: str) -> None:
-    """Makes sure that an extra is installed.
+def require(what: str, *extras: str) -> None:
+    """Makes sure that extras are installed.
 
     Args:
-        extra: Its name.
-        what: What needs it, for the message: "converting Keras models".
+        what: What needs them, for the message: "converting Keras models".
+        extras: Their names.
 
     Raises:
-        MissingExtraError: It is not; the hint is the line that installs it.
+        MissingExtraError: They are not; the hint is the line that installs them.
     """
-    absent = missing(extra)
+    absent = list(dict.fromkeys(name for extra in extras for name in missing(extra)))
     if absent:
         names = " and ".join(f"`{name}`" for name in absent)
         verb = "is" if len(absent) == 1 else "are"
-        raise MissingExtraError(f"{what} needs {names}, which {verb} not installed", hint=install_line(extra))
+        raise MissingExtraError(
+            f"{what} needs {names}, which {verb} not installed", hint=install_line(*extras)
+        )
 
 
-def install_line(extra: str) -> str:
-    """The command that installs an extra."""
-    return f'pip install "dnnsplit-onnx[{extra}]"'
+def install_line(*extras: str) -> str:
+    """The command that installs these extras."""
+    return f'pip install "dnnsplit-onnx[{",".join(extras)}]"'
 
 
 def versions(*modules: str) -> dict[str, str]:

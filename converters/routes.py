@@ -56,8 +56,18 @@ def choose_route(source: Source, wanted: str | None) -> Route:
                 hint="it can take " + " or ".join(f"`{route}`" for route in possible),
             )
         default = Route(name, "asked for")
-    require(_EXTRA[default.name], f"converting `{source.text}`")
+    require(f"converting `{source.text}`", _EXTRA[default.name], *_also(source))
     return default
+
+
+def _also(source: Source) -> tuple[str, ...]:
+    """What a model of the zoo is built with, besides what its route needs."""
+    if source.kind != "zoo":
+        return ()
+    from dnnsplit_onnx.models.frameworks import FRAMEWORK_ENTRIES
+
+    entry = FRAMEWORK_ENTRIES[source.text.removeprefix(ZOO)]
+    return tuple(extra for extra in entry.extras if extra not in _EXTRA.values())
 
 
 def _options(source: Source) -> tuple[tuple[RouteName, ...], Route]:

@@ -88,8 +88,10 @@ def _file(path: Path) -> Source:
             f"`{path}` holds weights or pickled code, not a model that can be exported",
             hint="write a function that builds the module and loads them, and pass package.module:function",
         )
-    if zipfile.is_zipfile(path) and "config.json" in zipfile.ZipFile(path).namelist():
-        return Source(str(path), "keras-file")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if "config.json" in archive.namelist():
+                return Source(str(path), "keras-file")
     raise InputError(f"cannot tell what `{path}` is", hint=_HINT)
 
 

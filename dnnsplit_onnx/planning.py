@@ -8,6 +8,7 @@ from dataclasses import replace
 from dnnsplit_onnx.costs import cost_table
 from dnnsplit_onnx.cuts import UNKNOWN, Accounting, crossing_values
 from dnnsplit_onnx.graph import Graph
+from dnnsplit_onnx.ordering import in_order_of
 from dnnsplit_onnx.planners import get_planner
 from dnnsplit_onnx.planners.dag import gap_above, lower_bound
 from dnnsplit_onnx.planners.pareto import pareto_front
@@ -58,27 +59,42 @@ def plan(
     if workload is None:
         workload = measure(graph, bind_shapes(graph, bindings))
     problem = problem_of(workload, topology, objective, accounting, weights)
-    solution, planner = _choose(problem, workload, planner, cuts, accounting)
+    return plan_of(problem, planner, cuts=cuts, pareto=pareto, bound=bound)
+
+
+def plan_of(
+    problem: Problem,
+    planner: str = "exact",
+    *,
+    cuts: Sequence[int] | None = None,
+    pareto: bool = True,
+    bound: bool = True,
+) -> Plan:
+    """The plan of a problem that `problem_of` made; arguments and errors as in `plan`."""
+    workload = problem.workload
+    assert workload is not None, "a problem made of a workload has it"
+    solution, planner = _choose(problem, workload, planner, cuts)
     planned = problem.in_order(solution.order)
-    assert planned.workload is not None, "a problem made of a workload has it"
+    assert planned.workload is not None, "so has it in another order"
     figures = planned.figures(solution.cuts)
     broken = planned.violations(figures)
-    is_bounded = bound and cuts is None and accounting == "live"
+    is_bounded = bound and cuts is None and problem.accounting == "live"
     least = lower_bound(problem, workload) if is_bounded else None
     gap = None if least is None else gap_above(least, problem, figures)
+    limits = problem.topology.limits.model_dump()
     return Plan(
-        objective=objective,
+        objective=problem.objective,
         planner=planner,
         optimality="dag" if gap == 0 else solution.optimality,
         feasible=not broken,
         violations=broken,
-        figures=_with_values(figures, planned.workload.graph, accounting),
+        figures=_with_values(figures, planned.workload.graph, problem.accounting),
         single_tier=single_tiers(problem),
         pareto=pareto_front(problem) if pareto and cuts is None else (),
-        order=workload.order,
-        accounting=accounting,
+        order=planned.workload.order,
+        accounting=problem.accounting,
         bindings=dict(workload.types.bindings),
-        limits={k: v for k, v in topology.limits.model_dump().items() if v is not None},
+        limits={key: value for key, value in limits.items() if value is not None},
         evaluated=solution.evaluated,
         notes=solution.notes,
         lower_bound=least,
@@ -88,17 +104,28 @@ def plan(
     )
 
 
+def workload_of(made: Plan, workload: Workload) -> Workload:
+    """The workload in the order that a plan's positions count in.
+
+    Args:
+        made: A plan of the workload.
+        workload: As it was planned for.
+    """
+    if made.permutation is None:
+        return workload
+    return in_order_of(workload, workload.graph.reordered(made.permutation))
+
+
 def _choose(
     problem: Problem,
     workload: Workload,
     planner: str,
     cuts: Sequence[int] | None,
-    accounting: Accounting,
 ) -> tuple[Solution, str]:
     """A planner's solution, or the user's, and whose it is."""
     if cuts is not None:
         return Solution(tuple(cuts), "none", 1), "at"
-    _need_sizes(problem, workload, accounting)
+    _need_sizes(problem, workload)
     solution = get_planner(planner)(problem)
     if planner == "exact":
         broken = problem.violations(problem.figures(solution.cuts))
@@ -145,7 +172,7 @@ def single_tiers(problem: Problem) -> tuple[SingleTier, ...]:
     return tuple(rows)
 
 
-def _need_sizes(problem: Problem, workload: Workload, accounting: Accounting) -> None:
+def _need_sizes(problem: Problem, workload: Workload) -> None:
     """Refuses to plan where a size that can be bound is not."""
     if len(problem.topology.tier) == 1:
         return
@@ -155,7 +182,7 @@ def _need_sizes(problem: Problem, workload: Workload, accounting: Accounting) ->
     # Sizes that depend on the data rule out their cuts and no more; a model input whose
     # size is open is for the user to bind.
     types, graph = workload.types, workload.graph
-    for value in crossing_values(graph, 0, accounting):
+    for value in crossing_values(graph, 0, problem.accounting):
         types.need_nbytes(value)
 
 

@@ -239,9 +239,9 @@ class Plan:
         gap: How far the plan is above the bound, relative to the plan; 0 if it is proven
             best over the DAG.
         weights: What the objective `weighted` was.
-        permutation: The positions of the named order, in the order in which this plan's
-            positions count the nodes; None if that is the named order. A planner over the
-            DAG may cut where no prefix of the named order does.
+        permutation: Where the planner cut at sets of nodes that are no prefixes of the order
+            it was given: positions of that order, in the order in which this plan's positions
+            count the nodes (`order` is then `custom`). None elsewhere.
     """
 
     objective: Objective

@@ -101,7 +101,7 @@ class Types:
         """The TypeProto of each value that has one: inputs, outputs and inner values."""
         found: dict[str, onnx.TypeProto] = {}
         graph = self.inferred.graph
-        for values in (graph.value_info, graph.output, graph.input):
+        for values in (graph.output, graph.value_info, graph.input):
             found.update((v.name, v.type) for v in values if v.type.WhichOneof("value"))
         return found
 
@@ -300,19 +300,33 @@ def _bind(graph_proto: onnx.GraphProto, bindings: Mapping[str, int], graph: Grap
 
 
 def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Shape inference that uses what it can and never fails."""
+    """Shape inference that uses what it can and never fails.
+
+    What the file says of inner values and outputs goes stale when somebody edits a batch size,
+    and a bound dimension contradicts it. So it is set aside first, and taken only for
+    values of which nothing can be proved.
+    """
     from onnx import shape_inference
 
-    try:
-        return shape_inference.infer_shapes(model, data_prop=True)
-    except Exception:
-        # What a file declares of inner values may contradict what inference proves (a
-        # stale export, or a bound dimension): then only the proof counts.
-        del model.graph.value_info[:]
-    try:
-        return shape_inference.infer_shapes(model, data_prop=True)
-    except Exception:
-        return model
+    said = [*model.graph.value_info, *model.graph.output]
+    outputs = list(model.graph.output)
+    del model.graph.value_info[:]
+    del model.graph.output[:]
+    for further in (False, True):
+        if further:
+            sized = {v.name for v in model.graph.value_info if value_type(v.type).nbytes is not None}
+            kept = [v for v in model.graph.value_info if v.name in sized]
+            stated = [v for v in said if v.name not in sized and v.type.WhichOneof("value")]
+            if not stated:
+                break
+            del model.graph.value_info[:]
+            model.graph.value_info.extend([*kept, *stated])
+        try:
+            model = shape_inference.infer_shapes(model, data_prop=True)
+        except Exception:  # it refuses what it cannot follow in many ways
+            break
+    model.graph.output.extend(outputs)
+    return model
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:

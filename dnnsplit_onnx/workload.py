@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from dnnsplit_onnx.cuts import Accounting, cut_nbytes, outputs_above
+from dnnsplit_onnx.cuts import Accounting, cut_nbytes, outputs_above, staircase
 from dnnsplit_onnx.flops import TensorType, Work, count_node
 from dnnsplit_onnx.graph import Graph, build_graph, reads_of, subgraphs
 from dnnsplit_onnx.memory import StageMemory, stage_memory
@@ -89,6 +89,11 @@ class Workload:
     def cut_nbytes(self, accounting: Accounting = "live") -> NDArray[np.int64]:
         """Shape (n + 1,): bytes that cross each cut, `UNKNOWN` where that is so."""
         return cut_nbytes(self.graph, self._size, accounting)
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """The candidate cuts: the staircase of live bytes."""
+        return staircase(self.cut_nbytes())
 
     @cached_property
     def outputs_above(self) -> NDArray[np.int64]:

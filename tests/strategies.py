@@ -7,6 +7,7 @@ equal tiers and limits that are met exactly are common.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ from dnnsplit_onnx.costs import CostTable
 from dnnsplit_onnx.cuts import UNKNOWN
 from dnnsplit_onnx.memory import StageMemory
 from dnnsplit_onnx.planners import Problem
+from dnnsplit_onnx.plans import Weights
 from dnnsplit_onnx.topology import Limits, Link, Tier, Topology
 
 #: The most nodes for each number of tiers, so that every combination can be tried.
 NODES = {1: 8, 2: 10, 3: 9, 4: 7, 5: 6, 6: 5, 7: 4, 8: 4}
 OBJECTIVES = ("latency", "cost", "throughput", "energy")
+ALL_OBJECTIVES = (*OBJECTIVES, "weighted")
 
 
 def random_costs(
@@ -101,8 +104,17 @@ def random_problem(rng: np.random.Generator, tiers: int, objective: str, *, limi
     topology = random_topology(rng, tiers, ascending=bool(rng.random() < 0.3))
     rates = [tier.gflops for tier in topology.tier]
     costs = random_costs(rng, size, rates, measured=bool(rng.random() < 0.3))
-    problem = Problem(costs, topology, objective)  # type: ignore[arg-type]
+    weights = random_weights(rng) if objective == "weighted" else None
+    problem = Problem(costs, topology, objective, weights=weights)  # type: ignore[arg-type]
     return with_random_limits(rng, problem) if limited else problem
+
+
+def random_weights(rng: np.random.Generator) -> Weights:
+    """Weights of which some are often 0, as prices are; energy is often unknown."""
+    chosen = {name: float(rng.choice([0.0, 1.0, 0.1, 1e3])) for name in ("latency", "cost", "energy")}
+    if not any(chosen.values()):
+        chosen["latency"] = 1.0
+    return Weights.of(chosen)
 
 
 def with_random_limits(rng: np.random.Generator, problem: Problem) -> Problem:
@@ -118,9 +130,8 @@ def with_random_limits(rng: np.random.Generator, problem: Problem) -> Problem:
         if rng.random() < probability and value is not None and 0 < value < math.inf:
             limits[key] = value * float(rng.choice([1, 1, 1, 0.8, 1.3]))
     topology = problem.topology.with_limits(**limits)
-    if rng.random() < 0.4:
-        return _with_random_rules(rng, Problem(problem.costs, topology, problem.objective))
-    return Problem(problem.costs, topology, problem.objective)
+    limited = replace(problem, topology=topology)
+    return _with_random_rules(rng, limited) if rng.random() < 0.4 else limited
 
 
 def _with_random_rules(rng: np.random.Generator, problem: Problem) -> Problem:
@@ -136,8 +147,7 @@ def _with_random_rules(rng: np.random.Generator, problem: Problem) -> Problem:
     links = [link.model_copy(update={"max_mb": _maybe(rng, 0.2, max(cap, 0.0))}) for link in topology.link]
     allowed = rng.random((len(links), costs.size + 1)) < 0.8 if rng.random() < 0.5 else None
     topology = topology.model_copy(update={"tier": tuple(tiers), "link": tuple(links)})
-    costs = CostTable(costs.seconds_below, costs.flops_below, costs.up_nbytes, costs.down_nbytes, memory)
-    return Problem(costs, topology, problem.objective, allowed)
+    return replace(problem, costs=replace(costs, memory=memory), topology=topology, allowed=allowed)
 
 
 def random_cuts(rng: np.random.Generator, problem: Problem) -> list[int]:

@@ -112,7 +112,7 @@ def test_checksums_hold_files_to_what_was_written(folder: Path) -> None:
         with pytest.raises(ManifestError, match="checksum differs"):
             check_files(folder, manifest.slices[0])
         path.write_bytes(whole[:-1])
-        with pytest.raises(ManifestError, match=f"{len(whole) - 1} bytes in place of {len(whole)}"):
+        with pytest.raises(ManifestError, match="is not the file that was written"):
             check_files(folder, manifest.slices[0])
         path.unlink()
         with pytest.raises(ManifestError, match="cannot read slice file"):

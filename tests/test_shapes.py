@@ -128,3 +128,20 @@ def test_all_values_of_a_real_model_have_sizes():
     graph = load_graph(light("densenet121"))
     types = bind_shapes(graph)
     assert all(types.nbytes(value) for value in graph.values)
+
+
+def test_a_stale_declaration_does_not_shrink_a_value(tmp_path):
+    graph = onnx.parser.parse_graph("g (float[N, 3] x) => (float[1, 3] y) { a = Relu (x)  y = Neg (a) }")
+    graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, [1, 3]))
+    onnx.save(helper.make_model(graph, ir_version=8), tmp_path / "m.onnx")
+    types = bind_shapes(load_graph(tmp_path / "m.onnx"), {"N": 8})
+    assert (types["a"].shape, types["y"].shape) == ((8, 3), (8, 3))
+
+
+def test_what_cannot_be_proved_is_taken_from_the_file(tmp_path):
+    graph = onnx.parser.parse_graph("g (float[4, 3] x) => (float[4, 3] y) { a = own.op (x)  y = Neg (a) }")
+    graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, [4, 3]))
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=opsets), tmp_path / "m.onnx")
+    types = bind_shapes(load_graph(tmp_path / "m.onnx"))
+    assert (types["a"].shape, types["y"].shape) == ((4, 3), (4, 3))

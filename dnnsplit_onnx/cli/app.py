@@ -15,7 +15,24 @@ from typing import Annotated
 import typer
 
 from dnnsplit_onnx._version import __version__
-from dnnsplit_onnx.cli import bench, failures, inspect, plan, profile, split, verify, zoo
+from dnnsplit_onnx.cli import (
+    bench,
+    compare,
+    compose,
+    convert,
+    export,
+    failures,
+    inspect,
+    plan,
+    profile,
+    run_chain,
+    serve,
+    split,
+    sweep,
+    up,
+    verify,
+    zoo,
+)
 from dnnsplit_onnx.cli.options import Debug, Settings
 
 PROGRAM = "dnnsplit-onnx"
@@ -33,7 +50,15 @@ app.command("split")(split.split)
 app.command("verify")(verify.verify)
 app.command("bench")(bench.bench)
 app.command("profile")(profile.profile)
+app.command("sweep")(sweep.sweep)
+app.command("compare")(compare.compare)
+app.command("convert")(convert.convert)
 app.add_typer(zoo.app, name="zoo")
+app.command("serve")(serve.serve)
+app.command("run")(run_chain.run)
+app.command("up")(up.up)
+app.command("compose")(compose.compose)
+app.add_typer(export.app, name="export")
 
 
 def _version(wanted: bool) -> None:

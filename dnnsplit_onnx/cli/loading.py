@@ -9,7 +9,6 @@ from dnnsplit_onnx.cli.options import ModelOptions, PlanOptions
 from dnnsplit_onnx.errors import CutError, DnnsplitError, InputError
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.graph import Graph
     from dnnsplit_onnx.plans import Plan
     from dnnsplit_onnx.shapes import Types
     from dnnsplit_onnx.topology import Topology

@@ -167,9 +167,9 @@ class PlanOptions(ModelOptions):
         typer.Option(
             "--at",
             metavar="CUT",
-            help="Cut here instead: a position, the name of a value or node, layer:NAME of a converted model, "
-            "or names joined by + for the least cut that holds them all. One a link, from tier 0 up; repeat "
-            "it or separate with commas.",
+            help="Cut here instead: a position, the name of a value or node, layer:NAME of a converted "
+            "model, or names joined by + for the least cut that holds them all. One a link, from tier 0 up; "
+            "repeat it or separate with commas.",
             show_default=False,
         ),
     ] = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +32,20 @@ def split(
         "slices"
     ),
     force: Force = False,
+    all_candidates: Annotated[
+        bool,
+        typer.Option(
+            "--all-candidates",
+            help="Lay down the slices of every plan over the candidate cuts, so that the cut can change "
+            "while the chain runs.",
+        ),
+    ] = False,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            "--input", metavar="X.npz", help="Prove it on these; made up otherwise.", show_default=False
+        ),
+    ] = None,
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not prove that the chain equals the whole.")
     ] = False,
@@ -43,10 +57,12 @@ def split(
 
     Example: dnnsplit-onnx split model.onnx --tiers tiers.toml -o slices
     """
-    from dnnsplit_onnx.cli.loading import load_workload, make_plan
+    from dnnsplit_onnx.cli.loading import load_workload, make_plan, model_file
     from dnnsplit_onnx.cli.output import print_json
     from dnnsplit_onnx.cli.plan import plan_data, refuse_broken, show
+    from dnnsplit_onnx.digests import begin
 
+    begin(model_file(model))
     if not no_verify:
         from dnnsplit_onnx.runtime.provider import runtime
 
@@ -59,7 +75,15 @@ def split(
     else:
         made = _load_plan(plan, workload)
     refuse_broken(made)
-    manifest, proof = _slice(workload.graph, made, output, force=force, verify=not no_verify)
+    candidates = workload.candidates if all_candidates else None
+    proof: dict[str, Any] | None = None
+
+    def check(folder: Path) -> None:
+        nonlocal proof
+        proof = _prove(folder, workload.graph, inputs)
+
+    checking = None if no_verify else check
+    manifest = _slice(workload.graph, made, output, candidates, force=force, check=checking)
     if options.json:
         print_json(plan_data(made, workload) | _result(output, manifest, proof))
         return
@@ -68,32 +92,35 @@ def split(
 
 
 def _slice(
-    graph: Graph, made: Plan, output: Path, *, force: bool, verify: bool
-) -> tuple[Manifest, dict[str, Any] | None]:
-    """Slices into a folder that takes its place once the chain is verified.
+    graph: Graph,
+    made: Plan,
+    output: Path,
+    candidates: tuple[int, ...] | None,
+    *,
+    force: bool,
+    check: Callable[[Path], object] | None,
+) -> Manifest:
+    from dnnsplit_onnx.report.progress import progress
+    from dnnsplit_onnx.slicing import slice_all_candidates, slice_model
+
+    with progress("slicing") as update:
+        if candidates is None:
+            return slice_model(graph, made, output, force=force, progress=update, check=check)
+        return slice_all_candidates(
+            graph, made, candidates, output, force=force, progress=update, check=check
+        )
+
+
+def _prove(folder: Path, graph: Graph, inputs: Path | None) -> dict[str, Any]:
+    """Verifies slices before they take their place.
 
     Raises:
         VerificationError: The chain is not the whole. Nothing is left behind.
     """
-    from dnnsplit_onnx.report.progress import progress
-    from dnnsplit_onnx.slicing import slice_model
-    from dnnsplit_onnx.slicing.slicer import output_folder
-
-    with output_folder(graph, output, force) as folder:
-        # The manifest names the model relative to where the folder will be in the end.
-        path = folder / os.path.relpath(graph.file.path.absolute(), output.resolve())
-        with progress("slicing") as update:
-            manifest = slice_model(graph, made, folder, model_path=path, force=True, progress=update)
-        return manifest, _prove(folder, graph) if verify else None
-
-
-def _prove(folder: Path, graph: Graph) -> dict[str, Any]:
-    from dnnsplit_onnx.report.progress import progress
     from dnnsplit_onnx.report.proof_view import headline
     from dnnsplit_onnx.verification import verify
 
-    with progress("verifying") as update:
-        found = verify(folder, graph.file.path, progress=update)
+    found = verify(folder, graph.file.path, inputs)
     proof = found.to_dict()
     if not found.passed:
         raise VerificationError(

@@ -25,8 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.objective import weigh
 from dnnsplit_onnx.planners.problem import Problem, Solution
 from dnnsplit_onnx.planners.published import Pair, need_objective, scan
+from dnnsplit_onnx.plans import Weights
 
 _NAME = "cost-aware"
 _NOTE = "links were taken to be free, as published"
@@ -40,18 +42,17 @@ def plan(problem: Problem) -> Solution:
         InfeasibleError: There is no position to cut at.
     """
     need_objective(problem, _NAME, "latency", "cost", "weighted")
-    weights = problem.weights
-    is_weighted = problem.objective == "weighted"
-    if is_weighted and weights is not None and weights.energy:
+    if problem.objective == "weighted" and problem.weights is not None:
+        weights = problem.weights
+    else:
+        weights = Weights(latency=1.0) if problem.objective == "latency" else Weights(cost=1.0)
+    if weights.energy:
         raise InputError(f"planner `{_NAME}` weighs latency and cost, as published, not energy")
-    by_latency = 1.0 if problem.objective == "latency" else 0.0
-    by_cost = 1.0 - by_latency
-    if is_weighted and weights is not None:
-        by_latency, by_cost = weights.latency, weights.cost
 
     def score(pair: Pair) -> NDArray[np.float64]:
         edge, cloud = pair.computed("cost")
-        return by_latency * pair.total("latency") + by_cost * (edge + cloud)
+        rent = edge + cloud
+        return weigh(weights, pair.total("latency"), rent, np.zeros_like(rent))
 
-    priced = any(link.usd_per_hour or link.usd_per_gb for link in problem.topology.link)
-    return scan(problem, _NAME, score, (_NOTE,) if by_cost and priced else ())
+    is_priced = any(link.usd_per_hour or link.usd_per_gb for link in problem.topology.link)
+    return scan(problem, _NAME, score, (_NOTE,) if weights.cost and is_priced else ())

@@ -19,7 +19,8 @@ from dnnsplit_onnx.costs import CostTable
 from dnnsplit_onnx.cuts import UNKNOWN, Accounting, staircase
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.objective import LIMITED, evaluate, link_cost_usd, link_seconds, violations, weigh
-from dnnsplit_onnx.planners.reorder import reordered_costs, reordered_workload
+from dnnsplit_onnx.ordering import in_order_of
+from dnnsplit_onnx.planners.reorder import reordered_costs
 from dnnsplit_onnx.plans import Figures, Measure, Objective, Optimality, Weights
 from dnnsplit_onnx.topology import Topology
 from dnnsplit_onnx.workload import Workload
@@ -88,7 +89,7 @@ class Problem:
             return self
         if self.workload is None or self.allowed is not None:
             raise ValueError("only a problem with a graph and without rules on nodes has other orders")
-        workload = reordered_workload(self.workload, order)
+        workload = in_order_of(self.workload, self.workload.graph.reordered(order))
         costs = reordered_costs(self.costs, order, workload, self.topology, self.accounting)
         return replace(self, costs=costs, workload=workload)
 

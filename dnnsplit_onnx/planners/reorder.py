@@ -7,7 +7,6 @@ Put in front, they are prefixes of another one, and priced by the same objective
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +15,6 @@ from dnnsplit_onnx.costs import CostTable
 from dnnsplit_onnx.cuts import Accounting
 from dnnsplit_onnx.topology import Tier, Topology
 from dnnsplit_onnx.workload import Workload
-
-
-def reordered_workload(workload: Workload, order: Sequence[int]) -> Workload:
-    """A workload with its nodes in another order.
-
-    Raises:
-        ValueError: The order is no permutation, or puts a node before one it depends on.
-    """
-    work = tuple(workload.work[at] for at in order)
-    return replace(workload, graph=workload.graph.reordered(order), work=work)
 
 
 def reordered_costs(

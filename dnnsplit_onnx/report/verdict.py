@@ -19,14 +19,22 @@ _BETTER = {
     "cost": "cheaper than",
     "throughput": "the throughput of",
     "energy": "thriftier than",
+    "weighted": "better, as weighted, than",
 }
 _EQUAL = {
     "latency": "as fast",
     "cost": "as cheap",
     "throughput": "as much throughput",
     "energy": "as thrifty",
+    "weighted": "as good, as weighted",
 }
-_WORSE = {"latency": "faster", "cost": "cheaper", "throughput": "more throughput", "energy": "thriftier"}
+_WORSE = {
+    "latency": "faster",
+    "cost": "cheaper",
+    "throughput": "more throughput",
+    "energy": "thriftier",
+    "weighted": "better, as weighted",
+}
 
 
 def verdict(plan: Plan) -> tuple[str, ...]:
@@ -77,6 +85,7 @@ def against(plan: Plan, single: SingleTier) -> str:
         "cost": ("dearer", "cheaper"),
         "throughput": ("less", "more"),
         "energy": ("more", "less"),
+        "weighted": ("worse", "better"),
     }[plan.objective]
     return f"{times(ratio)} {more}" if ratio > 1 else f"{times(1 / ratio)} {less}"
 
@@ -123,10 +132,18 @@ def _proof(plan: Plan) -> str:
     if plan.planner == "at":
         return "The cuts were given by hand."
     if plan.optimality == "dag":
-        return f"Best {plan.objective} of all cuts of the graph (proven)."
+        return f"Best {_aim(plan)} of all cuts of the graph (proven)."
     if plan.optimality == "order":
-        return f"Best {plan.objective} of all cuts along the {plan.order} order (proven)."
+        return f"Best {_aim(plan)} of all cuts along the {plan.order} order (proven)."
     return f"Chosen by `{clean(plan.planner)}`, a heuristic: nothing is proven."
+
+
+def _aim(plan: Plan) -> str:
+    """The objective as a noun."""
+    if plan.weights is None or plan.objective != "weighted":
+        return plan.objective
+    weighed = [f"{weight:g} x {name}" for name, weight in plan.weights.to_dict().items() if weight]
+    return f"sum of {' + '.join(weighed)}"
 
 
 def _value(single: SingleTier, objective: Objective) -> float:
@@ -135,5 +152,6 @@ def _value(single: SingleTier, objective: Objective) -> float:
         "cost": single.cost_usd,
         "throughput": single.throughput_per_s,
         "energy": single.energy_j,
+        "weighted": single.weighted,
     }[objective]
     return math.nan if figure is None else figure

@@ -60,7 +60,7 @@ def _questions(graph: Graph, names: Sequence[str], known: Mapping[str, onnx.Type
             continue
         needed.add(index)
         for name in reads_of(proto.graph.node[index]):
-            if name in known:
+            if name in known or name not in maker:
                 entering[name] = None
             else:
                 pending.append(name)
@@ -75,7 +75,7 @@ def _questions(graph: Graph, names: Sequence[str], known: Mapping[str, onnx.Type
         if name in small:
             model.graph.initializer.append(small[name])
         else:
-            model.graph.input.add(name=name).type.CopyFrom(known[name])
+            model.graph.input.add(name=name, type=known.get(name))
     for name in names:
         model.graph.output.add(name=name)
     return model

@@ -11,7 +11,8 @@ from the model's inputs and weights:
 3. Where inference does not even find a rank, it may still be certain (a Reshape has as many
    dimensions as its shape operand has elements), or else stated: the declared element type
    and number of dimensions are taken, the dimensions left open. Inference goes on from there.
-4. Where nothing is declared either, onnxruntime is asked, if it is installed.
+4. Where nothing is declared either, onnxruntime is asked, if it is installed. It is also
+   asked for ranks, in models with operators of its own.
 5. Where it does not know, the operators around a value may settle its element type (see
    `deduce`).
 """
@@ -40,6 +41,7 @@ class BoundaryTypes:
         self._graph = graph
         declared = _declared(graph)
         self._known = declared | _proved(graph, declared)
+        self._asked: set[str] = set()
 
     def __getitem__(self, name: str) -> onnx.TypeProto:
         """The type of a value for which `require` was called, or which is known anyway."""
@@ -55,17 +57,31 @@ class BoundaryTypes:
         Raises:
             CutError: One has none; the message names it and the node that makes it.
         """
-        unknown = [name for name in names if name not in self._known]
+        unknown = [name for name in dict.fromkeys(names) if not self._is_settled(name)]
         if not unknown:
             return
-        found, reason = ask_runtime(self._graph, unknown, self._known)
+        settled = {name: proto for name, proto in self._known.items() if self._is_settled(name)}
+        found, reason = ask_runtime(self._graph, unknown, settled)
         self._known.update(found)
+        self._asked.update(unknown)
         for name in unknown:
             if name in self._known:
                 continue
             if name not in self._deduced:
                 raise self._untyped(name, reason)
             self._known[name] = self._deduced[name]
+
+    def _is_settled(self, name: str) -> bool:
+        """Whether all is known of a type that anyone could tell."""
+        proto = self._known.get(name)
+        if proto is None or not proto.HasField("tensor_type") or _rank(proto) is not None:
+            return proto is not None
+        return not self._runtime_knows_more or name in self._asked or name in self._graph.inputs
+
+    @cached_property
+    def _runtime_knows_more(self) -> bool:
+        """Whether ranks may have been lost at operators of onnxruntime's own."""
+        return any(node.domain.startswith("com.microsoft") for node in self._graph.nodes)
 
     @cached_property
     def _deduced(self) -> dict[str, onnx.TypeProto]:

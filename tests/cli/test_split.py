@@ -174,11 +174,30 @@ def test_verify_refuses_a_slice_that_was_changed(run: Run, tiny: Path, tiers: Pa
     assert run("split", tiny, "--tiers", tiers, *SPLIT, "-o", folder, "--no-verify").code == 0
     file = folder / "cloud" / "model.onnx"
     content = file.read_bytes()
-    for changed, why in [(content + b"\0", "bytes in place of"), (content[:-1] + b"\1", "checksum differs")]:
+    for changed in (content + b"\0", content[:-1] + b"\1", content[:-1]):
         file.write_bytes(changed)
         ended = run("verify", folder)
         assert ended.code == 2
-        assert why in ended.err
+        assert "its checksum differs" in ended.err
+
+
+def test_slices_of_all_candidates(run: Run, tiny: Path, tiers: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    ended = run("split", tiny, "--tiers", tiers, *SPLIT, "-o", folder, "--all-candidates", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["verification"]["bitwise"]
+    ranges = sorted(path.name for path in (folder / "edge").glob("*.onnx"))
+    assert len(ranges) > 2
+    assert all(name.startswith("0-") for name in ranges)
+
+
+def test_proof_on_given_inputs(run: Run, tiny: Path, tiers: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "x.npz"
+    np.savez(wrong, other=np.zeros(3))
+    ended = run("split", tiny, "--tiers", tiers, *SPLIT, "-o", tmp_path / "out", "--input", wrong)
+    assert ended.code == 2
+    assert "`other`" in ended.err or "missing" in ended.err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("command", ["verify", "bench"])

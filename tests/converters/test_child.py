@@ -98,3 +98,10 @@ def test_a_module_that_is_not_there_says_where_to_run(tmp_path):
     with pytest.raises(InputError, match="not_a_module_here") as caught:
         in_child("not_a_module_here.models:build", tmp_path)
     assert "PYTHONPATH" in caught.value.hint
+
+
+def test_modules_of_the_current_folder_are_found(tmp_path, monkeypatch):
+    (tmp_path / "beside_me.py").write_text("def build(): raise ValueError('found')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="ValueError: found"):
+        in_child("beside_me:build", tmp_path)

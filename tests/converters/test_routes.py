@@ -86,7 +86,8 @@ def test_a_route_that_cannot_be_is_refused(installed, kind, wanted, could):
         (Source("folder", "saved-model"), "keras-tf"),
         (Source("m.pt2", "exported-program"), "pytorch"),
         (Source("a:b", "callable"), "pytorch"),
-        (Source("zoo:torch_resnet18", "zoo"), "pytorch"),
+        (Source("zoo:torch_yolo", "zoo"), "pytorch"),
+        (Source("zoo:torch_resnet18", "zoo"), "pytorch,zoo"),
         (Source("zoo:keras_vgg16", "zoo"), "keras"),
     ],
 )

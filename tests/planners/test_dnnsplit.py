@@ -141,4 +141,5 @@ def test_every_objective_is_registered_and_known() -> None:
         dnnsplit(problem((1.0, 2.0, 4.0), (8.0, 8.0), [3, 2, 1], objective))
     with pytest.raises(InputError) as error:
         get_planner("exakt")
-    assert error.value.hint == "known planners: exact, dnnsplit, exhaustive"
+    assert error.value.hint is not None
+    assert error.value.hint.startswith("known planners: exact, dnnsplit, exhaustive, ")

@@ -127,7 +127,7 @@ class Relay:
             self._open.wait()
             held.put((way.release_at(len(data), self.mbps, self.delay_ms), data))
             # No faster than the link, so that the sender notices.
-            time.sleep(max(0.0, way.free - time.monotonic() - 0.01))
+            time.sleep(max(0.0, way.free - time.monotonic() - 0.03))
 
     def _give(
         self, sink: socket.socket, held: queue.Queue[tuple[float, bytes]], done: threading.Semaphore

@@ -123,6 +123,14 @@ def test_onnxruntime_is_asked_for_its_own_operators(tmp_path: Path) -> None:
     assert (b.name, b.dtype, b.shape) == ("b", "float", (3, 4))
 
 
+def test_onnxruntime_is_asked_for_ranks_that_its_operators_hide(tmp_path: Path) -> None:
+    built, _ = CONSTRUCTS["microsoft_operators"]()
+    built.graph.node[3].input[1] = "w_row"  # settles the element type of all, and no rank
+    built.graph.initializer.append(h.make_tensor("w_row", T.FLOAT, [4], [1.0] * 4))
+    (c,) = inputs_at(built, 3, tmp_path)
+    assert (c.name, c.dtype, c.shape) == ("c", "float", (3, 4))
+
+
 def test_without_onnxruntime_their_neighbours_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     index = index_of(CONSTRUCTS["microsoft_operators"]()[0], tmp_path)

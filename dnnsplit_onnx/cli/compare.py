@@ -1,0 +1,68 @@
+"""`compare`: planners side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dnnsplit_onnx.cli import completion
+from dnnsplit_onnx.cli.conditions import ConditionOptions
+from dnnsplit_onnx.cli.options import Model, takes
+
+
+@takes(ConditionOptions)
+def compare(
+    model: Model,
+    options: ConditionOptions,
+    planners: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--planners",
+            metavar="A,B,...",
+            help="Which planners; all of them otherwise.",
+            autocompletion=completion.planners,
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Run planners side by side: value, gap to the best, effort.
+
+    Every plan is priced by the same rules, with all values that cross a cut, whatever its
+    planner believed. Planners of published systems are run as published; those that do not
+    know the objective say so.
+
+    Example: dnnsplit-onnx compare model.onnx --tiers tiers.toml --planners exact,dads
+    """
+    from dnnsplit_onnx.cli.loading import load_workload
+    from dnnsplit_onnx.comparing import compare
+    from dnnsplit_onnx.report.progress import progress
+
+    topology, weights = options.topology(), options.weights()
+    named = [name.strip() for text in planners or () for name in text.split(",") if name.strip()]
+    workload = load_workload(model, options)
+    with progress("planning") as update:
+        found = compare(
+            workload,
+            topology,
+            named or None,
+            objective=options.objective,
+            weights=weights,
+            accounting=options.cut_size,
+            progress=update,
+        )
+    if options.json:
+        from dnnsplit_onnx.cli.output import print_json
+
+        print_json({"model": model, "order": workload.order, **found.to_dict()})
+    else:
+        from dnnsplit_onnx.report.comparison import print_comparison
+        from dnnsplit_onnx.report.console import stdout_console
+
+        print_comparison(stdout_console(), found)
+    if found.best is None:
+        from dnnsplit_onnx.errors import InfeasibleError
+
+        raise InfeasibleError(
+            "no planner found a plan within the limits", hint="`plan` says which limits conflict"
+        )

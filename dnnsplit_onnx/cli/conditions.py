@@ -1,0 +1,81 @@
+"""The conditions of a plan as options: machines, limits, and what is to be best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from dnnsplit_onnx.cli.options import ModelOptions
+from dnnsplit_onnx.errors import InputError
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.plans import Weights
+    from dnnsplit_onnx.topology import Topology
+
+Aim = Literal["latency", "cost", "throughput", "energy", "weighted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionOptions(ModelOptions):
+    """What planners are asked. Shared by `compare` and `sweep`."""
+
+    tiers: Annotated[
+        Path | None,
+        typer.Option("--tiers", metavar="T.toml", help="The tiers and links.", show_default=False),
+    ] = None
+    objective: Annotated[Aim, typer.Option("--objective", help="What is to be best.")] = "latency"
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weight",
+            metavar="NAME=W",
+            help="For `--objective weighted`: what a second of `latency`, a USD of `cost` or a joule of "
+            "`energy` weighs. Repeatable.",
+            show_default=False,
+        ),
+    ] = None
+    deadline_ms: Annotated[
+        float | None,
+        typer.Option("--deadline-ms", metavar="MS", help="Limit on latency.", show_default=False),
+    ] = None
+    budget_usd: Annotated[
+        float | None,
+        typer.Option("--budget-usd", metavar="USD", help="Limit on cost per request.", show_default=False),
+    ] = None
+
+    def topology(self) -> Topology:
+        """The tiers file, with the limits of the command line over its own.
+
+        Raises:
+            InputError: There is none.
+            TopologyError: It cannot be read, or says something impossible.
+        """
+        from dnnsplit_onnx.topology import load_topology
+
+        if self.tiers is None:
+            raise InputError(
+                "missing option `--tiers`", hint="describe your machines in a tiers file: --tiers tiers.toml"
+            )
+        topology = load_topology(self.tiers)
+        return topology.with_limits(deadline_ms=self.deadline_ms, budget_usd=self.budget_usd)
+
+    def weights(self) -> Weights | None:
+        """The weights, if the objective has any.
+
+        Raises:
+            InputError: They cannot be read, or are missing, or are of no use.
+        """
+        from dnnsplit_onnx.plans import Weights
+
+        if self.objective != "weighted":
+            if self.weight:
+                raise InputError("`--weight` is for `--objective weighted`", hint="add --objective weighted")
+            return None
+        if not self.weight:
+            raise InputError(
+                "`--objective weighted` has no weights", hint="such as --weight latency=1 --weight cost=1000"
+            )
+        return Weights.parse(self.weight)

@@ -1,0 +1,127 @@
+"""`sweep`: what is best as conditions change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dnnsplit_onnx.cli import completion
+from dnnsplit_onnx.cli.conditions import ConditionOptions
+from dnnsplit_onnx.cli.options import Force, Model, takes
+from dnnsplit_onnx.errors import InputError
+
+
+@takes(ConditionOptions)
+def sweep(
+    model: Model,
+    options: ConditionOptions,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary",
+            metavar="KEY=VALUES",
+            help="A key of the tiers file and what it takes: `1,10,100`, `1:100:10` evenly spaced, or "
+            "`1:1000:log7`. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    planner: Annotated[
+        str,
+        typer.Option(
+            "--planner", metavar="NAME", help="Who chooses the cuts.", autocompletion=completion.planners
+        ),
+    ] = "exact",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE.csv", help="Write every point here too.", show_default=False
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw one or two axes, as .png or .svg.", show_default=False
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes",
+            metavar="N",
+            min=1,
+            help="Plan on so many processes; as many as pay otherwise.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Plan over a grid of conditions, and map what is best where.
+
+    A key is written as `link.0.bandwidth_mbps`, `tier.edge.gflops` or `limits.deadline_ms`.
+
+    Example: dnnsplit-onnx sweep model.onnx --tiers tiers.toml --vary link.0.bandwidth_mbps=1:1000:log7
+    """
+    from dnnsplit_onnx.cli.loading import load_workload
+    from dnnsplit_onnx.report.progress import progress
+    from dnnsplit_onnx.sweeping import parse_axis, sweep
+
+    if not vary:
+        raise InputError("missing option `--vary`", hint="such as --vary link.0.bandwidth_mbps=1,10,100")
+    axes = [parse_axis(text) for text in vary]
+    _refuse_early(output, plot, len(axes), force=force)
+    topology, weights = options.topology(), options.weights()
+    workload = load_workload(model, options)
+    with progress("planning") as update:
+        grid = sweep(
+            workload,
+            topology,
+            axes,
+            objective=options.objective,
+            planner=planner,
+            accounting=options.cut_size,
+            weights=weights,
+            progress=update,
+            processes=processes,
+        )
+        points = list(grid)
+    if output is not None:
+        from dnnsplit_onnx.files import written_whole
+        from dnnsplit_onnx.report.sweep_view import sweep_csv
+
+        with written_whole(output, force=force) as file:
+            file.write(sweep_csv(axes, points).encode())
+    if plot is not None:
+        from dnnsplit_onnx.report.sweep_plot import plot_sweep
+
+        plot_sweep(plot, axes, points, options.objective, force=force)
+    if options.json:
+        from dnnsplit_onnx.cli.output import print_json
+
+        keys = [{"key": axis.key, "values": list(axis.values)} for axis in axes]
+        rows = [point.to_dict() for point in points]
+        print_json({"model": model, "objective": options.objective, "axes": keys, "points": rows})
+        return
+    from dnnsplit_onnx.report.console import stdout_console
+    from dnnsplit_onnx.report.sweep_view import print_sweep
+
+    print_sweep(stdout_console(), axes, points, options.objective)
+
+
+def _refuse_early(output: Path | None, plot: Path | None, axes: int, *, force: bool) -> None:
+    """Finds before the work what would stop its result from being written."""
+    from dnnsplit_onnx.files import already_exists
+
+    for path in (output, plot):
+        if path is not None and path.exists() and not force:
+            raise already_exists(path)
+    if plot is not None:
+        from dnnsplit_onnx.report.figure import need_matplotlib, picture_format
+
+        picture_format(plot)
+        need_matplotlib()
+        if axes > 2:
+            raise InputError(
+                f"a plot shows one axis or two, not {axes}", hint="leave out --plot, or sweep fewer keys"
+            )
