@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,47 @@ def is_graph(operation: Any) -> bool:
     return all(
         hasattr(operation, name) for name in ("_run_through_graph", "_standardize_inputs", "operations")
     )
+
+
+def run_graph(model: Any, values: Sequence[Any], seen: Callable[[str, Any], None] | None = None) -> list[Any]:
+    """Runs a functional model layer by layer, letting go of each value after its last use.
+
+    Keras's own walk keeps every value to the end: 11 GB for two images in EfficientNetB7.
+
+    Args:
+        model: The functional model.
+        values: Its inputs, flat, as tensors of the backend.
+        seen: Called with each operation's name and what it gave.
+
+    Returns:
+        The model's outputs, flat.
+    """
+    import keras
+
+    tensors = dict(zip(map(id, model.inputs), model._standardize_inputs(list(values)), strict=True))
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    nodes = [node for depth in depths for node in model._nodes_by_depth[depth] if not node.is_input]
+    uses = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
+    uses.update(id(tensor) for tensor in model.outputs)
+    for node in nodes:
+        args, kwargs = node.arguments.fill_in(tensors)
+        result = node.operation(*args, **kwargs)
+        if seen is not None:
+            seen(node.operation.name, result)
+        tensors.update(zip(map(id, node.outputs), keras.tree.flatten(result), strict=True))
+        for tensor in node.input_tensors:
+            uses[id(tensor)] -= 1
+            if not uses[id(tensor)]:
+                del tensors[id(tensor)]
+    return [tensors[id(tensor)] for tensor in model.outputs]
+
+
+def layer_values(model: Any, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """What each layer of a functional model gives, for layers that run once and give one tensor."""
+    found: list[tuple[str, Any]] = []
+    run_graph(model, values, lambda name, value: found.append((name, value)))
+    runs = Counter(name for name, _ in found)
+    yield from ((name, value) for name, value in found if runs[name] == 1 and hasattr(value, "shape"))
 
 
 def input_specs(model: Any, sizes: Mapping[str, int]) -> tuple[InputSpec, ...]:

@@ -32,7 +32,13 @@ import onnx
 
 from dnnsplit_onnx.converters.adapter import BATCH, Adapter, Array, Feeds, InputSpec
 from dnnsplit_onnx.converters.extras import versions
-from dnnsplit_onnx.converters.keras_model import as_functional, input_specs, output_names
+from dnnsplit_onnx.converters.keras_model import (
+    as_functional,
+    input_specs,
+    layer_values,
+    output_names,
+    run_graph,
+)
 from dnnsplit_onnx.converters.reasons import reason
 from dnnsplit_onnx.converters.tf_layers import known_layers, scope_layers
 from dnnsplit_onnx.errors import InputError
@@ -118,7 +124,7 @@ class KerasTf(_TensorFlow):
 
     def run(self, feeds: Feeds) -> list[Array]:
         """What Keras computes."""
-        return [value.numpy() for value in self._call([feeds[spec.name] for spec in self.inputs])]
+        return [value.numpy() for value in run_graph(self.model, self._tensors(feeds))]
 
     def export(self, path: Path) -> None:
         """Writes the model as ONNX. See `Adapter.export`."""
@@ -138,24 +144,13 @@ class KerasTf(_TensorFlow):
 
     def layer_outputs(self, feeds: Feeds) -> Iterator[tuple[str, Array]]:
         """Each layer's output, run by Keras."""
-        import keras
+        for name, value in layer_values(self.model, self._tensors(feeds)):
+            yield name, value.numpy()
 
-        seen: list[tuple[str, Any]] = []
+    def _tensors(self, feeds: Feeds) -> list[Any]:
+        import tensorflow as tf
 
-        def watched(operation: Any) -> Any:
-            def call(*args: Any, **kwargs: Any) -> Any:
-                result = operation(*args, **kwargs)
-                seen.append((operation.name, result))
-                return result
-
-            return call
-
-        values = [keras.ops.convert_to_tensor(feeds[spec.name]) for spec in self.inputs]
-        self.model._run_through_graph(values, operation_fn=watched)
-        names = [name for name, _ in seen]
-        for name, value in seen:
-            if names.count(name) == 1 and hasattr(value, "numpy"):
-                yield name, value.numpy()
+        return [tf.constant(feeds[spec.name]) for spec in self.inputs]
 
     def _call(self, values: Sequence[Any]) -> list[Any]:
         import keras

@@ -23,7 +23,14 @@ import onnx
 from dnnsplit_onnx.converters import torch_export
 from dnnsplit_onnx.converters.adapter import Adapter, Array, Feeds
 from dnnsplit_onnx.converters.extras import versions
-from dnnsplit_onnx.converters.keras_model import as_functional, input_specs, is_graph, output_names
+from dnnsplit_onnx.converters.keras_model import (
+    as_functional,
+    input_specs,
+    is_graph,
+    layer_values,
+    output_names,
+    run_graph,
+)
 
 # Where a wrapper keeps its children; no Keras layer may be called so inside one.
 _CHILDREN = "layers"
@@ -56,12 +63,11 @@ class KerasTorch(Adapter):
         return versions("keras", "torch", "onnxscript", "onnx", "onnxruntime")
 
     def run(self, feeds: Feeds) -> list[Array]:
-        """What Keras computes on its own, without the mapping that the export uses."""
+        """What Keras's layers compute, without the mapping that the export uses."""
         import torch
 
         with torch.no_grad():
-            flat = _flat(self.model(self._packed(feeds), training=False))
-        return [_to_numpy(value) for value in flat]
+            return [_to_numpy(value) for value in run_graph(self.model, self._tensors(feeds))]
 
     def export(self, path: Path) -> None:
         """Writes the model as ONNX. See `Adapter.export`."""
@@ -78,29 +84,14 @@ class KerasTorch(Adapter):
         """Each layer's output, run by Keras."""
         import torch
 
-        seen: list[tuple[str, Any]] = []
-
-        def watched(operation: Any) -> Any:
-            def call(*args: Any, **kwargs: Any) -> Any:
-                result = operation(*args, **kwargs)
-                seen.append((operation.name, result))
-                return result
-
-            return call
-
-        values = [torch.from_numpy(feeds[spec.name]) for spec in self.inputs]
         with torch.no_grad():
-            self.model._run_through_graph(values, operation_fn=watched)
-        names = [name for name, _ in seen]
-        for name, value in seen:
-            if names.count(name) == 1 and isinstance(value, torch.Tensor):
+            for name, value in layer_values(self.model, self._tensors(feeds)):
                 yield name, _to_numpy(value)
 
-    def _packed(self, feeds: Feeds) -> Any:
-        import keras
+    def _tensors(self, feeds: Feeds) -> list[Any]:
+        import torch
 
-        structure = self.model._inputs_struct
-        return keras.tree.pack_sequence_as(structure, [feeds[spec.name] for spec in self.inputs])
+        return [torch.from_numpy(feeds[spec.name]) for spec in self.inputs]
 
 
 def _graph_module(model: Any, names: dict[str, str], outer: str) -> Any:
@@ -187,12 +178,6 @@ def _native_batch_norm() -> Iterator[None]:
         yield
     finally:
         BatchNormalization.call = written_out
-
-
-def _flat(value: Any) -> list[Any]:
-    import keras
-
-    return list(keras.tree.flatten(value))
 
 
 def _to_numpy(value: Any) -> Array:

@@ -97,16 +97,10 @@ def open_model(path: str | Path) -> ModelFile:
             too short, or lies outside the model's folder.
     """
     path = Path(path)
+    info = _regular_file(path)
     try:
-        info = path.stat()
-        if not stat.S_ISREG(info.st_mode):
-            raise ModelError(f"`{path}` is not a file", hint="pass the .onnx file itself")
-        if info.st_size == 0:
-            raise ModelError(f"`{path}` is empty")
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
             skeleton = detach(buffer, path.name, INLINE_BELOW)
-    except FileNotFoundError:
-        raise ModelError(f"no such file: `{path}`") from None
     except OSError as error:
         raise ModelError(f"cannot read `{path}`: {error.strerror}") from None
     except ModelError as error:
@@ -116,6 +110,22 @@ def open_model(path: str | Path) -> ModelFile:
     proto = _parse(skeleton, path)
     _check_external(proto, path)
     return ModelFile(path, proto, (info.st_size, info.st_mtime_ns))
+
+
+def _regular_file(path: Path) -> os.stat_result:
+    try:
+        info = path.stat()
+    except FileNotFoundError:
+        raise ModelError(
+            f"no such file: `{path}`", hint="pass an ONNX file; `dnnsplit-onnx zoo list` shows models to try"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read `{path}`: {error}") from None
+    if not stat.S_ISREG(info.st_mode):
+        raise ModelError(f"`{path}` is not a file", hint="pass the .onnx file itself")
+    if info.st_size == 0:
+        raise ModelError(f"`{path}` is empty", hint="copy or export the model again")
+    return info
 
 
 def _parse(skeleton: bytes, path: Path) -> onnx.ModelProto:

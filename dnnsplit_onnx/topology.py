@@ -194,7 +194,9 @@ def load_topology(path: str | Path) -> Topology:
         text = path.read_bytes().decode()
         data = tomllib.loads(text)
     except FileNotFoundError:
-        raise TopologyError(f"no such file: `{path}`") from None
+        raise TopologyError(
+            f"no such file: `{path}`", hint="write one as the README shows, or copy one from examples/"
+        ) from None
     except OSError as error:
         raise TopologyError(f"cannot read `{path}`: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

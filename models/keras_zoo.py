@@ -92,9 +92,9 @@ def _weight(path: str, shape: tuple[int, ...], depthwise: bool, in_branch: bool)
     if role == "depthwise_kernel" or (role == "kernel" and depthwise):
         return fan_in_uniform(path, shape, shape[0] * shape[1], math.sqrt(2))
     if role in ("kernel", "pointwise_kernel"):
-        return fan_in_uniform(path, shape, math.prod(shape[:-1]), math.sqrt(2))
-    if role == "gamma":
         # Each residual block adds to the variance: a branch counts for less.
+        return fan_in_uniform(path, shape, math.prod(shape[:-1]), 0.5 if in_branch else math.sqrt(2))
+    if role == "gamma":
         return uniform(path, shape, 0.4, 0.8) if in_branch else uniform(path, shape, 0.75, 1.25)
     if role == "moving_variance":
         return uniform(path, shape, 0.75, 1.25)

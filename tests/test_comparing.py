@@ -22,10 +22,14 @@ from tests.conftest import light
 from tests.dags import random_workload
 
 
+def workload(name: str) -> Workload:
+    graph = load_graph(light(name))
+    return measure(graph, bind_shapes(graph))
+
+
 @pytest.fixture(scope="module")
 def squeezenet() -> Workload:
-    graph = load_graph(light("squeezenet"))
-    return measure(graph, bind_shapes(graph))
+    return workload("squeezenet")
 
 
 def tiers(mbps: float = 50.0, **limits: object) -> Topology:
@@ -78,17 +82,18 @@ def test_every_planner_has_a_row_and_none_beats_exact(squeezenet: Workload) -> N
     assert by_name["pso-ga"].notes
 
 
-def test_cuts_are_priced_by_live_values_whatever_planners_saw(squeezenet: Workload) -> None:
+def test_cuts_are_priced_by_live_values_whatever_planners_saw() -> None:
     topology = tiers(mbps=10.0)
-    shown = compare(squeezenet, topology, ["exact"], accounting="layer-input")
-    truth = problem_of(squeezenet, topology)
-    believed = problem_of(squeezenet, topology, accounting="layer-input")
+    inception = workload("inception_v1")
+    shown = compare(inception, topology, ["exact"], accounting="layer-input")
+    truth = problem_of(inception, topology)
+    believed = problem_of(inception, topology, accounting="layer-input")
     (row,) = shown.rows
     assert row.cuts is not None
     assert row.value == truth.figures(row.cuts).latency_s
-    best = compare(squeezenet, topology, ["exact"]).rows[0]
+    best = compare(inception, topology, ["exact"]).rows[0]
     assert best.value is not None
-    assert row.value > best.value  # the layer's input alone misleads here
+    assert row.value > 4 * best.value  # the layer's input alone misleads here
     assert believed.figures(row.cuts).latency_s < best.value
     assert shown.bound_gap is not None
     assert shown.bound_gap > 0
@@ -138,11 +143,11 @@ def test_a_missing_library_says_what_to_install(squeezenet: Workload, monkeypatc
 def test_sets_of_nodes_are_priced_as_such() -> None:
     seen = 0
     for seed in range(60):
-        workload = random_workload(np.random.default_rng(seed), 7)
+        drawn = random_workload(np.random.default_rng(seed), 9)
         topology = Topology(
-            tier=(Tier(name="a", gflops=5e-4), Tier(name="b", gflops=5e-3)), link=(Link(bandwidth_mbps=8.0),)
+            tier=(Tier(name="a", gflops=1e-3), Tier(name="b", gflops=1e-2)), link=(Link(bandwidth_mbps=1.0),)
         )
-        found = compare(workload, topology, ["dads", "exact"])
+        found = compare(drawn, topology, ["dads", "exact"])
         dads, exact = found.rows
         assert dads.value is not None
         assert exact.value is not None
@@ -189,11 +194,11 @@ def test_progress_names_the_planner_at_work(squeezenet: Workload) -> None:
 
 def test_a_planner_that_does_nothing_at_all_has_no_ratio(only) -> None:
     """Where the best takes no time, there is no telling how much worse another is."""
-    workload = random_workload(np.random.default_rng(1), 3)
+    drawn = random_workload(np.random.default_rng(1), 3)
     topology = Topology(
         tier=(Tier(name="a", gflops=1.0), Tier(name="b", gflops=2.0)), link=(Link(bandwidth_mbps=8.0),)
     )
     only(all_above=lambda p: Solution(p.single_tier[1], "none", 1))
-    found = compare(workload, topology, ["exact", "all_above"], objective="cost")
+    found = compare(drawn, topology, ["exact", "all_above"], objective="cost")
     assert [row.gap for row in found.rows] == [0.0, 0.0]
     assert all(math.isclose(row.value or 0.0, 0.0) for row in found.rows)

@@ -148,7 +148,8 @@ FORBIDDEN = {
     "errors": ("*",),
     "wire": ("*", "-errors"),
     "files": ("*", "-errors"),
-    "modelfile": ("*", "-errors", "-wire"),
+    "digests": ("*",),
+    "modelfile": ("*", "-errors", "-wire", "-digests"),
     "graph": ("*", "-errors", "-modelfile"),
     "shapes": ("*", "-errors", "-graph", "-modelfile"),
     "cuts": ("*", "-errors", "-graph"),
@@ -160,6 +161,7 @@ FORBIDDEN = {
     "planners": ("planning", "slicing", "runtime", "manifest", "verification", "benchmark"),
     "manifest": ("*", "-errors"),
     "slicing": ("planners", "planning", "objective", "costs", "topology", "runtime", "verification"),
+    "profiles": ("*", "-errors"),
     "runtime": ("plans", "planners", "planning", "objective", "costs", "topology", "slicing"),
     "models": ("*", "-errors", "-files", "-models"),
 }

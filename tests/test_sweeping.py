@@ -51,7 +51,8 @@ def test_an_axis(text: str, values: tuple[float, ...]) -> None:
     "text",
     [
         "link.0.delay_ms", "link.0.delay_ms=", "=1", "k=1,,2", "k=fast", "k=1:2", "k=1:2:3:4", "k=1:2:x",
-        "k=nan", "k=1,inf", "k=nan:1:3", "k=1:2:0", "k=1:2:-1", "k=0:10:log3", "k=-1:10:log3", "k=1:2:99999999999",
+        "k=nan", "k=1,inf", "k=nan:1:3", "k=1:2:0", "k=1:2:-1", "k=0:10:log3", "k=-1:10:log3",
+        "k=1:2:99999999999",
     ],
 )  # fmt: skip
 def test_what_is_no_axis(text: str) -> None:

@@ -87,10 +87,11 @@ def _candidates(console: Console, inspection: Inspection) -> RenderableType:
     ]
     table = grid(*headings)
     shown = inspection.candidates[:_CANDIDATE_ROWS]
+    best = set(inspection.envelope)
     for position in shown:
         node = units.clean(graph.nodes[position - 1].name) if position else "(the input)"
         row = [
-            str(position),
+            f"{position} *" if position in best else str(position),
             units.nbytes(int(inspection.cut_nbytes[position])),
             units.percent(int(below[position]), int(below[-1])),
             node,
@@ -102,6 +103,8 @@ def _candidates(console: Console, inspection: Inspection) -> RenderableType:
 
 
 def _print_notes(console: Console, inspection: Inspection) -> None:
+    if set(inspection.envelope) & set(inspection.candidates):
+        console.print("* on the envelope: of all cuts of the graph, best for some speed of links.", style="dim")
     console.print()
     if inspection.unbound:
         binds = " ".join(f"--bind {units.clean(dim)}=1" for dim in inspection.unbound)

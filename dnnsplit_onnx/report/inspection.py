@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.cuts import UNKNOWN, Accounting, crossing_values, live_values_of_all, staircase
+from dnnsplit_onnx.envelope import envelope
 from dnnsplit_onnx.shapes import free_dimensions
 from dnnsplit_onnx.workload import Workload
 
@@ -46,6 +47,16 @@ class Inspection:
     def candidates(self) -> tuple[int, ...]:
         """Positions of the candidate cuts."""
         return staircase(self.cut_nbytes)
+
+    @cached_property
+    def envelope(self) -> tuple[int, ...]:
+        """Positions of the least cuts of the whole graph, over all ratios of work to bytes.
+
+        In the order `envelope` all of them are positions; in another, those that happen to be.
+        """
+        cuts = [cut for cut in envelope(self.workload) if cut == set(range(len(cut)))]
+        size = len(self.workload.graph.nodes)
+        return tuple(sorted({len(cut) for cut in cuts if len(cut) < size}))
 
     @property
     def unbound(self) -> tuple[str, ...]:
@@ -85,6 +96,8 @@ class Inspection:
             "uncounted_ops": workload.uncounted,
             "cuts": list(self._cuts()),
             "candidates": list(self.candidates),
+            "envelope": list(self.envelope),
+            "order": workload.order,
             "cut_size": self.accounting,
             "bindings": dict(workload.types.bindings),
             "unbound": list(self.unbound),

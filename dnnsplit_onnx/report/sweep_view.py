@@ -27,14 +27,15 @@ def print_sweep(
 ) -> None:
     """Prints what is decided where; a map for two axes, else a table."""
     marks = glyphs(console)
-    if len(axes) == 2 and all(len(axis.values) > 1 for axis in axes):
+    is_map = len(axes) == 2 and all(len(axis.values) > 1 for axis in axes)
+    if is_map:
         _print_map(console, axes, points, marks)
     else:
         console.print(_table(axes, points, objective, marks))
         if len(points) > _ROWS:
             console.print(f"... ({len(points) - _ROWS:,} more with --json or -o FILE.csv)", style="dim")
     console.print()
-    console.print(_summary(points, marks))
+    console.print(_summary(points, marks, lettered=is_map))
 
 
 def decision(plan: Plan | None, arrow: str = "->") -> str:
@@ -102,7 +103,7 @@ def _print_map(console: Console, axes: Sequence[Axis], points: Sequence[SweepPoi
         console.print(f"columns from {columns.values[0]:g} to {columns.values[-1]:g}")
     table = grid("", *(f">{heading}" for heading in headings), header=any(headings))
     if not any(headings):
-        table = grid("", "")
+        table = grid("", "", header=False)
     for at, value in enumerate(rows.values):
         found = [letters[decision(p.plan, marks.arrow)] for p in points[at * across : (at + 1) * across]]
         table.add_row(f"{value:g}", *(found if any(headings) else ["".join(found)]))
@@ -122,14 +123,15 @@ def _letters(points: Sequence[SweepPoint], marks: Glyphs) -> dict[str, str]:
     return found
 
 
-def _summary(points: Sequence[SweepPoint], marks: Glyphs) -> RenderableType:
+def _summary(points: Sequence[SweepPoint], marks: Glyphs, *, lettered: bool) -> RenderableType:
     """The decisions, and at how many points each is best."""
     counts: dict[str, int] = {}
     for point in points:
         name = decision(point.plan, marks.arrow)
         counts[name] = counts.get(name, 0) + 1
     letters = _letters(points, marks)
-    table = grid("", "decision", ">points", ">share")
+    table = grid(*([""] if lettered else []), "decision", ">points", ">share")
     for name, count in sorted(counts.items(), key=lambda item: -item[1])[:_ROWS]:
-        table.add_row(letters[name], name, f"{count:,}", units.percent(count, len(points)))
+        row = [name, f"{count:,}", units.percent(count, len(points))]
+        table.add_row(*([letters[name]] if lettered else []), *row)
     return table

@@ -90,7 +90,7 @@ def load_inputs(path: str | Path, ports: Sequence[Port]) -> Inputs:
             if isinstance(arrays, np.lib.npyio.NpzFile):
                 arrays = {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
-        raise InputError(f"no such file: `{path}`") from None
+        raise InputError(f"no such file: `{path}`", hint=_SAVE) from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"cannot read inputs from `{path}`: {error}", hint=_SAVE) from None
     if not isinstance(arrays, dict):
