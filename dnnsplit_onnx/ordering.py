@@ -78,6 +78,11 @@ def canonical(workload: Workload) -> Workload:
 
 def node_order(workload: Workload, name: str) -> list[int]:
     """The present positions of the nodes, in the order of a name; see `order_graph`."""
+    if name == CUSTOM:
+        raise InputError(
+            "an order made for one plan cannot be made again from its name",
+            hint="plan with cuts that are positions of the order `envelope` or `file`",
+        )
     if name not in ORDERS:
         raise InputError(f"no node order is named `{name}`", hint=f"known orders: {', '.join(ORDERS)}")
     if name == "file":

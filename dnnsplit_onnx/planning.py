@@ -101,6 +101,7 @@ def plan_of(
         gap=gap,
         weights=problem.weights,
         permutation=solution.order,
+        cost_models=tuple(tier.cost_model for tier in problem.topology.tier),
     )
 
 

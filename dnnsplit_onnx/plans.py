@@ -242,6 +242,7 @@ class Plan:
         permutation: Where the planner cut at sets of nodes that are no prefixes of the order
             it was given: positions of that order, in the order in which this plan's positions
             count the nodes (`order` is then `custom`). None elsewhere.
+        cost_models: Where each tier's seconds come from: `gflops`, `roofline` or `profile`.
     """
 
     objective: Objective
@@ -262,6 +263,7 @@ class Plan:
     gap: float | None = None
     weights: Weights | None = None
     permutation: tuple[int, ...] | None = None
+    cost_models: tuple[str, ...] = ()
 
     @property
     def cuts(self) -> tuple[int, ...]:
@@ -326,6 +328,7 @@ class Plan:
             "weights": None if self.weights is None else self.weights.to_dict(),
             "weighted": figures.weighted,
             "permutation": None if self.permutation is None else list(self.permutation),
+            "cost_models": list(self.cost_models),
         }
         cleaned: dict[str, Any] = _without_nan(data)
         return cleaned
@@ -371,6 +374,7 @@ class Plan:
                 data.get("gap"),
                 None if weights is None else Weights.of(weights),
                 None if permutation is None else tuple(permutation),
+                tuple(data.get("cost_models", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(f"not a plan: {error}", hint="write one with `plan ... -o plan.json`") from None

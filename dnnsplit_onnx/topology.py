@@ -73,6 +73,13 @@ class Tier(_Table):
         return self
 
     @property
+    def cost_model(self) -> str:
+        """Where its seconds come from: `gflops`, `roofline` or `profile`."""
+        if self.profile is not None:
+            return "profile"
+        return "roofline" if self.memory_gb_per_s is not None or self.overhead_us else "gflops"
+
+    @property
     def usd_per_s(self) -> float:
         """Price of a second of compute."""
         return self.usd_per_hour / _SECONDS_PER_HOUR

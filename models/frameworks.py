@@ -80,51 +80,54 @@ class _Row(NamedTuple):
 
 # By the name of the function in keras.applications.
 _APPLICATIONS: dict[str, _Row] = {
-    "VGG16": _Row("VGG16", 0, 0, 0, 0),
-    "VGG19": _Row("VGG19", 0, 0, 0, 0),
-    "ResNet50": _Row("ResNet-50", 0, 0, 0, 0),
-    "ResNet101": _Row("ResNet-101", 0, 0, 0, 0),
-    "ResNet152": _Row("ResNet-152", 0, 0, 0, 0),
-    "ResNet50V2": _Row("ResNet-50 v2", 0, 0, 0, 0),
-    "ResNet101V2": _Row("ResNet-101 v2", 0, 0, 0, 0),
-    "ResNet152V2": _Row("ResNet-152 v2", 0, 0, 0, 0),
-    "MobileNet": _Row("MobileNet", 0, 0, 0, 0),
-    "MobileNetV2": _Row("MobileNetV2", 0, 0, 0, 0),
-    "MobileNetV3Small": _Row("MobileNetV3 small", 0, 0, 0, 0),
-    "MobileNetV3Large": _Row("MobileNetV3 large", 0, 0, 0, 0),
-    "DenseNet121": _Row("DenseNet-121", 0, 0, 0, 0),
-    "DenseNet169": _Row("DenseNet-169", 0, 0, 0, 0),
-    "DenseNet201": _Row("DenseNet-201", 0, 0, 0, 0),
-    "InceptionV3": _Row("Inception v3", 0, 0, 0, 0),
-    "InceptionResNetV2": _Row("Inception-ResNet v2", 0, 0, 0, 0),
-    "Xception": _Row("Xception", 0, 0, 0, 0),
-    "EfficientNetB0": _Row("EfficientNet-B0", 0, 0, 0, 0),
-    "EfficientNetB4": _Row("EfficientNet-B4", 0, 0, 0, 0),
-    "EfficientNetB7": _Row("EfficientNet-B7", 0, 0, 0, 0),
-    "EfficientNetV2B0": _Row("EfficientNetV2-B0", 0, 0, 0, 0),
-    "EfficientNetV2S": _Row("EfficientNetV2-S", 0, 0, 0, 0),
-    "ConvNeXtTiny": _Row("ConvNeXt-T", 0, 0, 0, 0),
-    "ConvNeXtBase": _Row("ConvNeXt-B", 0, 0, 0, 0),
-    "NASNetMobile": _Row("NASNet mobile", 0, 0, 0, 0),
-    "NASNetLarge": _Row("NASNet large", 0, 0, 0, 0),
+    "VGG16": _Row("VGG16", 23, 138_357_544, 82, 15_470_264_320),
+    "VGG19": _Row("VGG19", 26, 143_667_240, 97, 19_632_062_464),
+    "ResNet50": _Row("ResNet-50", 177, 25_636_712, 441, 3_857_973_248),
+    "ResNet101": _Row("ResNet-101", 347, 44_707_176, 866, 7_570_194_432),
+    "ResNet152": _Row("ResNet-152", 517, 60_419_944, 1_291, 11_282_415_616),
+    "MobileNet": _Row("MobileNet", 91, 4_253_864, 146, 568_740_352),
+    "MobileNetV2": _Row("MobileNetV2", 156, 3_538_984, 257, 300_774_272),
+    "MobileNetV3Small": _Row("MobileNetV3 small", 164, 2_554_968, 307, 56_510_400),
+    "MobileNetV3Large": _Row("MobileNetV3 large", 194, 5_507_432, 355, 216_589_760),
+    "DenseNet121": _Row("DenseNet-121", 429, 8_062_504, 796, 2_834_161_664),
+    "DenseNet169": _Row("DenseNet-169", 597, 14_307_880, 1_108, 3_359_843_328),
+    "DenseNet201": _Row("DenseNet-201", 709, 20_242_984, 1_316, 4_291_365_888),
+    "InceptionV3": _Row("Inception v3", 313, 23_851_784, 473, 5_713_216_096),
+    "InceptionResNetV2": _Row("Inception-ResNet v2", 782, 55_873_736, 1_298, 13_155_794_016),
+    "Xception": _Row("Xception", 134, 22_910_480, 249, 8_357_403_496),
+    "EfficientNetB0": _Row("EfficientNet-B0", 240, 5_330_571, 503, 385_814_752),
+    "EfficientNetB4": _Row("EfficientNet-B4", 477, 19_466_823, 997, 4_393_771_024),
+    "EfficientNetB7": _Row("EfficientNet-B7", 816, 66_658_687, 1_698, 37_745_884_192),
+    "EfficientNetV2B0": _Row("EfficientNetV2-B0", 273, 7_200_312, 560, 718_086_176),
+    "EfficientNetV2S": _Row("EfficientNetV2-S", 516, 21_612_360, 1_045, 8_365_617_152),
+    "ConvNeXtTiny": _Row("ConvNeXt-T", 135, 28_589_128, 243, 4_455_531_264),
+    "ConvNeXtBase": _Row("ConvNeXt-B", 261, 88_591_464, 459, 15_354_729_472),
+    "NASNetMobile": _Row("NASNet mobile", 771, 5_326_716, 670, 563_638_816),
+    "NASNetLarge": _Row("NASNet large", 1041, 88_949_818, 898, 23_783_414_658),
 }
 
-_LSTM = _Row("two-layer LSTM classifier", 0, 0, 0, 0)
+_LSTM = _Row("two-layer LSTM classifier", 3, 54_410, 875, 1_704_576)
 
 # By the name of the builder in `pytorch_zoo`: the row, and what else it needs.
 _PYTORCH: dict[str, tuple[_Row, tuple[str, ...]]] = {
-    "alexnet": (_Row("AlexNet", 0, 0, 0, 0), _TORCH),
-    "vgg16": (_Row("VGG16", 0, 0, 0, 0), _TORCH),
-    "resnet18": (_Row("ResNet-18", 0, 0, 0, 0), _TRANSFORMERS),
-    "mobilenetv2": (_Row("MobileNetV2", 0, 0, 0, 0), _TRANSFORMERS),
-    "vit_base16": (_Row("ViT-B/16", 0, 0, 0, 0), _TRANSFORMERS),
-    "bert_base": (_Row("BERT-base, 128 tokens", 0, 0, 0, 0), _TRANSFORMERS),
-    "gpt2": (_Row("GPT-2 small, 128 tokens", 0, 0, 0, 0), _TRANSFORMERS),
-    "gpt2_past": (_Row("GPT-2 small, a step with its caches", 0, 0, 0, 0), _TRANSFORMERS),
-    "llama": (_Row("Llama-like decoder, 128 tokens", 0, 0, 0, 0), _TRANSFORMERS),
-    "llama_past": (_Row("Llama-like decoder, a step with its caches", 0, 0, 0, 0), _TRANSFORMERS),
-    "yolo": (_Row("YOLO-like detector, 640 x 640", 0, 0, 0, 0), _TORCH),
-    "lstm": (_Row("two-layer LSTM classifier", 0, 0, 0, 0), _TORCH),
+    "alexnet": (_Row("AlexNet", 19, 61_100_840, 19, 714_188_480), _TORCH),
+    "vgg16": (_Row("VGG16", 37, 138_357_544, 37, 15_470_264_320), _TORCH),
+    "resnet18": (_Row("ResNet-18", 74, 11_689_512, 49, 1_814_073_344), _TRANSFORMERS),
+    "mobilenetv2": (_Row("MobileNetV2", 142, 3_504_872, 100, 300_774_272), _TRANSFORMERS),
+    "vit_base16": (_Row("ViT-B/16", 124, 86_567_656, 518, 17_563_828_224), _TRANSFORMERS),
+    "bert_base": (_Row("BERT-base, 128 tokens", 149, 108_891_648, 515, 11_173_625_856), _TRANSFORMERS),
+    "gpt2": (_Row("GPT-2 small, 128 tokens", 125, 124_439_808, 634, 16_114_089_984), _TRANSFORMERS),
+    "gpt2_past": (
+        _Row("GPT-2 small, a step with its caches", 125, 124_439_808, 644, 123_845_376),
+        _TRANSFORMERS,
+    ),
+    "llama": (_Row("Llama-like decoder, 128 tokens", 124, 124_668_672, 902, 13_111_394_304), _TRANSFORMERS),
+    "llama_past": (
+        _Row("Llama-like decoder, a step with its caches", 124, 124_668_672, 915, 100_073_472),
+        _TRANSFORMERS,
+    ),
+    "yolo": (_Row("YOLO-like detector, 640 x 640", 202, 6_642_911, 259, 8_080_409_600), _TORCH),
+    "lstm": (_Row("two-layer LSTM classifier", 2, 54_922, 31, 656_000), _TORCH),
 }
 
 
@@ -132,7 +135,7 @@ def build_framework_model(name: str) -> Any:
     """Builds a model of this part of the zoo with seeded weights, in this process.
 
     Args:
-        name: Its name; `get_framework_entry` says whether there is one.
+        name: A name in `FRAMEWORK_ENTRIES`.
 
     Raises:
         MissingExtraError: What it is made from is not installed.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dnnsplit_onnx.cli import completion
 from dnnsplit_onnx.cli.options import ModelOptions
 from dnnsplit_onnx.errors import InputError
 
@@ -20,7 +21,7 @@ Aim = Literal["latency", "cost", "throughput", "energy", "weighted"]
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionOptions(ModelOptions):
-    """What planners are asked. Shared by `compare` and `sweep`."""
+    """What planners are asked. Shared by `plan`, `split`, `compare` and `sweep`."""
 
     tiers: Annotated[
         Path | None,
@@ -79,3 +80,31 @@ class ConditionOptions(ModelOptions):
                 "`--objective weighted` has no weights", hint="such as --weight latency=1 --weight cost=1000"
             )
         return Weights.parse(self.weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(ConditionOptions):
+    """How a plan is made. Shared by `plan` and `split`."""
+
+    planner: Annotated[
+        str,
+        typer.Option(
+            "--planner", metavar="NAME", help="Who chooses the cuts.", autocompletion=completion.planners
+        ),
+    ] = "exact"
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--at",
+            metavar="CUT",
+            help="Cut here instead: a position, the name of a value or node, layer:NAME of a converted "
+            "model, or names joined by + for the least cut that holds them all. One a link, from tier 0 up; "
+            "repeat it or separate with commas.",
+            show_default=False,
+        ),
+    ] = None
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """The cuts that `--at` names, in the order given."""
+        return tuple(part.strip() for text in self.at or () for part in text.split(",") if part.strip())

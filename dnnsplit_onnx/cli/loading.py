@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dnnsplit_onnx.cli.options import ModelOptions, PlanOptions
-from dnnsplit_onnx.errors import CutError, DnnsplitError, InputError
+from dnnsplit_onnx.cli.conditions import PlanOptions
+from dnnsplit_onnx.cli.options import ModelOptions
+from dnnsplit_onnx.errors import CutError, DnnsplitError
 
 if TYPE_CHECKING:
     from dnnsplit_onnx.plans import Plan
@@ -71,29 +72,17 @@ def _with_observed(types: Types, sample: Path | None) -> Types:
     return found
 
 
-def topology_of(options: PlanOptions) -> Topology:
-    """Reads the tiers file and puts the limits of the command line over its own."""
-    from dnnsplit_onnx.topology import load_topology
-
-    if options.tiers is None:
-        raise InputError(
-            "missing option `--tiers`", hint="describe your machines in a tiers file: --tiers tiers.toml"
-        )
-    topology = load_topology(options.tiers)
-    return topology.with_limits(deadline_ms=options.deadline_ms, budget_usd=options.budget_usd)
-
-
 def make_plan(workload: Workload, options: PlanOptions) -> tuple[Workload, Plan]:
     """Plans as the options ask.
 
     Returns:
-        The workload, in another order if the cuts that the user named ask for one, and
-        the plan of it.
+        The workload, in the order that the plan's positions count in, and the plan. It is
+        another order if the cuts, chosen or named, are no prefixes of the one there was.
     """
-    from dnnsplit_onnx.planning import plan
+    from dnnsplit_onnx.planning import plan, workload_of
     from dnnsplit_onnx.report.progress import progress
 
-    topology = topology_of(options)
+    topology, weights = options.topology(), options.weights()
     cuts = None
     if options.at:
         workload, cuts = _cut_at(workload, options.cuts, topology)
@@ -106,8 +95,9 @@ def make_plan(workload: Workload, options: PlanOptions) -> tuple[Workload, Plan]
             cuts=cuts,
             accounting=options.cut_size,
             workload=workload,
+            weights=weights,
         )
-    return workload, made
+    return workload_of(made, workload), made
 
 
 def _cut_at(

@@ -18,7 +18,6 @@ import typer
 from dnnsplit_onnx.cli import completion
 from dnnsplit_onnx.errors import InputError
 
-Objective = Literal["latency", "cost", "throughput", "energy"]
 CutSize = Literal["live", "layer-input"]
 # The names of node orders that `order_graph` knows.
 Order = Literal["envelope", "file"]
@@ -137,47 +136,6 @@ class ModelOptions(Reporting):
             InputError: An option is not `NAME=N`, or two are about one loop.
         """
         return _numbers(self.trips, "--trips", "NAME=N", "decoder_loop=20")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanOptions(ModelOptions):
-    """How a plan is made. Shared by `plan` and `split`."""
-
-    tiers: Annotated[
-        Path | None,
-        typer.Option("--tiers", metavar="T.toml", help="The tiers and links.", show_default=False),
-    ] = None
-    objective: Annotated[Objective, typer.Option("--objective", help="What is to be best.")] = "latency"
-    planner: Annotated[
-        str,
-        typer.Option(
-            "--planner", metavar="NAME", help="Who chooses the cuts.", autocompletion=completion.planners
-        ),
-    ] = "exact"
-    deadline_ms: Annotated[
-        float | None,
-        typer.Option("--deadline-ms", metavar="MS", help="Limit on latency.", show_default=False),
-    ] = None
-    budget_usd: Annotated[
-        float | None,
-        typer.Option("--budget-usd", metavar="USD", help="Limit on cost per request.", show_default=False),
-    ] = None
-    at: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--at",
-            metavar="CUT",
-            help="Cut here instead: a position, the name of a value or node, layer:NAME of a converted "
-            "model, or names joined by + for the least cut that holds them all. One a link, from tier 0 up; "
-            "repeat it or separate with commas.",
-            show_default=False,
-        ),
-    ] = None
-
-    @property
-    def cuts(self) -> tuple[str, ...]:
-        """The cuts that `--at` names, in the order given."""
-        return tuple(part.strip() for text in self.at or () for part in text.split(",") if part.strip())
 
 
 def _numbers(given: list[str] | None, option: str, form: str, example: str) -> dict[str, int]:

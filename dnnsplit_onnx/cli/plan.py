@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dnnsplit_onnx.cli.options import Force, Model, PlanOptions, takes
+from dnnsplit_onnx.cli.conditions import PlanOptions
+from dnnsplit_onnx.cli.options import Force, Model, takes
 from dnnsplit_onnx.errors import InfeasibleError
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def next_words(model: str, options: PlanOptions, made: Plan) -> tuple[str, ...]:
         value = getattr(options, name)
         if value != getattr(defaults, name):
             words += [f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]
+    for weight in options.weight or ():
+        words += ["--weight", weight]
     for dim, number in options.bindings.items():
         words += ["--bind", f"{dim}={number}"]
     if options.at:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dnnsplit_onnx.cli.options import Force, Model, PlanOptions, Reporting, takes
+from dnnsplit_onnx.cli.conditions import PlanOptions
+from dnnsplit_onnx.cli.options import Force, Model, Reporting, takes
 from dnnsplit_onnx.errors import InputError, PlanError, VerificationError
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ Its full text is not public. What is assumed:
    layer runs on, the bytes that would cross here, what is left to do on each tier. Action: the
    tier of the next layer, not below the last one's. Reward: less what the objective grows by,
    in units of what the best single tier takes.
-2. Objectives are delay, energy, cost, or their weighted sum. The paper's further terms, the
-   coupling coordination degree and the node balance degree, are for many models at once and
-   left out, as throughput is.
+2. Objectives are delay, energy, cost, or their weighted sum. The paper's further terms, a
+   coupling coordination degree and a node balance degree, are left out: how they are defined
+   is not public. So is throughput, which is none of its aims.
 3. The network: two layers of 64 rectified units. 192 episodes, 16 at a time; exploring, an
    episode follows a random plan, with a probability that falls from 1 to 0.05. Seed fixed.
 4. The plan is the best of the greedy episode at the end and all that were met before it.

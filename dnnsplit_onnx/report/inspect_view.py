@@ -104,7 +104,9 @@ def _candidates(console: Console, inspection: Inspection) -> RenderableType:
 
 def _print_notes(console: Console, inspection: Inspection) -> None:
     if set(inspection.envelope) & set(inspection.candidates):
-        console.print("* on the envelope: of all cuts of the graph, best for some speed of links.", style="dim")
+        console.print(
+            "* on the envelope: of all cuts of the graph, best for some speed of links.", style="dim"
+        )
     console.print()
     if inspection.unbound:
         binds = " ".join(f"--bind {units.clean(dim)}=1" for dim in inspection.unbound)

@@ -58,7 +58,7 @@ def verdict(plan: Plan) -> tuple[str, ...]:
 
 def basis(plan: Plan, uncounted: dict[str, int] | None = None) -> tuple[str, ...]:
     """What a plan's figures assume and what is proven of it, each a sentence."""
-    lines = [f"{_proof(plan)} Seconds are FLOPs over each tier's `gflops`: nothing was measured."]
+    lines = [f"{_proof(plan)} {_seconds(plan)}"]
     if plan.optimality == "order" and plan.gap:
         lines.append(f"No cut of the graph, in whatever order, is more than {percent(plan.gap, 1)} better.")
     lines += [_sentence(note) for note in plan.notes]
@@ -70,6 +70,20 @@ def basis(plan: Plan, uncounted: dict[str, int] | None = None) -> tuple[str, ...
         ops = ", ".join(f"{clean(op)} ({number})" for op, number in sorted(uncounted.items()))
         lines.append(f"Not counted, and taken to cost nothing: {ops}.")
     return tuple(lines)
+
+
+def _seconds(plan: Plan) -> str:
+    """Where the seconds of tiers come from."""
+    models = set(plan.cost_models)
+    if models == {"profile"}:
+        return "Seconds were measured on every tier."
+    if "profile" in models:
+        tiers = zip(plan.figures.stages, plan.cost_models, strict=True)
+        measured = ", ".join(f"`{clean(stage.tier)}`" for stage, model in tiers if model == "profile")
+        return f"Seconds were measured on {measured} and computed from FLOPs elsewhere."
+    if "roofline" in models:
+        return "Seconds come from FLOPs and memory bandwidth: nothing was measured."
+    return "Seconds are FLOPs over each tier's `gflops`: nothing was measured."
 
 
 def against(plan: Plan, single: SingleTier) -> str:

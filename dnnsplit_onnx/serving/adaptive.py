@@ -24,6 +24,7 @@ import numpy as np
 from dnnsplit_onnx.errors import InputError, RequestError
 from dnnsplit_onnx.graph import load_graph
 from dnnsplit_onnx.manifest import Manifest, load_manifest
+from dnnsplit_onnx.ordering import order_workload
 from dnnsplit_onnx.planners import get_planner
 from dnnsplit_onnx.planners.problem import Problem
 from dnnsplit_onnx.planning import problem_of
@@ -264,9 +265,12 @@ def _problem(place: Path, manifest: Manifest, topology: Topology, model: str | P
         )
     graph = load_graph(find_model(place, manifest, model))
     workload = measure(graph, bind_shapes(graph, bindings_of(manifest)))
+    workload = order_workload(workload, manifest.plan.get("order", "file"))
     # What this client waits for is the answer, wherever the plan left it.
     answered = topology.with_limits(return_output=True)
-    return problem_of(workload, answered, manifest.plan.get("objective", "latency"))
+    return problem_of(
+        workload, answered, manifest.plan.get("objective", "latency"), weights=manifest.plan.get("weights")
+    )
 
 
 def _positions(routes: Routes) -> list[int]:
