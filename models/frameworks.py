@@ -97,7 +97,6 @@ _APPLICATIONS: dict[str, _Row] = {
     "Xception": _Row("Xception", 134, 22_910_480, 249, 8_357_403_496),
     "EfficientNetB0": _Row("EfficientNet-B0", 240, 5_330_571, 503, 385_814_752),
     "EfficientNetB4": _Row("EfficientNet-B4", 477, 19_466_823, 997, 4_393_771_024),
-    "EfficientNetB7": _Row("EfficientNet-B7", 816, 66_658_687, 1_698, 37_745_884_192),
     "EfficientNetV2B0": _Row("EfficientNetV2-B0", 273, 7_200_312, 560, 718_086_176),
     "EfficientNetV2S": _Row("EfficientNetV2-S", 516, 21_612_360, 1_045, 8_365_617_152),
     "ConvNeXtTiny": _Row("ConvNeXt-T", 135, 28_589_128, 243, 4_455_531_264),

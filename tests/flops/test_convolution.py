@@ -55,6 +55,13 @@ def test_conv_integer() -> None:
     assert work_of("ConvInteger", [X, W, (), (4,)], [Y]) == Work(3888, 300)
 
 
+def test_qlinear_conv_without_zero_points() -> None:
+    inputs = [X, (), None, W, (4,), None, (), ()]
+    assert work_of("QLinearConv", inputs, [Y]) == Work(3888, 576)
+    assert work_of("QLinearConv", [X, (), (), W, (4,), None, (), ()], [Y]) == Work(3888, 192 + 576)
+    assert work_of("QLinearConv", [X, (), None, W, (4,), (4,), (), ()], [Y]) == Work(3888, 108 + 576)
+
+
 def test_qlinear_conv() -> None:
     inputs = [X, (), (), W, (4,), (4,), (), ()]
     # zero points off x and w, four operations to requantize each result, and the bias
@@ -67,11 +74,16 @@ def test_deform_conv() -> None:
     # 3 channels x 9 taps x 36 positions = 972 samples of 8 operations; 2 x 9 x 36 = 648 offsets
     offset, mask = (1, 18, 6, 6), (1, 9, 6, 6)
     assert work_of("DeformConv", [X, W, offset], [Y]) == Work(3888, 7776 + 648)
+    assert work_of("DeformConv", [X, W, offset, (4,)], [Y]) == Work(3888, 7776 + 648 + 144)
     assert work_of("DeformConv", [X, W, offset, (4,), mask], [Y]) == Work(3888, 7776 + 648 + 972 + 144)
 
 
 @pytest.mark.parametrize(
-    ("activation", "operations"), [("Relu", 1), ("Sigmoid", 4), ("Clip", 2), ("LeakyRelu", 2), ("Tanh", 1)]
+    ("activation", "operations"),
+    [
+        *[("Relu", 1), ("Sigmoid", 4), ("Clip", 2), ("LeakyRelu", 2), ("Tanh", 1), ("HardSigmoid", 4)],
+        *[("Gelu", 5), ("Silu", 5), ("Swish", 5), ("Identity", 0), ("None", 0)],
+    ],
 )
 def test_fused_conv(activation: str, operations: int) -> None:
     options = {"domain": MS, "activation": activation}
@@ -85,6 +97,7 @@ def test_fused_conv(activation: str, operations: int) -> None:
 
 
 def test_unknown_activation() -> None:
+    assert work_of("FusedConv", [X, W], [Y], domain=MS) == Work(3888, 0)  # none is no activation
     assert count("FusedConv", [X, W], [Y], domain=MS, activation="Mystery") is None
 
 

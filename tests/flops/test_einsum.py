@@ -20,6 +20,8 @@ Shapes = list[tuple[int, ...]]
         ("bi,bi->", [(3, 4), (3, 4)], Work(12, 0)),
         ("Ab,bA->A", [(3, 4), (4, 3)], Work(12, 0)),  # case matters
         ("ij,ij->j", [(1, 4), (3, 4)], Work(12, 0)),  # a dimension of 1 broadcasts
+        ("ij,ij->j", [(3, 4), (1, 4)], Work(12, 0)),
+        ("...ij,...jk->ik...", [(7, 3, 4), (7, 4, 5)], Work(420, 0)),
         # Nothing is summed: products, not MACs.
         ("i,j->ij", [(3,), (4,)], Work(0, 12)),
         ("ij,ij->ij", [(3, 4), (3, 4)], Work(0, 12)),

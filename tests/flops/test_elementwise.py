@@ -71,6 +71,7 @@ def test_parametrised_activations() -> None:
 
 def test_range() -> None:
     assert elementwise("Range", [(), (), ()], [(12,)]) == 24
+    assert elementwise("Range", [(), (), ()], [(12,)], domain=MS) == 24
     assert count("Range", [(), (), ()], ["?"]) is None
 
 
@@ -83,6 +84,7 @@ def test_dropout_is_free_at_inference() -> None:
 
 def test_dropout_in_training() -> None:
     assert elementwise("Dropout", [(8,), (), np.array(True)]) == 32
+    assert elementwise("Dropout", [(8,), (), np.array(True)], opset=12) == 32
     assert elementwise("Dropout", [(8,)], opset=6) == 32
     assert count("Dropout", [(8,), (), ()]) is None  # the mode is data
 

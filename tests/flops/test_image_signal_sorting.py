@@ -24,6 +24,7 @@ def test_resize_counts_the_axes_that_change() -> None:
     assert elementwise("Resize", [SMALL, None, (4,)], [SMALL], mode="linear") == 0
     # Shrinking 20 to 8 with antialias widens the 2 neighbours by 3 (20 / 8, rounded up).
     shrunk = (1, 3, 8, 20)
+    assert elementwise("Resize", [LARGE, None, (4,)], [shrunk], mode="linear") == 480 * 2 * 2
     assert elementwise("Resize", [LARGE, None, (4,)], [shrunk], mode="linear", antialias=1) == 480 * 2 * 6
     assert count("Resize", [SMALL, None, (4,)], ["?"], mode="linear") is None
     assert elementwise("Resize", [SMALL, None, (4,)], ["?"]) == 0  # nearest
@@ -57,6 +58,7 @@ def test_grid_sample(options: dict[str, object], operations: int) -> None:
 def test_grid_sample_in_three_dimensions() -> None:
     # 3 x 8 coordinates, 2 x 8 results of 8 neighbours
     assert elementwise("GridSample", [(1, 2, 4, 4, 4), (1, 2, 2, 2, 3)]) == 96 + 256
+    assert elementwise("GridSample", [(1, 2, 4, 4, 4), (1, 2, 2, 2, 3)], mode="trilinear") == 96 + 256
     assert count("GridSample", [(1, 2, 4, 4, 4), (1, 2, 2, 2)]) is None
 
 
@@ -71,6 +73,7 @@ def test_regions() -> None:
     inputs = [SMALL, (7, 4), (7,)]
     assert elementwise("RoiAlign", inputs, **options) == 336 * 37
     assert elementwise("RoiAlign", inputs, mode="max", **options) == 336 * 36
+    assert elementwise("RoiAlign", inputs, sampling_ratio=2) == 21 * 37  # 1 x 1 by default
     assert count("RoiAlign", inputs, output_height=4, output_width=4) is None  # adaptive: data decides
     assert elementwise("MaxRoiPool", [SMALL, (7, 5)], pooled_shape=[2, 2]) == 2100
     crops = [SMALL, (7, 4), (7,), (2,)]

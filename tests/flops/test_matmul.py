@@ -44,12 +44,15 @@ def test_gemm() -> None:
 def test_matmul_integer() -> None:
     assert work_of("MatMulInteger", [(3, 4), (4, 5)]) == Work(60, 0)
     assert work_of("MatMulInteger", [(3, 4), (4, 5), (), (5,)]) == Work(60, 12 + 20)
+    assert work_of("MatMulInteger", [(3, 4), (4, 5), ()]) == Work(60, 12)
     assert work_of("MatMulInteger16", [(3, 4), (4, 5)], domain=MS) == Work(60, 0)
 
 
 def test_qlinear_matmul() -> None:
     inputs = [(3, 4), (), (), (4, 5), (), (), (), ()]
     assert work_of("QLinearMatMul", inputs) == Work(60, 12 + 20 + 60)
+    assert work_of("QLinearMatMul", [*inputs[:5], None, (), ()]) == Work(60, 12 + 60)
+    assert work_of("QLinearMatMul", [*inputs[:2], None, *inputs[3:]]) == Work(60, 20 + 60)
 
 
 def test_fused_matmul() -> None:
@@ -69,15 +72,23 @@ def test_fused_gemm() -> None:
     options = {"domain": MS, "activation": "LeakyRelu"}
     assert work_of("FusedGemm", [(3, 4), (4, 5), (5,)], **options) == Work(60, 15 + 30)
     assert work_of("GemmFastGelu", [(3, 4), (4, 5), (5,)], domain=MS) == Work(60, 15 * 9)
-    scales = [(), (), ()]
+    inputs = [(3, 4), (4, 5), (5,)]
     options = {"domain": MS, "activation": "RELU"}
-    assert work_of("GemmFloat8", [(3, 4), (4, 5), (5,), *scales], **options) == Work(60, 15 + 32 + 30)
+    assert work_of("GemmFloat8", inputs, **options) == Work(60, 15 + 15)
+    assert work_of("GemmFloat8", [*inputs, ()], **options) == Work(60, 30 + 12)
+    assert work_of("GemmFloat8", [*inputs, None, ()], **options) == Work(60, 30 + 20)
+    assert work_of("GemmFloat8", [*inputs, None, None, ()], **options) == Work(60, 30 + 15)
 
 
 def test_qgemm() -> None:
     inputs = [(3, 4), (), (), (4, 5), (), (), (5,)]
     assert work_of("QGemm", inputs, domain=MS) == Work(60, 12 + 20 + 30)  # a float result is scaled
     assert work_of("QGemm", [*inputs, (), ()], domain=MS) == Work(60, 12 + 20 + 75)  # a quantized one, 4
+    assert work_of("QGemm", [*inputs, ()], domain=MS) == Work(60, 12 + 20 + 60)  # without zero point, 3
+    no_zero_points = [(3, 4), (), None, (4, 5), (), None]
+    assert work_of("QGemm", no_zero_points, domain=MS) == Work(60, 15)
+    assert work_of("QGemm", [*no_zero_points[:2], (), *no_zero_points[3:]], domain=MS) == Work(60, 12 + 15)
+    assert work_of("QGemm", [*no_zero_points[:5], ()], domain=MS) == Work(60, 20 + 15)
 
 
 def test_dynamic_quantization() -> None:
@@ -87,6 +98,7 @@ def test_dynamic_quantization() -> None:
     assert work_of("DynamicQuantizeMatMul", [*inputs, (5,)], domain=MS) == Work(60, 84 + 20 + 30)
     inputs = [(3, 4), (4, 5), (), (), (), ()]
     assert work_of("MatMulIntegerToFloat", inputs, domain=MS) == Work(60, 12 + 20 + 15)
+    assert work_of("MatMulIntegerToFloat", inputs[:5], domain=MS) == Work(60, 12 + 15)
     assert work_of("MatMulIntegerToFloat", [*inputs[:4], None, None, (5,)], domain=MS) == Work(60, 30)
 
 
@@ -110,6 +122,7 @@ def test_packed_weights() -> None:
 def test_float8_and_float4_weights() -> None:
     a = (2, 3, 64)
     assert work_of("MatMulBlockQuantizedFp8Weight", [a, (16, 64), (16, 1)], domain=MS) == Work(6144, 1024)
+    assert work_of("MatMulBlockQuantizedFp8Weight", [a, (16, 64), (16, 1), ()], domain=MS) == Work(6144, 1792)
     inputs = [a, (16, 64), (16, 1), (), (16,)]
     assert work_of("MatMulBlockQuantizedFp8Weight", inputs, domain=MS) == Work(6144, 1024 + 768 + 96)
     assert count("MatMulBlockQuantizedFp8Weight", [(), (16, 64), (16, 1)], domain=MS) is None
@@ -188,6 +201,8 @@ def test_quantized_mixture_of_experts() -> None:
     assert work_of("QMoE", biased, **two) == Work(3072, 144 + 12 * 56 + 2048)
     gated = [*inputs, None, up, (4, 16)]
     assert work_of("QMoE", gated, **two) == Work(4608, 144 + 12 * 48 + 3072)
+    swiglu = two | {"activation_type": "swiglu"}
+    assert work_of("QMoE", gated, **swiglu) == Work(4608, 144 + 12 * (128 + 16) + 3072)
     assert work_of("QMoE", [*gated, (4, 16)], **two) == Work(4608, 144 + 12 * 64 + 3072)
     # One token visits two experts at most; by default one.
     one = [(1, 8), (1, 4), *inputs[2:]]

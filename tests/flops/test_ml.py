@@ -25,6 +25,15 @@ def test_linear_models() -> None:
     # 3 targets or classes x 4 features
     model = {"domain": ML, "coefficients": [0.5] * 12, "intercepts": [0.0] * 3}
     assert work_of("LinearRegressor", [X], targets=3, **model) == Work(120, 30)
+    for transform, operations in {
+        "NONE": 0,
+        "SOFTMAX": 5,
+        "LOGISTIC": 4,
+        "SOFTMAX_ZERO": 5,
+        "PROBIT": 1,
+    }.items():
+        work = work_of("LinearRegressor", [X], targets=3, post_transform=transform, **model)
+        assert work == Work(120, 30 + 30 * operations)
     assert work_of("LinearRegressor", [(4,)], targets=3, **model) == Work(12, 3)
     assert work_of("LinearClassifier", [X], classlabels_ints=[0, 1, 2], **model) == Work(120, 60)
     softmax = work_of("LinearClassifier", [X], classlabels_ints=[0, 1, 2], post_transform="SOFTMAX", **model)
@@ -44,7 +53,9 @@ def test_svm_regressor(kernel: str, macs: int, operations: int) -> None:
 
 
 def test_linear_svm_regressor() -> None:
-    assert work_of("SVMRegressor", [X], domain=ML, coefficients=[1.0] * 4) == Work(40, 10)
+    model = {"domain": ML, "coefficients": [1.0] * 4}
+    assert work_of("SVMRegressor", [X], **model) == Work(40, 10)
+    assert work_of("SVMRegressor", [X], post_transform="LOGISTIC", **model) == Work(40, 10 + 40)
 
 
 def test_svm_classifier() -> None:
@@ -63,6 +74,7 @@ def test_svm_classifier() -> None:
     assert count("SVMClassifier", [X], **options) is None
     linear = {"domain": ML, "classlabels_strings": ["a", "b", "c"], "coefficients": [1.0] * 12}
     assert work_of("SVMClassifier", [X], **linear) == Work(120, 60)
+    assert work_of("SVMClassifier", [X], post_transform="LOGISTIC", **linear) == Work(120, 60 + 120)
 
 
 #      tree 0:  0 --- 1 --- 3 leaf        tree 1: 0 --- 1 leaf

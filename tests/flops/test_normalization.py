@@ -22,6 +22,12 @@ def test_batch_normalization_in_training() -> None:
     assert elementwise("BatchNormalization", BATCH_NORM, outputs, opset=15, training_mode=1) == 1740
     assert elementwise("BatchNormalization", BATCH_NORM, [X, SCALE, SCALE, SCALE, SCALE], opset=8) == 1740
     assert elementwise("BatchNormalization", BATCH_NORM, [X], opset=6) == 1740
+    assert elementwise("BatchNormalization", BATCH_NORM, outputs, opset=14, training_mode=1) == 1740
+
+
+@pytest.mark.parametrize("opset", [7, 9, 13, 14])
+def test_batch_normalization_infers_by_default(opset: int) -> None:
+    assert elementwise("BatchNormalization", BATCH_NORM, [X], opset=opset) == 480
 
 
 def test_instance_normalization() -> None:

@@ -66,6 +66,20 @@ def test_rnn() -> None:
     assert work_of("RNN", [X, w, r, b], activations=["LeakyRelu"]) == Work(7680, 1280)
 
 
+ACTIVATIONS = {
+    "Relu": 1, "Tanh": 1, "Sigmoid": 4, "Affine": 2, "LeakyRelu": 2, "ThresholdedRelu": 1, "ScaledTanh": 3,
+    "HardSigmoid": 4, "Elu": 4, "Softsign": 3, "Softplus": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("activation", "operations"), ACTIVATIONS.items())
+def test_every_activation(activation: str, operations: int) -> None:
+    w, r, _ = weights(1)
+    assert work_of("RNN", [X, w, r], activations=[activation]) == Work(7680, 320 * operations)
+    # Names are compared without case, as in onnxruntime.
+    assert work_of("RNN", [X, w, r], activations=[activation.lower()]) == Work(7680, 320 * operations)
+
+
 def test_dynamic_quantize_lstm() -> None:
     # Weights are transposed: (directions, input, 4 x hidden).
     inputs = [X, (1, 8, 64), (1, 16, 64), (1, 128)]
