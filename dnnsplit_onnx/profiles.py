@@ -35,7 +35,8 @@ class Segment(_Record):
 
     Attributes:
         start, stop: Positions.
-        seconds: Median time of a run of this segment alone, its fixed cost taken off.
+        seconds: Median time of a run of this segment, its fixed cost taken off, scaled so that all
+            segments add up to the whole.
         spread_s: Half the distance between the quartiles.
         runs: Measured runs.
     """

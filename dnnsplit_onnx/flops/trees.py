@@ -105,10 +105,13 @@ def _paths(node: NodeView, leaves: str) -> int:
     is_leaf = np.array([mode == "LEAF" for mode in modes])
 
     def positions(attribute: str) -> Ints:
-        wanted = _ints(node, attribute)
-        if len(wanted) != len(trees):
+        ids = _ints(node, attribute)
+        if len(ids) != len(trees):
             raise UnknownWork
-        found = order[np.minimum(np.searchsorted(keys, _keys(trees, wanted), sorter=order), len(keys) - 1)]
+        wanted = _keys(trees, ids)
+        found = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
+        if not (is_leaf | (keys[found] == wanted)).all():
+            raise UnknownWork  # a child that is not in the list
         # A child that is a leaf costs no comparison.
         return np.where(is_leaf | is_leaf[found], -1, found)
 

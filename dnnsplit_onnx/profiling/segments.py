@@ -7,7 +7,9 @@ the other, as slices do, with all graph optimisations on. Segments and whole tak
 that a machine that slows down slows both.
 
 The fixed cost of a run is measured on a model that does nothing and is taken off each
-segment.
+segment. What is left still adds up to more than the whole: every cut keeps operators from being
+fused over it, and makes the runtime convert layouts twice. A plan has one or two cuts and not
+all of them, so the segments are scaled to add up to the whole.
 """
 
 from __future__ import annotations
@@ -177,15 +179,8 @@ def _profile(
     workload: Workload, tier: str, options: SessionOptions, cuts: list[int], timer: _Timer
 ) -> Profile:
     graph = workload.graph
-    overhead = statistics.median(timer.empty)
-    bounds = [0, *cuts, len(graph.nodes)]
-    segments = []
-    for at, (start, stop) in enumerate(pairwise(bounds)):
-        taken = timer.stages.get(f"segment{at}", [0.0])
-        seconds = max(statistics.median(taken) - overhead, 0.0)
-        segments.append(
-            Segment(start=start, stop=stop, seconds=seconds, spread_s=_spread(taken), runs=len(taken))
-        )
+    overhead, whole = statistics.median(timer.empty), statistics.median(timer.whole)
+    segments = _segments([0, *cuts, len(graph.nodes)], timer.stages, overhead, whole)
     about = machine()
     versions = {
         key: str(about.pop(key)) for key in list(about) if key.startswith(("onnxruntime", "numpy", "python"))
@@ -201,11 +196,27 @@ def _profile(
         order=workload.order,
         nodes=len(graph.nodes),
         bindings=dict(workload.types.bindings),
-        segments=tuple(segments),
+        segments=segments,
         overhead_s=overhead,
-        whole_s=statistics.median(timer.whole),
+        whole_s=whole,
         machine=about,
         versions=versions,
+    )
+
+
+def _segments(
+    bounds: Sequence[int], stages: Mapping[str, Sequence[float]], overhead: float, whole: float
+) -> tuple[Segment, ...]:
+    """The segments, the fixed cost of a run taken off, scaled to add up to the whole."""
+    taken = [stages.get(f"segment{at}", [0.0]) for at in range(len(bounds) - 1)]
+    medians = [max(statistics.median(times) - overhead, 0.0) for times in taken]
+    total = sum(medians)
+    scale = min((whole - overhead) / total, 1.0) if total > 0 and whole > overhead else 1.0
+    return tuple(
+        Segment(
+            start=start, stop=stop, seconds=median * scale, spread_s=_spread(times) * scale, runs=len(times)
+        )
+        for (start, stop), median, times in zip(pairwise(bounds), medians, taken, strict=True)
     )
 
 

@@ -135,6 +135,7 @@ def test_stft() -> None:
     assert count("STFT", [(2, 16000, 1), (), None, ()], [(2, 98, 201, 2)]) is None
     # Neither a window nor a length: one frame of the whole signal.
     assert elementwise("STFT", [(2, 256, 1), ()], [(2, 1, 129, 2)]) == 2 * 5120
+    assert elementwise("STFT", [(2, 256), ()], [(2, 1, 129, 2)]) == 2 * 5120
     assert count("STFT", [(256,), ()], [(2, 1, 129, 2)]) is None
 
 
@@ -153,6 +154,7 @@ def test_top_k() -> None:
     assert elementwise("TopK", [(2, 1000), np.array([5])], ["?", "?"]) == 6000
     assert elementwise("TopK", [(2, 1000), (1,)], [(2, 5), (2, 5)]) == 6000
     assert elementwise("TopK", [(2, 1000)], [(2, 5), (2, 5)], opset=1, k=5) == 6000
+    assert elementwise("TopK", [(2, 1000), np.array([5])], ["?", "?"], opset=10) == 6000
     assert elementwise("TopK", [(2, 1000), np.array([1])], ["?", "?"]) == 2000
     assert count("TopK", [(2, 1000), (1,)], ["?", "?"]) is None
 

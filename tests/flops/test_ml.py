@@ -96,9 +96,11 @@ def leaves(kind: str) -> dict[str, list[int]]:
 
 def test_tree_ensembles() -> None:
     # 10 rows x (depths 2 + 1, leaves 1 + 2)
+    options = TREES | leaves("target") | {"domain": ML}
+    assert elementwise("TreeEnsembleRegressor", [X], n_targets=2, **options) == 60
     assert (
-        elementwise("TreeEnsembleRegressor", [X], domain=ML, n_targets=2, **TREES, **leaves("target")) == 60
-    )
+        elementwise("TreeEnsembleRegressor", [X], post_transform="LOGISTIC", **options) == 100
+    )  # one target
     options = {"domain": ML, "classlabels_int64s": [0, 1], **TREES, **leaves("class")}
     assert elementwise("TreeEnsembleClassifier", [X], **options) == 80  # and a comparison per class
     assert elementwise("TreeEnsembleClassifier", [X], post_transform="LOGISTIC", **options) == 160
@@ -115,6 +117,10 @@ def test_tree_ensemble_of_opset_5() -> None:
     }
     assert elementwise("TreeEnsemble", [X], domain=ML, **options) == 10 * (2 + 1 + 2)
     assert elementwise("TreeEnsemble", [X], domain=ML, n_targets=3, post_transform=1, **options) == 200
+    assert elementwise("TreeEnsemble", [X], domain=ML, post_transform=2, **options) == 50 + 40
+    assert elementwise("TreeEnsemble", [X], domain=ML, post_transform=4, **options) == 50 + 10
+    assert count("TreeEnsemble", [X], domain=ML, post_transform=5, **options) is None
+    assert count("TreeEnsemble", [X], domain=ML, **options | {"nodes_falseleafs": [1, 1]}) is None
 
 
 def test_what_is_no_tree_is_uncounted() -> None:
@@ -122,6 +128,8 @@ def test_what_is_no_tree_is_uncounted() -> None:
     assert count("TreeEnsembleRegressor", [X], domain=ML, **cycle, **leaves("target")) is None
     inner = TREES | {"nodes_truenodeids": [1, 1, 0, 0, 0, 1, 0, 0]}  # node 1 goes to itself
     assert count("TreeEnsembleRegressor", [X], domain=ML, **inner, **leaves("target")) is None
+    missing = TREES | {"nodes_truenodeids": [1, 9, 0, 0, 0, 1, 0, 0]}
+    assert count("TreeEnsembleRegressor", [X], domain=ML, **missing, **leaves("target")) is None
     ragged = TREES | {"nodes_truenodeids": [1, 3]}
     assert count("TreeEnsembleRegressor", [X], domain=ML, **ragged, **leaves("target")) is None
     lonely = leaves("target") | {"target_nodeids": [2]}

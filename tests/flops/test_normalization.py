@@ -122,6 +122,7 @@ def test_optimisers() -> None:
     training = "ai.onnx.preview.training"
     rate, step, one, two = (), (), (10,), (4, 5)
     three_each = [rate, step, one, two, one, two, one, two]
+    assert elementwise("Adagrad", [rate, step, one, one, one], domain=training) == 90
     assert elementwise("Momentum", three_each, domain=training, mode="standard") == 210
     assert elementwise("Momentum", three_each, domain=training, mode="nesterov") == 270
     assert elementwise("Adagrad", three_each, domain=training) == 270

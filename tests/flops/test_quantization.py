@@ -32,6 +32,17 @@ def test_unary(op_type: str, operations: int) -> None:
 def test_binary_dequantizes_each_operand_at_its_own_size(op_type: str) -> None:
     # 24 + 4 elements dequantized in 2, 24 results of 1 + 4
     assert elementwise(op_type, [X, (), (), (4,), (), (), (), ()], domain=MS) == 56 + 120
+    # without the zero point of the first, of the second operand, and of the result
+    assert elementwise(op_type, [X, (), None, (4,), (), (), (), ()], domain=MS) == 32 + 120
+    assert elementwise(op_type, [X, (), (), (4,), (), None, (), ()], domain=MS) == 52 + 120
+    assert elementwise(op_type, [X, (), (), (4,), (), (), ()], domain=MS) == 56 + 96
+
+
+def test_without_zero_points() -> None:
+    assert elementwise("QLinearReduceMean", [X, (), None, ()], [(2, 3)], domain=MS) == 48 + 24
+    assert elementwise("QLinearWhere", [(2, 3, 4), (1,), (), None, (4,), (), (), ()], domain=MS) == 1 + 8 + 96
+    assert elementwise("QLinearWhere", [(2, 3, 4), (1,), (), (), (4,), (), None, ()], domain=MS) == 2 + 4 + 96
+    assert elementwise("QLinearConcat", [(), None, X, (), (), X, (), ()], domain=MS) == 240
 
 
 def test_others() -> None:
@@ -51,6 +62,9 @@ def test_pools() -> None:
     assert elementwise("QLinearAveragePool", [image, *scales], [pooled], **options) == 384 + 672
     # 192 in of 3, 3 out of 5
     assert elementwise("QLinearGlobalAveragePool", [image, *scales], domain=MS) == 591
+    no_zero_points = [image, (), None, ()]
+    assert elementwise("QLinearAveragePool", no_zero_points, [pooled], **options) == 192 + 48 * 13
+    assert elementwise("QLinearGlobalAveragePool", no_zero_points, domain=MS) == 384 + 3 * 4
     last = [(1, 8, 8, 3), *scales]
     assert elementwise("QLinearGlobalAveragePool", last, domain=MS, channels_last=1) == 591
 
@@ -59,4 +73,6 @@ def test_gather_block_quantized() -> None:
     inputs = [(100, 64), (2, 3), (100, 2)]
     options = {"domain": MS, "outputs": [(2, 3, 64)]}
     assert elementwise("GatherBlockQuantized", inputs, dtype=TensorProto.UINT4, **options) == 768
-    assert elementwise("GatherBlockQuantized", inputs, dtype=TensorProto.FLOAT8E4M3FN, **options) == 384
+    for name in ("FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ", "FLOAT4E2M1"):
+        dtype = TensorProto.DataType.Value(name)
+        assert elementwise("GatherBlockQuantized", inputs, dtype=dtype, **options) == 384

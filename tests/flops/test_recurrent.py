@@ -57,6 +57,7 @@ def test_gru() -> None:
     assert work_of("GRU", [X, w, r]) == Work(23_040, 4480)
     assert work_of("GRU", [X, w, r, b]) == Work(23_040, 6400)
     assert work_of("GRU", [X, w, r, b], linear_before_reset=1) == Work(23_040, 6720)
+    assert work_of("GRU", [X, w, r, b], clip=3.0) == Work(23_040, 6400 + 320 * 6)
 
 
 def test_rnn() -> None:
@@ -64,6 +65,7 @@ def test_rnn() -> None:
     assert work_of("RNN", [X, w, r]) == Work(7680, 320)
     assert work_of("RNN", [X, w, r, b]) == Work(7680, 960)
     assert work_of("RNN", [X, w, r, b], activations=["LeakyRelu"]) == Work(7680, 1280)
+    assert work_of("RNN", [X, w, r, b], clip=3.0) == Work(7680, 960 + 320 * 2)
 
 
 ACTIVATIONS = {

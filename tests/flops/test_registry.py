@@ -194,7 +194,7 @@ def test_no_node_is_too_broken_to_count(
 def test_context_reads_a_graph() -> None:
     model = onnx.parser.parse_model("""
         <ir_version: 10, opset_import: ["ai.onnx" : 21, "com.microsoft" : 1]>
-        g (float[2,N] x, seq(float[2]) s, float[] y, float scalar) => (float[] z)
+        g (float[2,N] x, seq(float[2]) s, float[] y, float scalar, float[0,3] empty) => (float[] z)
         <float[2,3] w = {1, 2, 3, 4, 5, 6}>
         {
             c = Constant <value_ints = [4, 5]> ()
@@ -205,6 +205,7 @@ def test_context_reads_a_graph() -> None:
     assert context.type_of("x") == TensorType(1, None)  # a dimension is symbolic
     assert context.type_of("y") == TensorType(1, None)
     assert context.type_of("scalar") == TensorType(1, ())
+    assert context.type_of("empty") == TensorType(1, (0, 3))
     assert context.type_of("c") == TensorType(7, (2,))
     assert context.type_of("s") is None
     assert context.type_of("nowhere") is None
