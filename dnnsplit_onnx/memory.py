@@ -60,7 +60,8 @@ class StageMemory:
         for made, idle, nbytes in self._kept:
             if made >= start and idle < stop:
                 held[idle - start :] += nbytes
-        ids = np.unique(self.weight_ids[self.weight_ends[start] : self.weight_ends[stop]])
+        read = self.weight_ids[self.weight_ends[start] : self.weight_ends[stop]]
+        ids = sorted(set(read.tolist()))  # np.unique would import numpy.ma
         total = float(held.max()) + float(self.weight_nbytes[ids].sum())
         return int(total) if np.isfinite(total) else None
 

@@ -9,8 +9,8 @@ Three families:
 - `random_*`: the same topologies with seeded random weights; verifying them means something.
 - `tiny_*`: small networks built from code.
 
-Builders from Keras and PyTorch will stand beside these, with what they require named in
-the registry.
+Beside these stand the models that Keras and PyTorch build (`frameworks`), with what they
+require; `converters.zoo` turns them into ONNX.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dnnsplit_onnx.errors import ModelError
 from dnnsplit_onnx.files import written_whole
 from dnnsplit_onnx.models.registry import ENTRIES, Entry
 
-__all__ = ["ENTRIES", "Entry", "get_entry", "model_path", "write_model"]
+__all__ = ["ENTRIES", "Entry", "cache_file", "get_entry", "model_path", "write_model"]
 
 # Built models are kept under this number: raise it when a builder makes another model.
 _REVISION = 1
@@ -38,7 +38,9 @@ def get_entry(name: str) -> Entry:
     if entry is None:
         from difflib import get_close_matches
 
-        near = get_close_matches(name, ENTRIES, n=1)
+        from dnnsplit_onnx.models.frameworks import FRAMEWORK_ENTRIES
+
+        near = get_close_matches(name, (*ENTRIES, *FRAMEWORK_ENTRIES), n=1)
         hint = f"did you mean `{near[0]}`?" if near else "`dnnsplit-onnx zoo list` shows them all"
         raise ModelError(f"the zoo has no model `{name}`", hint=hint)
     return entry
@@ -58,11 +60,16 @@ def model_path(name: str) -> Path:
     entry = get_entry(name)
     if entry.file is not None:
         return entry.file()
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(home) / "dnnsplit-onnx" / f"zoo-{_REVISION}" / f"{name}.onnx"
+    path = cache_file(name)
     if not path.is_file():
         write_model(name, path, force=True)  # another process may be as far
     return path
+
+
+def cache_file(name: str) -> Path:
+    """Where a built model is kept."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "dnnsplit-onnx" / f"zoo-{_REVISION}" / f"{name}.onnx"
 
 
 def write_model(name: str, path: str | Path, *, force: bool = False) -> None:

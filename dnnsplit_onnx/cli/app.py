@@ -15,50 +15,20 @@ from typing import Annotated
 import typer
 
 from dnnsplit_onnx._version import __version__
-from dnnsplit_onnx.cli import (
-    bench,
-    compare,
-    compose,
-    convert,
-    export,
-    failures,
-    inspect,
-    plan,
-    profile,
-    run_chain,
-    serve,
-    split,
-    sweep,
-    up,
-    verify,
-    zoo,
-)
+from dnnsplit_onnx.cli import failures
+from dnnsplit_onnx.cli.lazy import CONTEXT, LazyGroup
 from dnnsplit_onnx.cli.options import Debug, Settings
 
 PROGRAM = "dnnsplit-onnx"
 
 app = typer.Typer(
     name=PROGRAM,
+    cls=LazyGroup,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
     epilog="Start with `dnnsplit-onnx plan zoo:random_resnet50 --tiers tiers.toml`.",
 )
-app.command("inspect")(inspect.inspect)
-app.command("plan")(plan.plan)
-app.command("split")(split.split)
-app.command("verify")(verify.verify)
-app.command("bench")(bench.bench)
-app.command("profile")(profile.profile)
-app.command("sweep")(sweep.sweep)
-app.command("compare")(compare.compare)
-app.command("convert")(convert.convert)
-app.add_typer(zoo.app, name="zoo")
-app.command("serve")(serve.serve)
-app.command("run")(run_chain.run)
-app.command("up")(up.up)
-app.command("compose")(compose.compose)
-app.add_typer(export.app, name="export")
 
 
 def _version(wanted: bool) -> None:

@@ -8,9 +8,7 @@ from pathlib import Path
 
 def models(incomplete: str) -> Iterator[str]:
     """Models of the zoo, ONNX files, and folders on the way to them."""
-    from dnnsplit_onnx.models.registry import ENTRIES
-
-    yield from (f"zoo:{name}" for name in ENTRIES if f"zoo:{name}".startswith(incomplete))
+    yield from (f"zoo:{name}" for name in _zoo_names() if f"zoo:{name}".startswith(incomplete))
     if not incomplete.startswith("zoo:"):
         yield from _files(incomplete, ".onnx")
 
@@ -24,9 +22,7 @@ def planners(incomplete: str) -> Iterator[str]:
 
 def zoo(incomplete: str) -> Iterator[str]:
     """Names of the zoo."""
-    from dnnsplit_onnx.models.registry import ENTRIES
-
-    yield from (name for name in ENTRIES if name.startswith(incomplete))
+    yield from (name for name in _zoo_names() if name.startswith(incomplete))
 
 
 def _files(incomplete: str, suffix: str) -> Iterator[str]:
@@ -38,3 +34,10 @@ def _files(incomplete: str, suffix: str) -> Iterator[str]:
     for path in found:
         if path.name.startswith(start) and (path.is_dir() or path.suffix == suffix):
             yield f"{folder}{slash}{path.name}" + ("/" if path.is_dir() else "")
+
+
+def _zoo_names() -> tuple[str, ...]:
+    from dnnsplit_onnx.models.frameworks import FRAMEWORK_ENTRIES
+    from dnnsplit_onnx.models.registry import ENTRIES
+
+    return (*ENTRIES, *FRAMEWORK_ENTRIES)

@@ -25,9 +25,9 @@ def model_file(model: str) -> Path:
     """The file of a model that is named by path or as `zoo:NAME`."""
     if not model.startswith(ZOO):
         return Path(model)
-    from dnnsplit_onnx.models import model_path
+    from dnnsplit_onnx.converters.zoo import zoo_path
 
-    return model_path(model.removeprefix(ZOO))
+    return zoo_path(model.removeprefix(ZOO))
 
 
 def load_workload(model: str, options: ModelOptions) -> Workload:

@@ -22,18 +22,25 @@ def list_models(options: Reporting) -> None:
 
     Example: dnnsplit-onnx zoo list
     """
-    from dnnsplit_onnx.models.registry import ENTRIES
+    from dnnsplit_onnx.models.frameworks import FRAMEWORK_ENTRIES, FrameworkEntry
+    from dnnsplit_onnx.models.registry import ENTRIES, Entry
 
+    entries: tuple[Entry | FrameworkEntry, ...] = (*ENTRIES.values(), *FRAMEWORK_ENTRIES.values())
     if options.json:
         from dnnsplit_onnx.cli.output import print_json
 
         keys = ("name", "summary", "source", "requires", "nodes", "macs", "weight_nbytes")
-        print_json({"models": [{key: getattr(entry, key) for key in keys} for entry in ENTRIES.values()]})
+        extra = ("layers", "parameters")
+        rows = [
+            {key: getattr(entry, key) for key in keys} | {key: getattr(entry, key, None) for key in extra}
+            for entry in entries
+        ]
+        print_json({"models": rows})
         return
     from dnnsplit_onnx.report.console import stdout_console
     from dnnsplit_onnx.report.zoo_view import print_zoo
 
-    print_zoo(stdout_console(), ENTRIES.values())
+    print_zoo(stdout_console(), entries)
 
 
 @app.command("get")
@@ -51,9 +58,9 @@ def get(
 
     Example: dnnsplit-onnx zoo get random_resnet50 -o resnet50.onnx
     """
-    from dnnsplit_onnx.models import write_model
+    from dnnsplit_onnx.converters.zoo import write_zoo_model
     from dnnsplit_onnx.report.progress import progress
 
     with progress("building the model"):
-        write_model(name, output, force=force)
+        write_zoo_model(name, output, force=force)
     typer.echo(f"wrote {output}", err=True)

@@ -78,7 +78,7 @@ def _thinned(problem: Problem, positions: Cuts, most_plans: int) -> Cuts:
     many = 1
     while _plans(many + 1, links) <= most_plans:
         many += 1
-    chosen = np.intersect1d(positions, problem.candidates)[-many:]
+    chosen = _positions(set(positions.tolist()) & set(problem.candidates))[-many:]
     slices = many - len(chosen)
     if slices < 1:
         return chosen
@@ -90,7 +90,7 @@ def _thinned(problem: Problem, positions: Cuts, most_plans: int) -> Cuts:
         for part in np.split(positions, np.searchsorted(positions, edges))
         if len(part)
     ]
-    return np.union1d(chosen, np.array(least, dtype=np.intp))
+    return _positions({*chosen.tolist(), *least})
 
 
 def _extremes(problem: Problem) -> Iterable[tuple[int, ...]]:
@@ -164,13 +164,18 @@ def _within_limits(problem: Problem, cuts: Cuts, columns: list[NDArray[np.float6
     return np.flatnonzero(ok)
 
 
+def _positions(found: Iterable[int]) -> NDArray[np.intp]:
+    """Distinct whole numbers in ascending order; numpy's own sets import far more than they need."""
+    return np.array(sorted(set(found)), dtype=np.intp)
+
+
 def _spread(columns: list[NDArray[np.float64]], front: NDArray[np.intp], limit: int) -> NDArray[np.intp]:
     """At most `limit` places of a front in order of latency, the best of each figure kept."""
     if len(front) <= limit:
         return front
     best = [int(np.argmin(column[front])) for column in columns]
     even = np.linspace(0, len(front) - 1, max(limit - len(best), 0)).astype(np.intp)
-    return front[np.union1d(best, even)[: max(limit, 1)]]
+    return front[_positions({*best, *even.tolist()})[: max(limit, 1)]]
 
 
 def _point(figures: Figures) -> ParetoPoint:

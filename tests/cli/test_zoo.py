@@ -12,6 +12,7 @@ import pytest
 from dnnsplit_onnx.errors import MissingExtraError
 from dnnsplit_onnx.graph import load_graph
 from dnnsplit_onnx.models import ENTRIES, model_path, write_model
+from dnnsplit_onnx.models.frameworks import FRAMEWORK_ENTRIES
 from dnnsplit_onnx.models.weights import uniform
 from dnnsplit_onnx.shapes import bind_shapes, free_dimensions
 from dnnsplit_onnx.workload import measure
@@ -108,7 +109,10 @@ def test_an_onnx_without_its_test_data(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_list(run: Run) -> None:
-    assert [model["name"] for model in run("zoo", "list", "--json").json["models"]] == list(ENTRIES)
+    assert [model["name"] for model in run("zoo", "list", "--json").json["models"]] == [
+        *ENTRIES,
+        *FRAMEWORK_ENTRIES,
+    ]
     shown = run("zoo", "list")
     assert all(name in shown.out for name in ENTRIES)
 
