@@ -314,13 +314,15 @@ def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.output[:]
     for further in (False, True):
         if further:
-            sized = {v.name for v in model.graph.value_info if value_type(v.type).nbytes is not None}
-            kept = [v for v in model.graph.value_info if v.name in sized]
-            stated = [v for v in said if v.name not in sized and v.type.WhichOneof("value")]
-            if not stated:
+            names = {v.name for v in said if v.type.WhichOneof("value")}
+            proved = [v for v in model.graph.value_info if v.name in names]
+            unsized = names - {v.name for v in proved if value_type(v.type).nbytes is not None}
+            if not unsized:
                 break
+            kept = [v for v in model.graph.value_info if v.name not in unsized]
+            stated = {v.name: v for v in said if v.name in unsized}
             del model.graph.value_info[:]
-            model.graph.value_info.extend([*kept, *stated])
+            model.graph.value_info.extend([*kept, *stated.values()])
         try:
             model = shape_inference.infer_shapes(model, data_prop=True)
         except Exception:  # it refuses what it cannot follow in many ways

@@ -25,9 +25,14 @@ def model_file(model: str) -> Path:
     """The file of a model that is named by path or as `zoo:NAME`."""
     if not model.startswith(ZOO):
         return Path(model)
-    from dnnsplit_onnx.converters.zoo import zoo_path
+    from dnnsplit_onnx.models import ENTRIES, model_path
 
-    return zoo_path(model.removeprefix(ZOO))
+    name = model.removeprefix(ZOO)
+    if name in ENTRIES:
+        return model_path(name)
+    from dnnsplit_onnx.converters.zoo import zoo_path  # a model of a framework, or a mistake
+
+    return zoo_path(name)
 
 
 def load_workload(model: str, options: ModelOptions) -> Workload:
