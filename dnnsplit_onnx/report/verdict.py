@@ -14,6 +14,9 @@ from dnnsplit_onnx.report.units import clean, percent, times
 # Two figures this close are the same one.
 _SAME = 1e-6
 
+# A bound farther away than this is not worth a sentence.
+_LOOSE = 0.5
+
 _BETTER = {
     "latency": "faster than",
     "cost": "cheaper than",
@@ -59,7 +62,8 @@ def verdict(plan: Plan) -> tuple[str, ...]:
 def basis(plan: Plan, uncounted: dict[str, int] | None = None) -> tuple[str, ...]:
     """What a plan's figures assume and what is proven of it, each a sentence."""
     lines = [f"{_proof(plan)} {_seconds(plan)}"]
-    if plan.optimality == "order" and plan.gap:
+    # A loose bound says nothing that helps; throughput's often is one.
+    if plan.optimality == "order" and plan.gap and plan.gap <= _LOOSE:
         lines.append(f"No cut of the graph, in whatever order, is more than {percent(plan.gap, 1)} better.")
     lines += [_sentence(note) for note in plan.notes]
     if plan.accounting != "live":

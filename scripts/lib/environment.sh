@@ -25,12 +25,13 @@ find_python() {
 }
 
 # environment cpu: what users install. environment dev: the tools of ./scripts/test as well.
+# environment all: the frameworks of the converters too, several gigabytes.
 # What is installed is noted in .venv, so that the next run finds it and goes on at once.
 environment() {
     local kind=$1 made python wanted
     wanted=$(cat pyproject.toml constraints.txt | cksum)
     if [ -x .venv/bin/python ] && .venv/bin/python -c '' 2>/dev/null; then
-        for made in ".venv/made-$kind" .venv/made-dev; do
+        for made in ".venv/made-$kind" .venv/made-all $([ "$kind" = all ] || echo .venv/made-dev); do
             if [ "$(cat "$made" 2>/dev/null)" = "$wanted" ]; then return; fi
         done
     else
@@ -40,7 +41,8 @@ environment() {
         make_venv "$python"
     fi
     local packages=(-e '.[cpu]')
-    if [ "$kind" = dev ]; then mapfile -t -O "${#packages[@]}" packages < <(dev_packages); fi
+    if [ "$kind" = all ]; then packages=(-e '.[cpu,keras,pytorch,zoo]'); fi
+    if [ "$kind" != cpu ]; then mapfile -t -O "${#packages[@]}" packages < <(dev_packages); fi
     say "installing ${packages[*]:1}"
     install "${packages[@]}"
     printf '%s\n' "$wanted" >".venv/made-$kind"
