@@ -129,3 +129,30 @@ def _split_bitwise(graph, workload, tiers, folder):
 
 def _fields(entry):
     return {name: getattr(entry, name) for name in entry.__dataclass_fields__}
+
+
+# PyTorch's counter knows no attention kernel of the CPU: layers x 2 x queries x keys x width.
+ATTENTION = {
+    "torch_alexnet": 0,
+    "torch_vgg16": 0,
+    "torch_resnet18": 0,
+    "torch_mobilenetv2": 0,
+    "torch_yolo": 0,
+    "torch_vit_base16": 12 * 2 * 197 * 197 * 768,
+    "torch_bert_base": 12 * 2 * 128 * 128 * 768,
+    "torch_gpt2": 12 * 2 * 128 * 128 * 768,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [pytest.param(name, marks=needs("pytorch", "zoo")) for name in ATTENTION])
+def test_macs_are_those_that_pytorch_counts(name):
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    entry = FRAMEWORK_ENTRIES[name]
+    module, inputs, _ = entry.build()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module.eval()(**inputs) if isinstance(inputs, dict) else module.eval()(*inputs)
+    # Two FLOPs a multiply-add, and samples come in pairs.
+    assert counter.get_total_flops() // 4 + ATTENTION[name] == entry.macs
