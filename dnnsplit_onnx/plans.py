@@ -203,6 +203,17 @@ class SingleTier:
     feasible: bool
     weighted: float | None = None
 
+    def value(self, objective: Objective) -> float:
+        """The figure that an objective is about; NaN where it is unknown."""
+        figure = {
+            "latency": self.latency_s,
+            "cost": self.cost_usd,
+            "throughput": self.throughput_per_s,
+            "energy": self.energy_j,
+            "weighted": self.weighted,
+        }[objective]
+        return math.nan if figure is None else figure
+
 
 @dataclass(frozen=True, slots=True)
 class ParetoPoint:
@@ -273,11 +284,11 @@ class Plan:
     @property
     def best_single_tier(self) -> SingleTier | None:
         """The single tier with the best objective among the feasible ones, if any is known."""
-        known = [s for s in self.single_tier if s.feasible and not math.isnan(_figure(s, self.objective))]
+        known = [s for s in self.single_tier if s.feasible and not math.isnan(s.value(self.objective))]
         if not known:
             return None
         sign = -1.0 if self.objective == "throughput" else 1.0
-        return min(known, key=lambda s: sign * _figure(s, self.objective))
+        return min(known, key=lambda s: sign * s.value(self.objective))
 
     @property
     def speedup_vs_best_single_tier(self) -> float | None:
@@ -289,7 +300,7 @@ class Plan:
         mine = self.figures.value(self.objective)
         if best is None or not math.isfinite(mine) or mine == 0:
             return None
-        theirs = _figure(best, self.objective)
+        theirs = best.value(self.objective)
         return mine / theirs if self.objective == "throughput" else theirs / mine
 
     @property
@@ -393,17 +404,6 @@ def load_plan(path: str | Path) -> Plan:
     if not isinstance(data, dict):
         raise PlanError(f"`{path}` is not a plan")
     return Plan.from_dict(data)
-
-
-def _figure(single: SingleTier, objective: Objective) -> float:
-    figure = {
-        "latency": single.latency_s,
-        "cost": single.cost_usd,
-        "throughput": single.throughput_per_s,
-        "energy": single.energy_j,
-        "weighted": single.weighted,
-    }[objective]
-    return math.nan if figure is None else figure
 
 
 def _link_dict(link: Transfer) -> dict[str, Any]:

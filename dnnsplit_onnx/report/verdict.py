@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from dnnsplit_onnx.plans import Objective, Plan, SingleTier
+from dnnsplit_onnx.plans import Plan, SingleTier
 from dnnsplit_onnx.report.units import clean, percent, times
 
 # Two figures this close are the same one.
@@ -92,7 +92,7 @@ def _seconds(plan: Plan) -> str:
 
 def against(plan: Plan, single: SingleTier) -> str:
     """How a single tier compares with the plan, in a word or two."""
-    mine, theirs = plan.figures.value(plan.objective), _value(single, plan.objective)
+    mine, theirs = plan.figures.value(plan.objective), single.value(plan.objective)
     if math.isnan(theirs) or not math.isfinite(mine) or not (mine and theirs):
         return ""
     ratio = mine / theirs if plan.objective == "throughput" else theirs / mine
@@ -116,7 +116,7 @@ def _without_rival(plan: Plan) -> tuple[str, ...]:
 
 def _without_ratio(plan: Plan, best: SingleTier) -> tuple[str, ...]:
     mine = plan.figures.value(plan.objective)
-    if mine == 0 and _value(best, plan.objective) == 0:
+    if mine == 0 and best.value(plan.objective) == 0:
         return (
             f"Splitting does not pay: everything on `{clean(best.tier)}` has no {plan.objective} either.",
         )
@@ -162,14 +162,3 @@ def _aim(plan: Plan) -> str:
         return plan.objective
     weighed = [f"{weight:g} x {name}" for name, weight in plan.weights.to_dict().items() if weight]
     return f"sum of {' + '.join(weighed)}"
-
-
-def _value(single: SingleTier, objective: Objective) -> float:
-    figure = {
-        "latency": single.latency_s,
-        "cost": single.cost_usd,
-        "throughput": single.throughput_per_s,
-        "energy": single.energy_j,
-        "weighted": single.weighted,
-    }[objective]
-    return math.nan if figure is None else figure
