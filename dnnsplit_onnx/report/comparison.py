@@ -28,7 +28,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
             table.add_row(row.planner, "none", style="dim")
             continue
         cuts = ", ".join(map(str, row.cuts)) + ("" if row.is_prefix else " *")
-        cells = [row.planner, figure(aim, row.value), _gap(row), cuts]
+        cells = [row.planner, figure(aim, row.value), gap(row), cuts]
         table.add_row(*cells, *([f"{row.evaluated:,}"] if wide else []), units.seconds(row.seconds))
     console.print(table)
     console.print()
@@ -49,7 +49,8 @@ def figure(objective: Objective, value: float | None) -> str:
     return write(value)
 
 
-def _gap(row: Row) -> str:
+def gap(row: Row) -> str:
+    """How far a row is from the best, in a word."""
     if not row.feasible:
         return "breaks a limit" if row.violations else units.UNKNOWN
     if row.gap is None:

@@ -24,7 +24,11 @@ def print_inspection(console: Console, inspection: Inspection) -> None:
     title = [units.clean(graph.file.path.name), units.count(len(graph.nodes), "node"), *_work(inspection)]
     title.append(f"{units.nbytes(workload.total_weight_nbytes)} of weights")
     console.print(f" {dot} ".join(title), style="bold")
-    console.print(f"reads {_ports(inspection, graph.inputs)}, makes {_ports(inspection, graph.outputs)}")
+    fresh, results = graph.fresh_inputs, graph.results
+    console.print(f"reads {_ports(inspection, fresh)}, makes {_ports(inspection, results)}")
+    if graph.states:
+        kept = _ports(inspection, tuple(state.input for state in graph.states))
+        console.print(f"keeps {units.count(len(graph.states), 'state')} on their tiers: {kept}")
     console.print()
     console.print(_operators(inspection))
     console.print()

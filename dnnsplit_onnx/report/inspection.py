@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -99,6 +99,7 @@ class Inspection:
             "envelope": list(self.envelope),
             "order": workload.order,
             "cut_size": self.accounting,
+            "states": [asdict(state) for state in workload.graph.states],
             "bindings": dict(workload.types.bindings),
             "unbound": list(self.unbound),
         }

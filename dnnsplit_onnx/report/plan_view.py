@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dnnsplit_onnx.plans import ParetoPoint, Plan, Transfer
@@ -34,22 +35,39 @@ def print_plan(console: Console, plan: Plan, graph: Graph, uncounted: dict[str, 
     """
     console.print(_title(plan, graph, glyphs(console).dot), style="bold")
     console.print()
-    console.print(_tiers(console, plan))
-    if plan.figures.links:
-        console.print()
-        console.print(_links(console, plan, graph))
-    console.print()
-    console.print(_comparison(console, plan))
-    console.print()
-    for at, line in enumerate(verdict(plan)):
-        console.print(line, style="bold" if at == 0 else "")
-    for sentence in plan.violations:
-        console.print(f"This plan breaks a limit: {units.clean(sentence)}.", style="bold red")
-    for line in basis(plan, uncounted):
-        console.print(line, style="dim")
+    for part in plan_renderables(console, plan, graph, uncounted):
+        console.print(part)
     if len(plan.pareto) > 1:
         console.print()
         console.print(_pareto(plan))
+
+
+def plan_renderables(
+    console: Console, plan: Plan, graph: Graph | None = None, uncounted: dict[str, int] | None = None
+) -> Iterator[RenderableType]:
+    """The parts of a plan's screen that need no model, one after the other, for rich to print.
+
+    Args:
+        console: Where they will be printed.
+        plan: The plan.
+        graph: The model it is for; without it, what crosses the links is left out.
+        uncounted: As for `print_plan`.
+    """
+    from rich.text import Text
+
+    yield _tiers(console, plan)
+    yield ""
+    if plan.figures.links and graph is not None:
+        yield _links(console, plan, graph)
+        yield ""
+    yield _comparison(console, plan)
+    yield ""
+    for at, line in enumerate(verdict(plan)):
+        yield Text(line, style="bold" if at == 0 else "")
+    for sentence in plan.violations:
+        yield Text(f"This plan breaks a limit: {units.clean(sentence)}.", style="bold red")
+    for line in basis(plan, uncounted):
+        yield Text(line, style="dim")
 
 
 def _title(plan: Plan, graph: Graph, dot: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dnnsplit_onnx.report import units
@@ -10,6 +10,8 @@ from dnnsplit_onnx.report.console import NARROW, grid
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_MOST_NAMED = 5
 
 
 def print_verification(console: Console, found: Mapping[str, Any]) -> None:
@@ -25,15 +27,26 @@ def print_verification(console: Console, found: Mapping[str, Any]) -> None:
                 f"{units.clean(row['name'])}{where}", _yes(row["bitwise"]), _number(row["max_abs_diff"])
             )
         console.print(table)
-    near, shift = found.get("optimized_max_abs_diff"), found.get("whole_optimization_shift")
-    console.print(
-        f"With optimisations on, the chain is within {_number(near)} of the whole model, "
-        f"which itself moves by {_number(shift)}.",
-        style="dim",
-    )
+    console.print(_optimized(found), style="dim")
     console.print(_inputs(found), style="dim")
-    for note in _caveats(found):
+    for note in (*caveats(found), *_left_on_cpu(found)):
         console.print(note)
+
+
+def _optimized(found: Mapping[str, Any]) -> str:
+    """How far the optimised chain is from the whole model, and how far it might be."""
+    near, shift = (_number(found.get(key)) for key in ("optimized_max_abs_diff", "whole_optimization_shift"))
+    provider = found.get("provider", "cpu")
+    if provider == "cpu":
+        near_what, besides = "the whole model", ""
+    else:
+        near_what = "the whole model on the CPU"
+        besides = f"; allowed is {_number(found['tolerance']['rtol'])} of the largest element besides"
+    where = "" if provider == "cpu" else f" on {provider}"
+    return (
+        f"With optimisations on, the chain{where} is within {near} of {near_what}, "
+        f"which itself moves by {shift}{besides}."
+    )
 
 
 def headline(found: Mapping[str, Any]) -> str:
@@ -76,19 +89,34 @@ def print_bench(console: Console, report: Mapping[str, Any]) -> None:
         console.print(
             f"Cutting costs {100 * (ratio - 1):+.1f}%: the chain on one machine against the whole model."
         )
-    for note in (*report.get("notes", ()), *_left_on_cpu(report)):
+    for note in (*report.get("notes", ()), *_copies(report), *_left_on_cpu(report)):
         console.print(units.clean(note))
     machine = ", ".join(f"{key} {value}" for key, value in report.get("machine", {}).items())
     console.print(f"Measured here, without links: {machine}.", style="dim")
 
 
 def _left_on_cpu(report: Mapping[str, Any]) -> list[str]:
-    """Slices whose provider did not take all nodes."""
+    """Slices whose provider did not take all nodes, and the first of these."""
     return [
-        f"{units.count(len(row['cpu_nodes']), 'node')} of {row['tier']} ran on the CPU instead."
-        for row in report["slices"]
-        if row.get("cpu_nodes")
+        f"{units.count(len(nodes), 'node')} of {units.clean(row['tier'])} ran on the CPU instead: "
+        f"{_named(nodes)}."
+        for row in report.get("slices", ())
+        if (nodes := row.get("cpu_nodes"))
     ]
+
+
+def _named(nodes: Sequence[str]) -> str:
+    shown = ", ".join(units.clean(node) for node in nodes[:_MOST_NAMED])
+    return shown if len(nodes) <= _MOST_NAMED else f"{shown}, ..."
+
+
+def _copies(report: Mapping[str, Any]) -> list[str]:
+    """What crosses between host and device, where there is a device."""
+    chain = report["chain"]
+    if chain is None or chain["provider"] == "cpu":
+        return []
+    up, down = (units.count(chain[key], "value") for key in ("copied_to_device", "copied_to_host"))
+    return [f"Each run of the chain copies {up} to the device, and {down} back."]
 
 
 def _inputs(found: Mapping[str, Any]) -> str:
@@ -98,7 +126,8 @@ def _inputs(found: Mapping[str, Any]) -> str:
     return f"Compared on {sets} of inputs from {units.clean(found['inputs'])}."
 
 
-def _caveats(found: Mapping[str, Any]) -> list[str]:
+def caveats(found: Mapping[str, Any]) -> list[str]:
+    """What a verification leaves open, each a sentence."""
     lines = []
     for output in found["outputs"]:
         if output["vacuous"]:

@@ -10,19 +10,10 @@ from typing import Any
 
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.plans import Objective
-from dnnsplit_onnx.report.figure import COLOURS, HATCHES, picture, with_unit
+from dnnsplit_onnx.report.figure import COLOURS, HATCHES, VALUE_LABELS, is_log, picture, scale, with_unit
 from dnnsplit_onnx.report.sweep_view import decision
 from dnnsplit_onnx.sweeping import Axis, SweepPoint
 
-#: Ends of an axis this far apart are drawn on a logarithmic scale.
-_FAR_APART = 50.0
-_LABELS = {
-    "latency": "latency (s)",
-    "cost": "cost (USD per request)",
-    "throughput": "throughput (requests/s)",
-    "energy": "energy (J per request)",
-    "weighted": "weighted sum",
-}
 _MARKS = "osD^vP*X"
 
 
@@ -97,9 +88,9 @@ def _draw_line(
         drawing.scatter(
             *zip(*here, strict=True), label=name, zorder=3, edgecolors="0.2", linewidths=0.5, **style
         )
-    _scale(drawing.set_xscale, axis.values)
-    _scale(drawing.set_yscale, [v for _, v in (pair for line in singles.values() for pair in line)] + values)
-    drawing.set(xlabel=with_unit(axis.key), ylabel=_LABELS[objective])
+    scale(drawing.set_xscale, axis.values)
+    scale(drawing.set_yscale, [v for _, v in (pair for line in singles.values() for pair in line)] + values)
+    drawing.set(xlabel=with_unit(axis.key), ylabel=VALUE_LABELS[objective])
     drawing.grid(alpha=0.3, linewidth=0.5)
     drawing.legend(fontsize="small")
 
@@ -121,8 +112,8 @@ def _draw_map(drawing: Any, axes: Sequence[Axis], points: Sequence[SweepPoint], 
             sides = [x[start], x[stop]]
             drawing.fill_between(sides, y[row], y[row + 1], linewidth=0, label=label, **style)
             label = "_"  # one entry in the legend is enough
-    _scale(drawing.set_xscale, columns.values)
-    _scale(drawing.set_yscale, rows.values)
+    scale(drawing.set_xscale, columns.values)
+    scale(drawing.set_yscale, rows.values)
     drawing.set(
         xlabel=with_unit(columns.key), ylabel=with_unit(rows.key), title=f"best {objective}",
         xlim=(x[0], x[-1]), ylim=(y[0], y[-1]),
@@ -144,18 +135,8 @@ def _edges(values: Sequence[float]) -> list[float]:
     """Where cells around ascending values begin and end, on the scale that they are drawn on."""
     if len(values) == 1:
         return [values[0] * 0.9 if values[0] else -0.5, values[0] * 1.1 if values[0] else 0.5]
-    to, back = (math.log, math.exp) if _is_log(values) else (float, float)
+    to, back = (math.log, math.exp) if is_log(values) else (float, float)
     scaled = [to(value) for value in values]
     inner = [(low + high) / 2 for low, high in pairwise(scaled)]
     ends = [scaled[0] - (inner[0] - scaled[0]), *inner, scaled[-1] + (scaled[-1] - inner[-1])]
     return [back(end) for end in ends]
-
-
-def _scale(set_scale: Any, values: Sequence[float]) -> None:
-    if _is_log(values):
-        set_scale("log")
-
-
-def _is_log(values: Sequence[float]) -> bool:
-    known = [value for value in values if math.isfinite(value)]
-    return bool(known) and min(known) > 0 and max(known) / min(known) >= _FAR_APART

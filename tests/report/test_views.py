@@ -195,7 +195,7 @@ def test_a_benchmark(width: int) -> None:
     text = printed(to)
     assert "slice edge" in text
     assert "Cutting costs +2.5%" in text
-    assert "2 nodes of edge ran on the CPU instead." in text
+    assert "2 nodes of edge ran on the CPU instead: a, b." in text
     assert "the machine was busy" in text
 
 

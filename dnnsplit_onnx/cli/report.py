@@ -1,0 +1,141 @@
+"""`report`: one page that shows what was cut, why, and how to make it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dnnsplit_onnx.cli.options import Common, Folder, Force, takes
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.manifest import Manifest
+    from dnnsplit_onnx.plans import Plan
+    from dnnsplit_onnx.topology import Topology
+    from dnnsplit_onnx.workload import Workload
+
+
+@takes(Common)
+def report(
+    folder: Folder,
+    options: Common,  # noqa: ARG001
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE.html", help="The page to write.")
+    ] = Path("report.html"),
+    force: Force = False,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODEL", help="Where the whole model is now.", show_default=False),
+    ] = None,
+    tiers: Annotated[
+        Path | None,
+        typer.Option(
+            "--tiers",
+            metavar="T.toml",
+            help="The tiers, where the plan does not hold them.",
+            show_default=False,
+        ),
+    ] = None,
+    bench: Annotated[
+        Path | None,
+        typer.Option(
+            "--bench",
+            metavar="bench.json",
+            help="What `bench --json` printed, to compare.",
+            show_default=False,
+        ),
+    ] = None,
+    sample_input: Annotated[
+        Path | None,
+        typer.Option("--sample-input", metavar="X.npz", help="As `split` was given it.", show_default=False),
+    ] = None,
+    trips: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trips", metavar="NAME=N", help="As `split` was given it. Repeatable.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Write one HTML page about a folder of slices, to read and to send.
+
+    It needs no network: the verdict, the graph by tier, the cuts there were, trade-offs, what
+    changes with a link's bandwidth, the proof, and how to make the slices again.
+
+    Example: dnnsplit-onnx report slices -o report.html --bench bench.json
+    """
+    from dnnsplit_onnx.files import already_exists, written_whole
+    from dnnsplit_onnx.manifest import load_manifest
+    from dnnsplit_onnx.plans import Plan
+    from dnnsplit_onnx.runtime.origin import slices_folder
+
+    place, manifest = slices_folder(folder), load_manifest(folder)
+    if output.exists() and not force:
+        raise already_exists(output)  # better known before the work than after it
+    plan = Plan.from_dict(manifest.plan)
+    topology = _topology(plan, tiers)
+
+    from dnnsplit_onnx.report.page import gather, render
+    from dnnsplit_onnx.report.page.measured import load_bench
+    from dnnsplit_onnx.report.progress import progress
+
+    measured = None if bench is None else load_bench(bench, [stage.tier for stage in plan.figures.stages])
+    workload = _workload(place, manifest, plan, model, sample_input, trips)
+    with progress("planning again"):
+        facts = gather(manifest, plan, workload, topology, measured)
+    page = render(facts)
+    with written_whole(output, force=force) as file:
+        file.write(page.encode())
+    typer.echo(f"wrote {output}")
+
+
+def _topology(plan: Plan, tiers: Path | None) -> Topology | None:
+    """The tiers that are named, or those that the plan holds; None if there are none."""
+    from dnnsplit_onnx.topology import load_topology, parse_topology
+
+    if tiers is not None:
+        return load_topology(tiers)
+    return None if plan.topology is None else parse_topology(dict(plan.topology), "the plan in the manifest")
+
+
+def _workload(
+    place: Path,
+    manifest: Manifest,
+    plan: Plan,
+    model: str | None,
+    sample_input: Path | None,
+    trips: list[str] | None,
+) -> Workload:
+    """The whole model, its nodes in the order that the plan counts them in.
+
+    Raises:
+        ManifestError: The model is not there, or another one, or has not these nodes.
+    """
+    from dnnsplit_onnx.cli.loading import load_workload, model_file
+    from dnnsplit_onnx.cli.options import ModelOptions
+    from dnnsplit_onnx.errors import ManifestError
+    from dnnsplit_onnx.ordering import CUSTOM, in_order_of
+    from dnnsplit_onnx.runtime.origin import bindings_of, find_model
+
+    path = find_model(place, manifest, None if model is None else model_file(model))
+    bind = [f"{dim}={size}" for dim, size in bindings_of(manifest).items()]
+    order = "file" if plan.order == CUSTOM else plan.order
+    options = ModelOptions(
+        bind=bind,
+        sample_input=sample_input,
+        trips=trips,
+        state=manifest.state_pairs,
+        order=order,  # type: ignore[arg-type]
+    )
+    workload = load_workload(str(path), options)
+    if plan.order != CUSTOM:
+        return workload
+    at = {node.index: place for place, node in enumerate(workload.graph.nodes)}
+    try:
+        graph = workload.graph.reordered([at[index] for index in manifest.node_order or ()])
+    except (KeyError, ValueError):
+        raise ManifestError(
+            "the plan counts nodes in an order of its own, which the manifest does not hold",
+            hint="run `split` again",
+        ) from None
+    return in_order_of(workload, graph)
