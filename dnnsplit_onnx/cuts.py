@@ -18,18 +18,20 @@ possible; it is not listed among them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dnnsplit_onnx.errors import CutError
 from dnnsplit_onnx.graph import Graph
+from dnnsplit_onnx.states import State
 
 Accounting = Literal["live", "layer-input"]
 Sizes = Callable[[str], "int | None"]
 
-#: Stands for an unknown number of bytes in arrays of sizes.
+#: Stands for an unknown number of bytes in arrays of sizes, and for cuts that cannot be.
 UNKNOWN = -1
 
 
@@ -63,13 +65,65 @@ def cut_nbytes(graph: Graph, size: Sizes, accounting: Accounting = "live") -> ND
 def lifetimes(graph: Graph) -> Iterator[tuple[str, int, int]]:
     """First and last position at which each data-flow value is live.
 
-    Values that no node reads are left out: they never cross a cut.
+    Values that no node reads are left out: they never cross a cut. Nor do the states that
+    model inputs bring: they are where they are read.
     """
     producer, last_use = graph.producer, graph.last_use
+    kept = {state.input for state in graph.states}
     for value in graph.values:
         last = last_use.get(value)
-        if last is not None:
+        if last is not None and value not in kept:
             yield value, producer.get(value, -1) + 1, last
+
+
+def tied_nodes(graph: Graph) -> Iterator[tuple[State, tuple[int, ...]]]:
+    """The positions that each state keeps together: its readers and its maker, ascending."""
+    readers: dict[str, list[int]] = {state.input: [] for state in graph.states}
+    for at, node in enumerate(graph.nodes):
+        for value in node.inputs:
+            if value in readers:
+                readers[value].append(at)
+    for state in graph.states:
+        maker = graph.producer.get(state.output)
+        ties = {*readers[state.input], *(() if maker is None else (maker,))}
+        yield state, tuple(sorted(ties))
+
+
+def parted_states(graph: Graph) -> NDArray[np.bool_]:
+    """The positions at which no link can be cut: a state would be parted.
+
+    Returns:
+        Shape (n + 1,).
+    """
+    steps = np.zeros(len(graph.nodes) + 2, dtype=np.int64)
+    for _, ties in tied_nodes(graph):
+        if ties:
+            steps[ties[0] + 1] += 1
+            steps[ties[-1] + 1] -= 1
+    parted: NDArray[np.bool_] = np.cumsum(steps)[:-1] > 0
+    return parted
+
+
+def check_states(graph: Graph, positions: Iterable[int]) -> None:
+    """Holds cuts against the states of a graph.
+
+    Raises:
+        CutError: One parts a state; the message names it and the nearest cuts that do not.
+    """
+    if not graph.states:
+        return
+    parted = parted_states(graph)
+    whole = np.flatnonzero(~parted)
+    for position in positions:
+        if not 0 <= position <= len(graph.nodes) or not parted[position]:
+            continue
+        state = next(s for s, ties in tied_nodes(graph) if ties and ties[0] < position <= ties[-1])
+        below, above = whole[whole < position].max(), whole[whole > position].min()
+        raise CutError(
+            f"cut {position} parts state `{state.input}` from `{state.output}`",
+            context="a state stays on one tier: what reads it and what makes it run there",
+            hint=f"the nearest cuts are {below} and {above}; or --state none sends it each time",
+        )
 
 
 def live_values(graph: Graph, position: int) -> tuple[str, ...]:
@@ -125,7 +179,7 @@ def outputs_above(graph: Graph, size: Sizes) -> NDArray[np.int64]:
     """
     steps = np.zeros(len(graph.nodes) + 1, dtype=np.int64)
     unknown = np.zeros(len(graph.nodes) + 1, dtype=np.int64)
-    for value in dict.fromkeys(graph.outputs):
+    for value in graph.results:
         made = graph.producer.get(value)
         if made is not None:
             nbytes = size(value)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from dnnsplit_onnx.cuts import tied_nodes
 from dnnsplit_onnx.graph import Graph
 from dnnsplit_onnx.maxflow import Network
 from dnnsplit_onnx.workload import Workload
@@ -32,7 +33,7 @@ class Blocks:
         work: FLOPs of each block.
         values: What can cross between blocks: bytes (None if unknown, so that it never
             crosses), the block that makes it (None for a model input), the blocks that
-            read it.
+            read it. Blocks that a state keeps together come as such a value, too.
     """
 
     block: tuple[int, ...]
@@ -54,9 +55,15 @@ def contract(workload: Workload, *, merge: bool = True) -> Blocks:
     """
     graph = workload.graph
     readers = readers_of_values(graph)
+    for state in graph.states:
+        readers.pop(state.input, None)  # it is where it is read
+    ties = [nodes for _, nodes in tied_nodes(graph) if len(nodes) > 1]
+    tied = {at for nodes in ties for at in nodes}
     head = list(range(len(graph.nodes)))  # the node that a node is moved up to
     if merge:
         for at in reversed(range(len(graph.nodes))):
+            if at in tied:
+                continue
             node = graph.nodes[at]
             above = {head[reader] for value in node.outputs for reader in readers.get(value, ())}
             if len(above) == 1 and _grows(workload, node.inputs, [v for v in node.outputs if v in readers]):
@@ -72,7 +79,11 @@ def contract(workload: Workload, *, merge: bool = True) -> Blocks:
         made = None if maker is None else block[maker]
         used = tuple(sorted({block[user] for user in users} - {made}))
         if used:
-            values.append((workload.types.nbytes(value), made, used))
+            values.append((workload.link_nbytes(value), made, used))
+    for nodes in ties:
+        first, *others = sorted({block[at] for at in nodes})
+        if others:  # as a value that never crosses, they are on one side
+            values.append((None, first, tuple(others)))
     return Blocks(block, tuple(work), tuple(values))
 
 
@@ -86,8 +97,8 @@ def readers_of_values(graph: Graph) -> dict[str, list[int]]:
 
 
 def _grows(workload: Workload, inputs: Iterable[str], outputs: Iterable[str]) -> bool:
-    sizes_in = [workload.types.nbytes(value) for value in inputs]
-    sizes_out = [workload.types.nbytes(value) for value in outputs]
+    sizes_in = [workload.link_nbytes(value) for value in inputs]
+    sizes_out = [workload.link_nbytes(value) for value in outputs]
     if None in sizes_in or None in sizes_out:
         return False
     return sum(size or 0 for size in sizes_out) >= sum(size or 0 for size in sizes_in)

@@ -16,16 +16,19 @@ nothing says that it is deterministic.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
 
+from dnnsplit_onnx.bounds import check_bounds
 from dnnsplit_onnx.errors import ModelError
 from dnnsplit_onnx.modelfile import ModelFile, open_model
+from dnnsplit_onnx.states import State, named_states, parse_states
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -83,6 +86,7 @@ class Graph:
         constants: Names of all weights: initializers and values made from weights alone.
         constant_nodes: For each value made from weights alone, the index in
             `GraphProto.node` of the node that makes it.
+        states: What one run hands to the next; recognised by name, unless they are given.
     """
 
     file: ModelFile
@@ -91,11 +95,24 @@ class Graph:
     outputs: tuple[str, ...]
     constants: frozenset[str]
     constant_nodes: dict[str, int]
+    states: tuple[State, ...] = ()
 
     @property
     def proto(self) -> onnx.ModelProto:
         """The model, its large weights left in their files."""
         return self.file.proto
+
+    @cached_property
+    def fresh_inputs(self) -> tuple[str, ...]:
+        """The inputs that a request brings: all but states."""
+        kept = {state.input for state in self.states}
+        return tuple(name for name in self.inputs if name not in kept)
+
+    @cached_property
+    def results(self) -> tuple[str, ...]:
+        """The outputs that a request is about, each once: all but states."""
+        kept = {state.output for state in self.states}
+        return tuple(name for name in dict.fromkeys(self.outputs) if name not in kept)
 
     @cached_property
     def producer(self) -> dict[str, int]:
@@ -160,11 +177,10 @@ class Graph:
                 before = self.producer.get(value)
                 if before is not None and place[before] > place[at]:
                     raise ValueError(f"node `{node.name}` would run before its input `{value}` is made")
-        nodes = tuple(self.nodes[at] for at in order)
-        return Graph(self.file, nodes, self.inputs, self.outputs, self.constants, self.constant_nodes)
+        return replace(self, nodes=tuple(self.nodes[at] for at in order))
 
 
-def load_graph(path: str | Path) -> Graph:
+def load_graph(path: str | Path, states: Sequence[str] | None = None) -> Graph:
     """Reads an ONNX file as a data-flow graph, without its weights.
 
     Nodes keep the file's order; a file that is not sorted is sorted, moving as little as
@@ -172,17 +188,24 @@ def load_graph(path: str | Path) -> Graph:
 
     Args:
         path: The `.onnx` file.
+        states: What one run hands to the next, each as `IN=OUT`; `none` for nothing.
+            Recognised by name if it is not given.
 
     Raises:
         ModelError: The file is not a readable ONNX model, or its graph has a cycle, a
             value nobody makes, or a value made twice.
+        InputError: A state names no input and output of the model.
     """
-    return build_graph(open_model(path))
+    graph = build_graph(open_model(path))
+    if states is None:
+        return graph
+    return replace(graph, states=parse_states(states, graph.inputs, graph.outputs))
 
 
 def build_graph(file: ModelFile) -> Graph:
     """The data-flow graph of an opened model. See `load_graph`."""
     proto = file.proto.graph
+    _check_bounds(file)
     facts = _Facts(file.proto)
     weights = {tensor.name for tensor in proto.initializer}
     weights.update(sparse.values.name for sparse in proto.sparse_initializer)
@@ -218,7 +241,8 @@ def build_graph(file: ModelFile) -> Graph:
     for name in graph_outputs:
         if name not in made:
             raise ModelError(f"nothing makes the model's output `{name}`", context=f"in {file.path}")
-    return Graph(file, tuple(nodes), inputs, graph_outputs, frozenset(constants), constant_nodes)
+    states = named_states(inputs, graph_outputs)
+    return Graph(file, tuple(nodes), inputs, graph_outputs, frozenset(constants), constant_nodes, states)
 
 
 def reads_of(node: onnx.NodeProto) -> tuple[str, ...]:
@@ -348,6 +372,14 @@ def _runnable_order(file: ModelFile, available: set[str]) -> Iterator[tuple[int,
     yield from _sorted(file, waiting, readers, reads)
 
 
+def _check_bounds(file: ModelFile) -> None:
+    try:
+        check_bounds(file.proto)
+    except ModelError as error:
+        error.context = error.context or f"in {file.path}"
+        raise
+
+
 def _called(node: onnx.NodeProto, index: int) -> str:
     """A node as errors call it: by its name, or its place in the file."""
     return f"`{node.name or index}` ({node.op_type})"
@@ -389,5 +421,5 @@ def _refuse_duplicates(file: ModelFile, inputs: Iterable[str], weights: set[str]
     graph = file.proto.graph
     if len(weights) < len(graph.initializer) + len(graph.sparse_initializer):
         names = [t.name for t in graph.initializer] + [s.values.name for s in graph.sparse_initializer]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(names).items() if count > 1)
         raise ModelError(f"initializer `{twice}` is given twice", context=f"in {file.path}")

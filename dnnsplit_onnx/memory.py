@@ -2,7 +2,8 @@
 
 A stage runs the nodes of positions `start` to `stop` in order. While node i runs it holds
 
-1. the weights that any of its nodes reads, shared ones once;
+1. the weights that any of its nodes reads, shared ones once, and the states, which it keeps
+   from run to run as it keeps weights;
 2. the values live at cut i: made before it and still needed, here or further up, those that
    only pass through included;
 3. what node i makes;
@@ -23,6 +24,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dnnsplit_onnx.cuts import cut_nbytes
 
 if TYPE_CHECKING:
     from dnnsplit_onnx.workload import Workload
@@ -159,7 +162,7 @@ def stage_memory(workload: Workload) -> StageMemory:
         nbytes = types.nbytes(name)
         return np.inf if nbytes is None else float(nbytes)
 
-    live = workload.cut_nbytes("live")[:-1]
+    live = cut_nbytes(graph, types.nbytes)[:-1]  # as tensors, however inputs travel
     # An optional output that nobody reads, a Dropout's mask, often has no known type.
     needed = graph.last_use.keys() | set(graph.outputs)
     made = np.array(
@@ -169,7 +172,11 @@ def stage_memory(workload: Workload) -> StageMemory:
         ]
     )
     ids: dict[str, int] = {}
-    reads = [[ids.setdefault(name, len(ids)) for name in node.weights] for node in graph.nodes]
+    kept = {state.input for state in graph.states}
+    reads = [
+        [ids.setdefault(name, len(ids)) for name in (*node.weights, *(v for v in node.inputs if v in kept))]
+        for node in graph.nodes
+    ]
     made_at = [
         (name, graph.producer[name]) for name in dict.fromkeys(graph.outputs) if name in graph.producer
     ]

@@ -6,7 +6,7 @@ A workload knows nothing of tiers. `costs` turns it into seconds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -14,12 +14,17 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from dnnsplit_onnx.cuts import Accounting, cut_nbytes, outputs_above, staircase
+from dnnsplit_onnx.cuts import UNKNOWN, Accounting, cut_nbytes, outputs_above, parted_states, staircase
+from dnnsplit_onnx.errors import ShapeError
 from dnnsplit_onnx.flops import TensorType, Work, count_node
 from dnnsplit_onnx.graph import Graph, build_graph, reads_of, subgraphs
 from dnnsplit_onnx.memory import StageMemory, stage_memory
 from dnnsplit_onnx.modelfile import ModelFile
 from dnnsplit_onnx.shapes import Types, bind_shapes
+
+_LARGEST_TOTAL = 1 << 61
+# numpy has no arrays of more dimensions, and no operator means anything for them.
+_MOST_DIMS = 64
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,15 @@ class Workload:
         types: The types of its values.
         work: Work of each node, None where it cannot be counted.
         order: Name of the order that the graph's nodes are in.
+        input_nbytes: Bytes that model inputs take on a link where they do not travel as the
+            tensors they are (`costs.on_links`). In memory they are those tensors.
     """
 
     graph: Graph
     types: Types
     work: tuple[Work | None, ...]
     order: str = "file"
+    input_nbytes: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def flops(self) -> NDArray[np.int64]:
@@ -87,8 +95,14 @@ class Workload:
         return sum(self.types.nbytes(name) or 0 for name in names)
 
     def cut_nbytes(self, accounting: Accounting = "live") -> NDArray[np.int64]:
-        """Shape (n + 1,): bytes that cross each cut, `UNKNOWN` where that is so."""
-        return cut_nbytes(self.graph, self._size, accounting)
+        """Shape (n + 1,): bytes that cross each cut.
+
+        `UNKNOWN` where they are, and where a state would be parted: no link is cut there.
+        """
+        nbytes = cut_nbytes(self.graph, self.link_nbytes, accounting)
+        if self.graph.states:
+            nbytes[parted_states(self.graph)] = UNKNOWN
+        return nbytes
 
     @property
     def candidates(self) -> tuple[int, ...]:
@@ -98,15 +112,17 @@ class Workload:
     @cached_property
     def outputs_above(self) -> NDArray[np.int64]:
         """Shape (n + 1,): bytes of model outputs made above each cut."""
-        return outputs_above(self.graph, self._size)
+        return outputs_above(self.graph, self.types.nbytes)
 
     @cached_property
     def memory(self) -> StageMemory:
         """What each stage needs in memory."""
         return stage_memory(self)
 
-    def _size(self, name: str) -> int | None:
-        return self.types.nbytes(name)
+    def link_nbytes(self, value: str) -> int | None:
+        """Bytes that a value takes on a link, None if unknown."""
+        given = self.input_nbytes.get(value)
+        return self.types.nbytes(value) if given is None else given
 
     def _sum(self, names: tuple[str, ...]) -> int | None:
         sizes = [self.types.nbytes(name) for name in names]
@@ -126,12 +142,39 @@ def measure(graph: Graph, types: Types, trips: Mapping[str, int] | None = None) 
     functions = {(f.domain, f.name) for f in graph.proto.functions}
     nodes = types.inferred.graph.node
     work = [
-        _inlined_work(nodes[node.index], types, context.trips)
+        _inlined_work(nodes[node.index], types, context.trips, functions)
         if functions and calls_any(node.proto, functions)
         else count_node(nodes[node.index], context)
         for node in graph.nodes
     ]
-    return Workload(graph, types, tuple(work))
+    workload = Workload(graph, types, tuple(work))
+    _check_totals(workload)
+    return workload
+
+
+def _check_totals(workload: Workload) -> None:
+    """Refuses claims whose sums no 64-bit number holds; every sum of parts is smaller.
+
+    Raises:
+        ShapeError: The model's work or its values are that large.
+    """
+    graph, types = workload.graph, workload.types
+    totals = {
+        "FLOPs": sum(work.flops for work in workload.work if work is not None),
+        "bytes that nodes read and write": sum(
+            types.nbytes(name) or 0
+            for node in graph.nodes
+            for name in (*node.inputs, *node.weights, *node.outputs)
+        ),
+        "bytes of outputs": sum(types.nbytes(name) or 0 for name in graph.outputs),
+    }
+    for what, total in totals.items():
+        if total > _LARGEST_TOTAL:
+            raise ShapeError(
+                f"the model claims more than 2^61 {what}",
+                context=f"in {graph.file.path}",
+                hint="is it damaged?",
+            )
 
 
 def calls_any(node: onnx.NodeProto, functions: Set[tuple[str, str]]) -> bool:
@@ -141,7 +184,9 @@ def calls_any(node: onnx.NodeProto, functions: Set[tuple[str, str]]) -> bool:
     return any(calls_any(inner, functions) for body in subgraphs(node) for inner in body.node)
 
 
-def _inlined_work(node: onnx.NodeProto, types: Types, trips: Mapping[str, int]) -> Work | None:
+def _inlined_work(
+    node: onnx.NodeProto, types: Types, trips: Mapping[str, int], functions: Set[tuple[str, str]]
+) -> Work | None:
     """The work of a call: that of a model of this one node, its functions inlined."""
     from onnx import inliner
 
@@ -161,6 +206,8 @@ def _inlined_work(node: onnx.NodeProto, types: Types, trips: Mapping[str, int]) 
         inlined = inliner.inline_local_functions(model)
     except Exception:
         return None  # onnx cannot inline it: not counted, and said to be so
+    if any(calls_any(inner, functions) for inner in inlined.graph.node):
+        return None  # it leaves calls as they are where opsets differ
     graph = build_graph(ModelFile(types.graph.file.path, inlined))
     parts = measure(graph, bind_shapes(graph), trips).work
     known = [part for part in parts if part is not None]
@@ -180,7 +227,7 @@ class _Context:
         if found.kind not in ("tensor", "sparse_tensor"):
             return None
         shape = found.shape
-        if shape is None or not all(isinstance(d, int) for d in shape):
+        if shape is None or len(shape) > _MOST_DIMS or not all(isinstance(d, int) for d in shape):
             return TensorType(found.dtype, None)
         return TensorType(found.dtype, tuple(d for d in shape if isinstance(d, int)))
 

@@ -63,7 +63,7 @@ _LIGHT = {
     "zfnet512": _Row("ZFNet-512", 22, 1_481_727_008, 349_002_160),
 }
 
-# By the name of the entry: the builder in `small`, and the row.
+# By the name of the entry: the builder in `small` or `decoder`, and the row.
 _SMALL = {
     "tiny_residual": ("residual_cnn", _Row("three residual blocks", 24, 12_501_632, 310_824)),
     "tiny_squeeze_excite": (
@@ -71,6 +71,7 @@ _SMALL = {
         _Row("three squeeze-excite blocks", 31, 1_993_088, 109_264),
     ),
     "tiny_transformer": ("transformer", _Row("two transformer blocks", 65, 2_425_472, 279_396)),
+    "tiny_decoder": ("decoder", _Row("three decoder blocks with caches", 116, 103_168, 500_836)),
 }
 
 
@@ -87,9 +88,10 @@ def _randomised(name: str) -> onnx.ModelProto:
 
 
 def _small(builder: str) -> onnx.ModelProto:
-    from dnnsplit_onnx.models import small
+    from dnnsplit_onnx.models import decoder, small
 
-    model: onnx.ModelProto = getattr(small, builder)()
+    room = decoder if hasattr(decoder, builder) else small
+    model: onnx.ModelProto = getattr(room, builder)()
     return model
 
 

@@ -18,11 +18,12 @@ from onnx import TensorProto, helper, numpy_helper
 from dnnsplit_onnx.models.weights import fan_in_uniform, uniform
 
 # Old enough for every onnxruntime in use.
-_IR_VERSION = 10
-_OPSET = 17
+IR_VERSION = 10
+OPSET = 17
+PRODUCER = "dnnsplit-onnx zoo"
 
 
-class _Builder:
+class Builder:
     """Collects nodes and weights; each method adds a layer and returns the value it makes."""
 
     def __init__(self, name: str) -> None:
@@ -31,14 +32,17 @@ class _Builder:
         self.weights: list[onnx.TensorProto] = []
 
     def weight(self, name: str, values: NDArray[np.generic]) -> str:
+        """Adds a weight."""
         self.weights.append(numpy_helper.from_array(np.asarray(values), name))
         return name
 
     def op(self, op_type: str, name: str, *inputs: str, **attributes: Any) -> str:
+        """Adds a node of one output, `NAME_out`."""
         self.nodes.append(helper.make_node(op_type, list(inputs), [f"{name}_out"], name=name, **attributes))
         return f"{name}_out"
 
     def conv(self, name: str, value: str, channels: tuple[int, int], kernel: int, **attributes: Any) -> str:
+        """A convolution with a bias that keeps height and width, but for strides."""
         source, target = channels
         fan_in = source * kernel * kernel
         shape = (target, source, kernel, kernel)
@@ -56,6 +60,7 @@ class _Builder:
         return self.op("Add", f"{name}_bias", product, self.weight(f"{name}.b", bias))
 
     def norm(self, name: str, value: str, size: int) -> str:
+        """A layer normalisation over the last axis."""
         scale = self.weight(f"{name}.scale", uniform(f"{self.name}/{name}.scale", (size,), 0.75, 1.25))
         bias = self.weight(f"{name}.bias", uniform(f"{self.name}/{name}.bias", (size,), -0.1, 0.1))
         return self.op("LayerNormalization", name, value, scale, bias, axis=-1)
@@ -63,6 +68,7 @@ class _Builder:
     def model(
         self, value: str, input_shape: Sequence[int | str], output_shape: Sequence[int | str]
     ) -> onnx.ModelProto:
+        """The model of one input and one output, `input` and `output`."""
         self.op("Identity", "logits", value)
         self.nodes[-1].output[0] = "output"
         graph = helper.make_graph(
@@ -72,15 +78,13 @@ class _Builder:
             [helper.make_tensor_value_info("output", TensorProto.FLOAT, list(output_shape))],
             self.weights,
         )
-        opsets = [helper.make_opsetid("", _OPSET)]
-        return helper.make_model(
-            graph, ir_version=_IR_VERSION, opset_imports=opsets, producer_name="dnnsplit-onnx zoo"
-        )
+        opsets = [helper.make_opsetid("", OPSET)]
+        return helper.make_model(graph, ir_version=IR_VERSION, opset_imports=opsets, producer_name=PRODUCER)
 
 
 def residual_cnn() -> onnx.ModelProto:
     """Three residual blocks at falling resolution on 64 x 64 images, ten classes."""
-    net = _Builder("tiny_residual")
+    net = Builder("tiny_residual")
     value = net.op("Relu", "stem_relu", net.conv("stem", "input", (3, 16), 3, strides=[2, 2]))
     source = 16
     for block, target in enumerate((16, 32, 64), 1):
@@ -100,7 +104,7 @@ def residual_cnn() -> onnx.ModelProto:
 
 def squeeze_excite_cnn() -> onnx.ModelProto:
     """Three squeeze-excite blocks on 64 x 64 images, ten classes."""
-    net = _Builder("tiny_squeeze_excite")
+    net = Builder("tiny_squeeze_excite")
     value = net.op("Relu", "stem_relu", net.conv("stem", "input", (3, 16), 3, strides=[2, 2]))
     source = 16
     for block, target in enumerate((24, 32, 48), 1):
@@ -121,7 +125,7 @@ def squeeze_excite_cnn() -> onnx.ModelProto:
 
 def transformer() -> onnx.ModelProto:
     """Two pre-norm transformer blocks, 32 tokens of 64 features, four heads."""
-    net = _Builder("tiny_transformer")
+    net = Builder("tiny_transformer")
     value = net.dense("embed", "input", (32, 64))
     net.weight("split", np.array([0, 0, 4, 16], dtype=np.int64))
     net.weight("merge", np.array([0, 0, 64], dtype=np.int64))
@@ -137,7 +141,7 @@ def transformer() -> onnx.ModelProto:
     return net.model(net.dense("classifier", pooled, (64, 10)), ("batch", 32, 32), ("batch", 10))
 
 
-def _attention(net: _Builder, name: str, value: str) -> str:
+def _attention(net: Builder, name: str, value: str) -> str:
     """Multi-head self-attention over 64 features."""
     heads = {}
     for part, order in (("query", (0, 2, 1, 3)), ("key", (0, 2, 3, 1)), ("value", (0, 2, 1, 3))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from dnnsplit_onnx.flops import Work
 from dnnsplit_onnx.graph import build_graph
 from dnnsplit_onnx.modelfile import ModelFile
 from dnnsplit_onnx.shapes import bind_shapes
+from dnnsplit_onnx.states import State
 from dnnsplit_onnx.workload import Workload
 
 
@@ -41,6 +43,14 @@ def random_workload(rng: np.random.Generator, size: int, *, most_bytes: int = 12
     return workload_of(model, [int(rng.integers(0, 7)) for _ in nodes])
 
 
+def with_states(rng: np.random.Generator, workload: Workload) -> Workload:
+    """The same with a state for some of the inputs, each made by one of the outputs."""
+    graph = workload.graph
+    outputs = rng.permutation(graph.results).tolist()
+    states = tuple(State(name, made) for name, made in zip(reversed(graph.inputs), outputs, strict=False))
+    return replace(workload, graph=replace(graph, states=states[: int(rng.integers(0, 3))]))
+
+
 def workload_of(model: onnx.ModelProto, flops: list[int]) -> Workload:
     """A workload whose nodes have the work given, whatever they are."""
     built = build_graph(ModelFile(Path("random.onnx"), model))
@@ -54,19 +64,33 @@ def closed_sets(workload: Workload) -> Iterator[frozenset[int]]:
     needs = [{maker[value] for value in node.inputs if value in maker} for node in graph.nodes]
     for bits in range(2 ** len(graph.nodes)):
         chosen = frozenset(at for at in range(len(graph.nodes)) if bits >> at & 1)
-        if all(needs[at] <= chosen for at in chosen):
+        if all(needs[at] <= chosen for at in chosen) and not parts_a_state(workload, chosen):
             yield chosen
+
+
+def parts_a_state(workload: Workload, below: frozenset[int]) -> bool:
+    """Whether a node that has to do with a state is below, and another one above."""
+    nodes = list(enumerate(workload.graph.nodes))
+    for state in workload.graph.states:
+        sides = {
+            at in below for at, node in nodes if state.input in node.inputs or state.output in node.outputs
+        }
+        if len(sides) == 2:
+            return True
+    return False
 
 
 def live_nbytes(workload: Workload, below: frozenset[int]) -> int:
     """D(S): bytes of what is made below and read above, each value once."""
     graph = workload.graph
+    brought = {state.input for state in graph.states}
     crossing = {
         value
         for at, node in enumerate(graph.nodes)
         if at not in below
         for value in node.inputs
         if graph.producer.get(value) in below or value in graph.inputs
+        if value not in brought
     }
     return sum(workload.types.nbytes(value) or 0 for value in crossing)
 
@@ -74,5 +98,6 @@ def live_nbytes(workload: Workload, below: frozenset[int]) -> int:
 def output_nbytes_above(workload: Workload, below: frozenset[int]) -> int:
     """Bytes of the outputs that are made above."""
     graph = workload.graph
-    made = [v for v in dict.fromkeys(graph.outputs) if v in graph.producer and graph.producer[v] not in below]
+    kept = {state.output for state in graph.states}
+    made = [v for v in set(graph.outputs) - kept if v in graph.producer and graph.producer[v] not in below]
     return sum(workload.types.nbytes(value) or 0 for value in made)
