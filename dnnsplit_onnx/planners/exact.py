@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dnnsplit_onnx.errors import InfeasibleError
 from dnnsplit_onnx.objective import keeps
@@ -43,7 +44,15 @@ def plan(problem: Problem) -> Solution:
         found = within(problem, problem.objective, chain_of(problem, measures))
     if found is None:
         raise infeasible(problem, within)
-    return found
+    return _unsplit(problem, found)
+
+
+def _unsplit(problem: Problem, found: Solution) -> Solution:
+    """A single tier, where one is as good and no slower: nobody should split for nothing."""
+    mine = problem.figures(found.cuts)
+    singles = [problem.figures(cuts) for cuts in problem.single_tier]
+    equals = [one for one in singles if not problem.is_better(mine, one) and not problem.violations(one)]
+    return replace(found, cuts=min([*equals, mine], key=lambda one: one.value("latency")).cuts)
 
 
 def within(problem: Problem, objective: Measure, chain: Chain | None) -> Solution | None:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from dnnsplit_onnx.costs import CostTable
 from dnnsplit_onnx.errors import InfeasibleError, TopologyError
 from dnnsplit_onnx.objective import LIMITED
 from dnnsplit_onnx.planners import Problem, get_planner
 from dnnsplit_onnx.planners import exact as exact_module
 from dnnsplit_onnx.planners.lagrange import Duals, Relaxation
+from dnnsplit_onnx.topology import Link, Tier, Topology
 from tests.strategies import ALL_OBJECTIVES, OBJECTIVES, problems, random_problem
 
 exact, exhaustive = get_planner("exact"), get_planner("exhaustive")
@@ -161,3 +163,17 @@ def test_gives_up_honestly_when_there_are_too_many_labels(monkeypatch) -> None:
     assert solution.optimality == "none"
     assert "not proven best" in solution.notes[0]
     assert problem.violations(problem.figures(solution.cuts)) == ()
+
+
+def test_of_equals_it_is_a_single_tier_and_the_quickest() -> None:
+    """Cost ties wherever the last node is free: latency is what is left to tell plans apart."""
+    below = np.array([[0.0, 2.0, 2.0], [0.0, 2.0, 2.0]])
+    nbytes = np.array([5, 1, 0])
+    costs = CostTable(below, np.array([0, 2, 2]), nbytes, np.zeros(3, np.int64))
+    topology = Topology(
+        tier=(Tier(name="a", gflops=1, usd_per_hour=1), Tier(name="b", gflops=1, usd_per_hour=1)),
+        link=(Link(bandwidth_mbps=1, delay_ms=50),),
+    )
+    problem = Problem(costs, topology, "cost")
+    assert exact(problem).cuts == (2,)
+    assert problem.figures((1,)).cost_usd == problem.figures((2,)).cost_usd
