@@ -19,8 +19,9 @@ from dnnsplit_onnx.planners import PLANNERS, get_planner
 from dnnsplit_onnx.planners.dag import lower_bound, relative_gap
 from dnnsplit_onnx.planners.problem import Problem
 from dnnsplit_onnx.planning import problem_of
-from dnnsplit_onnx.plans import Objective, Weights
+from dnnsplit_onnx.plans import Objective
 from dnnsplit_onnx.topology import Topology
+from dnnsplit_onnx.weights import Weights
 from dnnsplit_onnx.workload import Workload
 
 

@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from dnnsplit_onnx.costs import CostTable
 from dnnsplit_onnx.cuts import UNKNOWN
 from dnnsplit_onnx.errors import PlanError
-from dnnsplit_onnx.plans import Figures, Measure, Plan, Stage, Transfer, Weights
+from dnnsplit_onnx.plans import Figures, Measure, Plan, Stage, Transfer
 from dnnsplit_onnx.topology import Limits, Link, Topology
+from dnnsplit_onnx.weights import Weights
 
 
 def evaluate(

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from dnnsplit_onnx.costs import cost_table
-from dnnsplit_onnx.cuts import UNKNOWN, Accounting, crossing_values
+from dnnsplit_onnx.costs import cost_table, on_links
+from dnnsplit_onnx.cuts import UNKNOWN, Accounting, check_states, crossing_values
 from dnnsplit_onnx.graph import Graph
 from dnnsplit_onnx.ordering import in_order_of
 from dnnsplit_onnx.planners import get_planner
 from dnnsplit_onnx.planners.dag import gap_above, lower_bound
 from dnnsplit_onnx.planners.pareto import pareto_front
 from dnnsplit_onnx.planners.problem import Problem, Solution
-from dnnsplit_onnx.plans import Figures, Objective, Plan, SingleTier, Weights
+from dnnsplit_onnx.plans import Figures, Objective, Plan, SingleTier
 from dnnsplit_onnx.rules import allowed_cuts
 from dnnsplit_onnx.shapes import bind_shapes
 from dnnsplit_onnx.topology import Topology
+from dnnsplit_onnx.weights import Weights
 from dnnsplit_onnx.workload import Workload, measure
 
 
@@ -53,6 +54,7 @@ def plan(
 
     Raises:
         InputError: The objective is `weighted`, and there are no weights.
+        CutError: A given cut parts a state.
         ShapeError: The planner needs the size of a value, and it is unknown.
         InfeasibleError: No plan keeps to the limits.
     """
@@ -96,12 +98,13 @@ def plan_of(
         bindings=dict(workload.types.bindings),
         limits={key: value for key, value in limits.items() if value is not None},
         evaluated=solution.evaluated,
-        notes=solution.notes,
+        notes=(*solution.notes, *_encoded_inputs(problem)),
         lower_bound=least,
         gap=gap,
         weights=problem.weights,
         permutation=solution.order,
         cost_models=tuple(tier.cost_model for tier in problem.topology.tier),
+        topology=problem.topology.model_dump(mode="json", exclude_defaults=True),
     )
 
 
@@ -125,6 +128,7 @@ def _choose(
 ) -> tuple[Solution, str]:
     """A planner's solution, or the user's, and whose it is."""
     if cuts is not None:
+        check_states(workload.graph, cuts)
         return Solution(tuple(cuts), "none", 1), "at"
     _need_sizes(problem, workload)
     solution = get_planner(planner)(problem)
@@ -145,8 +149,9 @@ def problem_of(
 
     Raises:
         InputError: The objective is `weighted`, and there are no weights.
-        TopologyError: A rule names nothing in the model.
+        TopologyError: A rule, or `input_nbytes`, names nothing in the model.
     """
+    workload = on_links(workload, topology)
     if weights is not None and not isinstance(weights, Weights):
         weights = Weights.of(weights)
     costs = cost_table(workload, topology, accounting)
@@ -184,7 +189,20 @@ def _need_sizes(problem: Problem, workload: Workload) -> None:
     # size is open is for the user to bind.
     types, graph = workload.types, workload.graph
     for value in crossing_values(graph, 0, problem.accounting):
-        types.need_nbytes(value)
+        if value not in workload.input_nbytes:
+            types.need_nbytes(value)
+
+
+def _encoded_inputs(problem: Problem) -> tuple[str, ...]:
+    """That inputs are priced as something else than the tensors that the runtime sends."""
+    if problem.workload is None or not problem.topology.link:
+        return ()
+    types = problem.workload.types
+    return tuple(
+        f"input `{name}` is priced as {nbytes:,} bytes on a link (`input_nbytes`); the runtime "
+        f"sends its tensor{'' if types.nbytes(name) is None else f', {types.nbytes(name):,} bytes'}"
+        for name, nbytes in problem.workload.input_nbytes.items()
+    )
 
 
 def _with_values(figures: Figures, graph: Graph, accounting: Accounting) -> Figures:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dnnsplit_onnx.errors import InputError, PlanError
+from dnnsplit_onnx.conforming import misfit
+from dnnsplit_onnx.errors import PlanError
+from dnnsplit_onnx.reading import read_bounded
+from dnnsplit_onnx.weights import Weights
 
 Objective = Literal["latency", "cost", "throughput", "energy", "weighted"]
 #: The figures that are sums over tiers and links; throughput is one over a maximum.
@@ -23,71 +26,6 @@ Measure = Literal["latency", "cost", "energy", "weighted"]
 Optimality = Literal["dag", "order", "none"]
 
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """What the objective `weighted` is: latency, cost and energy, each times a weight, added.
-
-    Only the ratio of weights matters to a plan; those of each second, dollar and joule that
-    a request takes make the sum a figure that can be compared.
-
-    Attributes:
-        latency: Weight of a second.
-        cost: Weight of a USD.
-        energy: Weight of a joule; 0 leaves unknown energies out of the matter.
-    """
-
-    latency: float = 0.0
-    cost: float = 0.0
-    energy: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, weight in self.to_dict().items():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise InputError(f"the weight of {name} is {weight:g}", hint="give 0 or more")
-        if not any(self.to_dict().values()):
-            raise InputError("every weight is 0", hint="such as latency=1 and cost=1000")
-
-    @classmethod
-    def of(cls, weights: Mapping[str, float]) -> Weights:
-        """Weights by the names of their figures.
-
-        Raises:
-            InputError: A name is none of them, or a weight is no number from 0 up.
-        """
-        known = [field.name for field in fields(cls)]
-        for name, weight in weights.items():
-            if name not in known:
-                raise InputError(f"no weight is named `{name}`", hint=f"known weights: {', '.join(known)}")
-            if isinstance(weight, bool) or not isinstance(weight, int | float):
-                raise InputError(f"the weight of {name} is {weight!r}", hint="give a number")
-        return cls(**{name: float(weight) for name, weight in weights.items()})
-
-    @classmethod
-    def parse(cls, texts: Iterable[str]) -> Weights:
-        """Weights from `NAME=WEIGHT`, as a command line has them.
-
-        Raises:
-            InputError: A text has another form, names no figure, or one twice.
-        """
-        found: dict[str, float] = {}
-        for text in texts:
-            name, equals, number = text.partition("=")
-            try:
-                weight = float(number)
-            except ValueError:
-                equals = ""
-            if not equals:
-                raise InputError(f"cannot read the weight `{text}`", hint="write it as in cost=1000")
-            if name in found:
-                raise InputError(f"two weights are given for {name}")
-            found[name] = weight
-        return cls.of(found)
-
-    def to_dict(self) -> dict[str, float]:
-        """The weights by name."""
-        return {"latency": self.latency, "cost": self.cost, "energy": self.energy}
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +192,8 @@ class Plan:
             it was given: positions of that order, in the order in which this plan's positions
             count the nodes (`order` is then `custom`). None elsewhere.
         cost_models: Where each tier's seconds come from: `gflops`, `roofline` or `profile`.
+        topology: The tiers, links and limits it was made for, as the tables of a tiers file;
+            None in plans of earlier releases.
     """
 
     objective: Objective
@@ -275,6 +215,7 @@ class Plan:
     weights: Weights | None = None
     permutation: tuple[int, ...] | None = None
     cost_models: tuple[str, ...] = ()
+    topology: Mapping[str, Any] | None = None
 
     @property
     def cuts(self) -> tuple[int, ...]:
@@ -301,12 +242,26 @@ class Plan:
         if best is None or not math.isfinite(mine) or mine == 0:
             return None
         theirs = best.value(self.objective)
+        if theirs == 0:
+            return None
         return mine / theirs if self.objective == "throughput" else theirs / mine
 
     @property
     def is_split(self) -> bool:
         """Whether more than one tier has work."""
         return sum(stage.stop > stage.start for stage in self.figures.stages) > 1
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows. The package knows how; a plan knows nothing of reports."""
+        import dnnsplit_onnx
+
+        return dnnsplit_onnx.plan_html(self)
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        """What rich prints."""
+        import dnnsplit_onnx
+
+        yield from dnnsplit_onnx.plan_renderables(console, self)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON-ready data; unknown figures are None."""
@@ -340,6 +295,7 @@ class Plan:
             "weighted": figures.weighted,
             "permutation": None if self.permutation is None else list(self.permutation),
             "cost_models": list(self.cost_models),
+            "topology": self.topology,
         }
         cleaned: dict[str, Any] = _without_nan(data)
         return cleaned
@@ -366,7 +322,7 @@ class Plan:
                 weighted=data.get("weighted"),
             )
             weights, permutation = data.get("weights"), data.get("permutation")
-            return cls(
+            made = cls(
                 data["objective"],
                 data["planner"],
                 data["optimality"],
@@ -386,9 +342,16 @@ class Plan:
                 None if weights is None else Weights.of(weights),
                 None if permutation is None else tuple(permutation),
                 tuple(data.get("cost_models", ())),
+                data.get("topology"),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PlanError(f"not a plan: {error}", hint="write one with `plan ... -o plan.json`") from None
+        if (field := misfit(made)) is not None:
+            raise PlanError(
+                f"not a plan: `{field}` is not what it should be",
+                hint="write one with `plan ... -o plan.json`",
+            )
+        return made
 
 
 def load_plan(path: str | Path) -> Plan:
@@ -398,11 +361,28 @@ def load_plan(path: str | Path) -> Plan:
         PlanError: The file cannot be read or is not a plan.
     """
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = read_bounded(Path(path), regular=False)
     except (OSError, ValueError) as error:
         raise PlanError(f"cannot read plan `{path}`: {error}") from None
+    return parse_plan(text, str(path))
+
+
+def parse_plan(text: bytes, source: str) -> Plan:
+    """A plan from the text of its file.
+
+    Args:
+        text: The file's content.
+        source: Its name, for errors.
+
+    Raises:
+        PlanError: It is not a plan.
+    """
+    try:
+        data = json.loads(text.decode())
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"cannot read plan `{source}`: {error}") from None
     if not isinstance(data, dict):
-        raise PlanError(f"`{path}` is not a plan")
+        raise PlanError(f"`{source}` is not a plan")
     return Plan.from_dict(data)
 
 

@@ -1,15 +1,14 @@
 """Types of values: dtypes and shapes, symbolic dimensions bound to numbers.
 
 Nothing is guessed. A shape is what the file declares or what onnx's shape inference (with
-data propagation) proves from it; a dimension that stays symbolic stays symbolic, and a
-value whose size is unknown has the size None. It becomes an error only where someone needs
-the number (`Types.need_nbytes`).
+data propagation, and with what `shape_values` computes) proves from it; a dimension that
+stays symbolic stays symbolic, and a value whose size is unknown has the size None. It
+becomes an error only where someone needs the number (`Types.need_nbytes`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -20,6 +19,7 @@ from onnx import helper, numpy_helper
 
 from dnnsplit_onnx.errors import ShapeError
 from dnnsplit_onnx.graph import Graph
+from dnnsplit_onnx.shape_values import infer_with_values
 
 Dim = int | str | None
 Kind = Literal["tensor", "sparse_tensor", "sequence", "optional", "map", "unknown"]
@@ -62,7 +62,7 @@ class ValueType:
         if self.kind != "tensor" or self.shape is None:
             return None
         numbers = [d for d in self.shape if isinstance(d, int)]
-        return math.prod(numbers) if len(numbers) == len(self.shape) else None
+        return _product(numbers) if len(numbers) == len(self.shape) else None
 
     @property
     def nbytes(self) -> int | None:
@@ -123,6 +123,10 @@ class Types:
     def _cache(self) -> dict[str, ValueType]:
         return dict(self._weights)
 
+    @cached_property
+    def _sizes(self) -> dict[str, int | None]:
+        return {}  # asked for many times over, by everything that prices cuts
+
     def __getitem__(self, name: str) -> ValueType:
         """The type of a value; of an unknown one, a type that says so."""
         known = self._cache.get(name)
@@ -158,10 +162,12 @@ class Types:
         Raises:
             ShapeError: The model claims a size that no tensor can have.
         """
-        size = self[name].nbytes
-        if size is not None and not 0 <= size < _LARGEST_NBYTES:
-            raise ShapeError(f"value `{name}` claims {size} bytes", context=f"in {self.graph.file.path}")
-        return size
+        if name not in self._sizes:
+            size = self[name].nbytes
+            if size is not None and not 0 <= size < _LARGEST_NBYTES:
+                raise ShapeError(f"value `{name}` claims {size} bytes", context=f"in {self.graph.file.path}")
+            self._sizes[name] = size
+        return self._sizes[name]
 
     def need_nbytes(self, name: str) -> int:
         """Size of a value in bytes.
@@ -210,8 +216,20 @@ class Types:
             return None
         try:
             return numpy_helper.to_array(tensor)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, KeyError):
             return None
+
+
+def _product(numbers: Sequence[int]) -> int:
+    """The product, or one that is too large if it is: that of a million numbers takes minutes."""
+    if 0 in numbers:
+        return 0
+    product = 1
+    for number in numbers:
+        product *= number
+        if product > _LARGEST_NBYTES:
+            break
+    return product
 
 
 def value_type(proto: onnx.TypeProto) -> ValueType:
@@ -273,7 +291,7 @@ def _named_dims(value: onnx.ValueInfoProto) -> Iterable[tuple[int, str, onnx.Ten
     """The dimensions of a value that are not numbers: axis, the name they bind by, and themselves."""
     for axis, dim in enumerate(value.type.tensor_type.shape.dim):
         if not isinstance(_dim(dim), int):
-            yield axis, (dim.dim_param or f"{value.name}.{axis}"), dim
+            yield axis, (_dim_name(dim) or f"{value.name}.{axis}"), dim
 
 
 def _bind(graph_proto: onnx.GraphProto, bindings: Mapping[str, int], graph: Graph) -> None:
@@ -327,6 +345,8 @@ def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
             model = shape_inference.infer_shapes(model, data_prop=True)
         except Exception:  # it refuses what it cannot follow in many ways
             break
+    if any(node.op_type in ("Range", "Shape", "Size") for node in model.graph.node):
+        model = infer_with_values(model)
     model.graph.output.extend(outputs)
     return model
 
@@ -334,4 +354,10 @@ def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     if dim.HasField("dim_value"):
         return dim.dim_value if dim.dim_value >= 0 else None
-    return dim.dim_param or None
+    return _dim_name(dim) or None
+
+
+def _dim_name(dim: onnx.TensorShapeProto.Dimension) -> str:
+    """The name of a symbolic dimension; the protobuf library hands out bytes where it is not UTF-8."""
+    name: str | bytes = dim.dim_param
+    return name.decode(errors="backslashreplace") if isinstance(name, bytes) else name

@@ -23,8 +23,9 @@ from dnnsplit_onnx.cuts import Accounting
 from dnnsplit_onnx.errors import InfeasibleError, InputError
 from dnnsplit_onnx.planners.problem import Problem
 from dnnsplit_onnx.planning import plan_of, problem_of
-from dnnsplit_onnx.plans import Objective, Plan, Weights
+from dnnsplit_onnx.plans import Objective, Plan
 from dnnsplit_onnx.topology import Topology, parse_topology
+from dnnsplit_onnx.weights import Weights
 from dnnsplit_onnx.workload import Workload
 
 #: A grid of more points is refused: it is a typing error more often than a wish.

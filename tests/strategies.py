@@ -17,8 +17,8 @@ from dnnsplit_onnx.costs import CostTable
 from dnnsplit_onnx.cuts import UNKNOWN
 from dnnsplit_onnx.memory import StageMemory
 from dnnsplit_onnx.planners import Problem
-from dnnsplit_onnx.plans import Weights
 from dnnsplit_onnx.topology import Limits, Link, Tier, Topology
+from dnnsplit_onnx.weights import Weights
 
 #: The most nodes for each number of tiers, so that every combination can be tried.
 NODES = {1: 8, 2: 10, 3: 9, 4: 7, 5: 6, 6: 5, 7: 4, 8: 4}

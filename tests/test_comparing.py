@@ -14,9 +14,9 @@ from dnnsplit_onnx.errors import InfeasibleError, InputError
 from dnnsplit_onnx.graph import load_graph
 from dnnsplit_onnx.planners import PLANNERS, Problem, Solution
 from dnnsplit_onnx.planning import problem_of
-from dnnsplit_onnx.plans import Weights
 from dnnsplit_onnx.shapes import bind_shapes
 from dnnsplit_onnx.topology import Limits, Link, Tier, Topology
+from dnnsplit_onnx.weights import Weights
 from dnnsplit_onnx.workload import Workload, measure
 from tests.conftest import light
 from tests.dags import random_workload

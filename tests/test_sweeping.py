@@ -11,10 +11,10 @@ from dnnsplit_onnx import sweeping
 from dnnsplit_onnx.errors import InfeasibleError, InputError, TopologyError
 from dnnsplit_onnx.graph import load_graph
 from dnnsplit_onnx.planning import plan
-from dnnsplit_onnx.plans import Weights
 from dnnsplit_onnx.shapes import bind_shapes
 from dnnsplit_onnx.sweeping import Axis, parse_axis, sweep, with_setting
 from dnnsplit_onnx.topology import Link, Tier, Topology
+from dnnsplit_onnx.weights import Weights
 from dnnsplit_onnx.workload import Workload, measure
 from tests.conftest import light
 

@@ -13,8 +13,8 @@ from dnnsplit_onnx.cli.options import ModelOptions
 from dnnsplit_onnx.errors import InputError
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.plans import Weights
     from dnnsplit_onnx.topology import Topology
+    from dnnsplit_onnx.weights import Weights
 
 Aim = Literal["latency", "cost", "throughput", "energy", "weighted"]
 
@@ -69,7 +69,7 @@ class ConditionOptions(ModelOptions):
         Raises:
             InputError: They cannot be read, or are missing, or are of no use.
         """
-        from dnnsplit_onnx.plans import Weights
+        from dnnsplit_onnx.weights import Weights
 
         if self.objective != "weighted":
             if self.weight:

@@ -28,7 +28,7 @@ from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.objective import weigh
 from dnnsplit_onnx.planners.problem import Problem, Solution
 from dnnsplit_onnx.planners.published import Pair, need_objective, scan
-from dnnsplit_onnx.plans import Weights
+from dnnsplit_onnx.weights import Weights
 
 _NAME = "cost-aware"
 _NOTE = "links were taken to be free, as published"

@@ -27,8 +27,9 @@ import numpy as np
 from dnnsplit_onnx.envelope import Blocks, contract
 from dnnsplit_onnx.maxflow import Network
 from dnnsplit_onnx.planners.problem import Problem
-from dnnsplit_onnx.plans import Figures, Measure, Objective, Weights
+from dnnsplit_onnx.plans import Figures, Measure, Objective
 from dnnsplit_onnx.topology import Link
+from dnnsplit_onnx.weights import Weights
 from dnnsplit_onnx.workload import Workload
 
 #: Networks of more blocks and values, over all copies, take seconds.
@@ -208,7 +209,7 @@ class _Copies:
         graph, types = self.workload.graph, self.workload.types
         delay = self._block(t, self.width - 1)
         self.edges.append((Network.SOURCE, delay, self.links[t].delay))
-        for value in dict.fromkeys(graph.outputs):
+        for value in graph.results:
             maker = graph.producer.get(value)
             if maker is None:
                 continue

@@ -1,7 +1,13 @@
-"""Which of many points no other beats: the Pareto filter under planners and reports."""
+"""Which of many points no other beats: the Pareto filter under planners and reports.
+
+Few points are compared all with all, in blocks. Where there are many, three columns take one
+sweep over a staircase, and four the halving of Kung, Luccio and Preparata (1975), whose halves
+meet in such a sweep; so time stays near the number of points however many are on the front.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +47,12 @@ def _front(columns: Sequence[NDArray[Any]]) -> NDArray[np.intp]:
         better = np.ones(len(order), dtype=np.bool_)
         better[1:] = second[1:] < lowest[:-1]
         return order[better]
-    return _sweep(np.stack([column[order] for column in columns]), order)
+    points = np.stack([column[order] for column in columns])
+    if len(columns) == 3 and len(order) > _MANY:
+        return order[_along_stairs(points)]
+    if len(columns) == 4 and len(order) > _MANY:
+        return order[_halved(points, np.arange(len(order)))]
+    return order[_sweep(points)]
 
 
 def _not_beaten_by_a_few(columns: Sequence[NDArray[Any]]) -> NDArray[np.intp]:
@@ -63,8 +74,65 @@ def _not_beaten_by_a_few(columns: Sequence[NDArray[Any]]) -> NDArray[np.intp]:
     return left
 
 
-def _sweep(points: NDArray[Any], order: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The front of points in lexicographic order: only earlier ones can dominate."""
+class _Stairs:
+    """Pairs none of which is at least as good as another: ascending in x, descending in y."""
+
+    def __init__(self) -> None:
+        self.x: list[float] = []
+        self.y: list[float] = []
+
+    def cover(self, x: float, y: float) -> bool:
+        """Whether some pair is at least as good as this one."""
+        at = bisect_right(self.x, x)
+        return at > 0 and self.y[at - 1] <= y
+
+    def add(self, x: float, y: float) -> None:
+        """Adds a pair that is not covered; those that it is at least as good as go."""
+        first = last = bisect_left(self.x, x)
+        while last < len(self.y) and self.y[last] >= y:
+            last += 1
+        self.x[first:last] = [x]
+        self.y[first:last] = [y]
+
+
+def _along_stairs(points: NDArray[Any]) -> NDArray[np.intp]:
+    """Places of the front of points of three figures, in lexicographic order."""
+    stairs, kept = _Stairs(), []
+    for at, (x, y) in enumerate(zip(points[1].tolist(), points[2].tolist(), strict=True)):
+        if not stairs.cover(x, y):
+            stairs.add(x, y)
+            kept.append(at)
+    return np.array(kept, dtype=np.intp)
+
+
+def _halved(points: NDArray[Any], places: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Of some places in lexicographic order of four figures, those on their front."""
+    if len(places) <= _BLOCK:
+        return places[_sweep(points[:, places])]
+    middle = len(places) // 2
+    good, others = _halved(points, places[:middle]), _halved(points, places[middle:])
+    return np.concatenate((good, others[~_covered(points[1:, good], points[1:, others])]))
+
+
+def _covered(good: NDArray[Any], others: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which of the others some good point is at least as good as, in three figures."""
+    joined = np.concatenate((good, others), axis=1)
+    covered = np.zeros(joined.shape[1], dtype=np.bool_)
+    stairs, goods = _Stairs(), good.shape[1]
+    is_other = np.arange(joined.shape[1]) >= goods
+    # Of equal ones the good come first, so that they are on the stairs when others ask.
+    order = np.lexsort((is_other, joined[2], joined[1], joined[0]))
+    ys, zs = joined[1].tolist(), joined[2].tolist()
+    for at in order.tolist():
+        if stairs.cover(ys[at], zs[at]):
+            covered[at] = True
+        elif at < goods:
+            stairs.add(ys[at], zs[at])
+    return covered[goods:]
+
+
+def _sweep(points: NDArray[Any]) -> NDArray[np.intp]:
+    """Places of the front of points in lexicographic order: only earlier ones can dominate."""
     kept: list[NDArray[np.intp]] = []
     front = points[:, :0]
     for start in range(0, points.shape[1], _BLOCK):
@@ -73,7 +141,7 @@ def _sweep(points: NDArray[Any], order: NDArray[np.intp]) -> NDArray[np.intp]:
         block = block[:, alive]
         within = np.all(block[:, :, None] <= block[:, None, :], axis=0)
         alive = alive[~np.triu(within, 1).any(axis=0)]
-        kept.append(order[start + alive])
+        kept.append(start + alive)
         front = np.concatenate((front, points[:, start + alive]), axis=1)
     return np.concatenate(kept)
 

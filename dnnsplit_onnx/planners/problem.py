@@ -21,8 +21,9 @@ from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.objective import LIMITED, evaluate, link_cost_usd, link_seconds, violations, weigh
 from dnnsplit_onnx.ordering import in_order_of
 from dnnsplit_onnx.planners.reorder import reordered_costs
-from dnnsplit_onnx.plans import Figures, Measure, Objective, Optimality, Weights
+from dnnsplit_onnx.plans import Figures, Measure, Objective, Optimality
 from dnnsplit_onnx.topology import Topology
+from dnnsplit_onnx.weights import Weights
 from dnnsplit_onnx.workload import Workload
 
 

@@ -19,7 +19,7 @@ from dnnsplit_onnx.shapes import bind_shapes
 from dnnsplit_onnx.topology import Link, Tier, Topology
 from dnnsplit_onnx.workload import Workload, measure
 from tests.conftest import light
-from tests.dags import closed_sets, live_nbytes, output_nbytes_above, random_workload
+from tests.dags import closed_sets, live_nbytes, output_nbytes_above, random_workload, with_states
 from tests.strategies import random_topology
 
 exact = get_planner("exact")
@@ -56,6 +56,8 @@ def random_dag_problem(seed: int, measure: str) -> tuple[Problem, Workload]:
     rng = np.random.default_rng([seed, len(measure)])
     count = int(rng.integers(1, 4))
     workload = random_workload(rng, int(rng.integers(1, 7 if count == 3 else 9)))
+    if seed % 3 == 0:
+        workload = with_states(rng, workload)
     topology = random_topology(rng, count, ascending=bool(rng.random() < 0.6))
     tiers = [
         tier.model_copy(update={"gflops": tier.gflops / 1e3, "watts": 1.0 + t})

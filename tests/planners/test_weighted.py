@@ -16,7 +16,8 @@ from dnnsplit_onnx.graph import load_graph
 from dnnsplit_onnx.planners import Problem, get_planner
 from dnnsplit_onnx.planners.dag import dag_optimum, gap_above
 from dnnsplit_onnx.planning import plan, problem_of
-from dnnsplit_onnx.plans import Plan, Weights
+from dnnsplit_onnx.plans import Plan
+from dnnsplit_onnx.weights import Weights
 from tests import naive
 from tests.conftest import light
 from tests.dags import closed_sets
