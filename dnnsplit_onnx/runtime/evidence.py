@@ -62,6 +62,25 @@ class NotComparable:
     same_type: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SlicePlace:
+    """Where a slice of the optimised chain ran.
+
+    Attributes:
+        tier: Its tier.
+        provider: `cpu` or `cuda`.
+        cpu_nodes: Nodes that ran on the CPU although another provider was asked for; None if
+            this onnxruntime cannot tell.
+        memcpy_nodes: Nodes that onnxruntime put in to copy between host and device on every
+            run; None if nobody looked.
+    """
+
+    tier: str
+    provider: str
+    cpu_nodes: tuple[str, ...] | None = ()
+    memcpy_nodes: int | None = 0
+
+
 @dataclass(frozen=True)
 class Verification:
     """What `verify` found.
@@ -80,7 +99,8 @@ class Verification:
         runs: How many sets of inputs.
         bindings: Sizes of symbolic dimensions.
         assumed: Dimensions that had no size and were taken to be 1.
-        provider: Where the optimised chain ran.
+        provider: Where the optimised chain ran; all of them joined by `+` if it mixes them.
+        slices: Where each slice of it ran.
         error: Why the chain did not run, or None.
     """
 
@@ -97,6 +117,7 @@ class Verification:
     bindings: Mapping[str, int]
     assumed: Mapping[str, int]
     provider: str = "cpu"
+    slices: tuple[SlicePlace, ...] = ()
     error: str | None = None
 
     def worst(self, figure: str) -> float:
@@ -136,6 +157,12 @@ class Verification:
         if self.assumed:
             sizes = ", ".join(f"`{name}` = {size}" for name, size in self.assumed.items())
             notes.append(f"sizes that were not given were assumed: {sizes}")
+        notes += [
+            f"warning: slice `{place.tier}` copies between device and host {place.memcpy_nodes} times a run, "
+            f"for nodes that CUDA has no kernel for"
+            for place in self.slices
+            if place.memcpy_nodes
+        ]
         return tuple(notes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,6 +182,7 @@ class Verification:
             "model": self.model,
             "inputs": self.source,
             "provider": self.provider,
+            "slices": [asdict(place) for place in self.slices],
             "seed": self.seed,
             "runs": self.runs,
             "bindings": dict(self.bindings),

@@ -7,7 +7,6 @@ range for bytes (images). Where a model asks for more, its user has to give the 
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from onnx import TensorProto, helper
 
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.manifest import Port
+from dnnsplit_onnx.runtime.archive import read_arrays
 
 _FLOATS = ("float", "double", "bfloat16")  # and whatever starts with `float`
 _GIVE = "give the inputs: --input X.npz"
@@ -86,15 +86,11 @@ def load_inputs(path: str | Path, ports: Sequence[Port]) -> Inputs:
     """
     try:
         with Path(path).open("rb") as file:  # given a path, numpy leaves a broken archive open
-            arrays = np.load(file, allow_pickle=False)
-            if isinstance(arrays, np.lib.npyio.NpzFile):
-                arrays = {name: arrays[name] for name in arrays.files}
+            arrays = read_arrays(file, str(path))
     except FileNotFoundError:
         raise InputError(f"no such file: `{path}`", hint=_SAVE) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot read inputs from `{path}`: {error}", hint=_SAVE) from None
-    if not isinstance(arrays, dict):
-        raise InputError(f"`{path}` is not an .npz file", hint=_SAVE)
     return Inputs(check_inputs(arrays, ports, where=f"in {path}"), str(path))
 
 
@@ -155,15 +151,15 @@ def _array(rng: np.random.Generator, port: Port, shape: tuple[int, ...]) -> np.n
     dtype = port.dtype or ""
     if dtype == "string":
         return np.array([f"s{n}" for n in rng.integers(0, 10, size=shape).reshape(-1)], object).reshape(shape)
-    numpy_dtype = _numpy_dtype(port)
+    wanted = numpy_dtype(port)
     if dtype == "bool":
         return rng.integers(0, 2, size=shape).astype(bool)
     if dtype.startswith("complex"):
-        return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(numpy_dtype)
+        return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(wanted)
     if dtype in _FLOATS or dtype.startswith("float"):
         # numpy returns a plain float for the shape ().
-        return np.asarray(rng.standard_normal(shape, dtype=np.float32)).astype(numpy_dtype)
-    return np.asarray(_integers(rng, dtype, shape)).astype(numpy_dtype)
+        return np.asarray(rng.standard_normal(shape, dtype=np.float32)).astype(wanted)
+    return np.asarray(_integers(rng, dtype, shape)).astype(wanted)
 
 
 def _integers(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> Any:
@@ -179,7 +175,12 @@ def _integers(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> A
     return rng.integers(0, 2, size=shape) if "2" in dtype else rng.integers(0, 8, size=shape)
 
 
-def _numpy_dtype(port: Port) -> np.dtype[Any]:
+def numpy_dtype(port: Port) -> np.dtype[Any]:
+    """The type of the arrays that an input is made of.
+
+    Raises:
+        InputError: There is no such type.
+    """
     try:
         return helper.tensor_dtype_to_np_dtype(TensorProto.DataType.Value((port.dtype or "").upper()))
     except (KeyError, ValueError):
@@ -203,7 +204,7 @@ def _typed(array: np.ndarray, port: Port) -> np.ndarray:
         if array.dtype.kind not in "OSU":
             raise _wrong_type(array, port, "str")
         return array.astype(object)
-    wanted = _numpy_dtype(port)
+    wanted = numpy_dtype(port)
     if array.dtype.newbyteorder("=") == wanted:
         return array.astype(wanted, copy=False)
     if wanted.kind == "V" or wanted.name not in np.sctypeDict:

@@ -11,7 +11,9 @@ times slower. Here that is an error.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from importlib import import_module, metadata
 from types import ModuleType
 from typing import Any
@@ -20,9 +22,13 @@ from dnnsplit_onnx.errors import InputError, MissingExtraError
 
 #: The providers a tier may name, and what onnxruntime calls them.
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+#: The memory that a provider works in, as onnxruntime calls it.
+DEVICES = {"cpu": "cpu", "cuda": "cuda"}
 
 INSTALL_CPU = "pip install 'dnnsplit-onnx[cpu]'"
 INSTALL_GPU = "pip install 'dnnsplit-onnx[gpu]'"
+
+_FATAL = 4
 
 # The distributions that own the module `onnxruntime`.
 _DISTRIBUTIONS = (
@@ -77,7 +83,7 @@ def _reinstall(found: dict[str, str]) -> str:
 
 
 def provider_list(
-    ort: ModuleType, provider: str, *, memory_nbytes: int | None = None
+    ort: ModuleType, provider: str, *, memory_nbytes: int | None = None, cuda_graph: bool = False
 ) -> list[str | tuple[str, dict[str, Any]]]:
     """What to pass as `providers` to a session.
 
@@ -85,6 +91,7 @@ def provider_list(
         ort: The module `onnxruntime`.
         provider: `cpu` or `cuda`.
         memory_nbytes: Most device memory the session's arena may take.
+        cuda_graph: Whether runs are captured as a CUDA graph and replayed.
 
     Raises:
         InputError: There is no such provider.
@@ -100,14 +107,44 @@ def provider_list(
         )
     if provider == "cpu":
         return [name]
-    if hasattr(ort, "preload_dlls"):  # finds CUDA and cuDNN where pip put them; since 1.21
-        ort.preload_dlls()
-    options: dict[str, Any] = {"device_id": 0}
+    load_cuda(ort)
+    # Nodes that CUDA has no kernel for need the CPU; `fallback_nodes` lists them.
+    return [(name, _cuda_options(memory_nbytes, cuda_graph)), PROVIDERS["cpu"]]
+
+
+def can_run(provider: str) -> bool:
+    """Whether the onnxruntime here is built with a provider; not whether it works."""
+    try:
+        return PROVIDERS[provider] in runtime().get_available_providers()
+    except MissingExtraError:
+        return False
+
+
+def load_cuda(ort: ModuleType) -> None:
+    """Makes the shared libraries of CUDA and cuDNN known to this process, from where pip put them.
+
+    What is missing is no error here: `check_provider` finds out, and `doctor` tells.
+    """
+    if hasattr(ort, "preload_dlls"):  # since 1.21
+        with redirect_stdout(io.StringIO()):  # it prints what it misses, which would spoil --json
+            ort.preload_dlls()
+    # A session that cannot have CUDA logs so in several lines; here that is one error.
+    ort.set_default_logger_severity(_FATAL)
+
+
+def _cuda_options(memory_nbytes: int | None, cuda_graph: bool) -> dict[str, Any]:
+    """Options of the CUDA provider.
+
+    Every convolution is tried with all algorithms when it first meets a shape. That takes
+    seconds and is done in the warm-up; what runs afterwards is the fastest.
+    """
+    options: dict[str, Any] = {"device_id": 0, "cudnn_conv_algo_search": "EXHAUSTIVE"}
     if memory_nbytes is not None:
         # The default strategy doubles the arena and would overrun the limit's purpose.
         options |= {"gpu_mem_limit": memory_nbytes, "arena_extend_strategy": "kSameAsRequested"}
-    # Nodes that CUDA has no kernel for need the CPU; `fallback_nodes` lists them.
-    return [(name, options), PROVIDERS["cpu"]]
+    if cuda_graph:
+        options["enable_cuda_graph"] = "1"
+    return options
 
 
 def check_provider(session: Any, provider: str) -> None:
@@ -118,14 +155,14 @@ def check_provider(session: Any, provider: str) -> None:
         provider: What was asked for: `cpu` or `cuda`.
 
     Raises:
-        MissingExtraError: The session does not use it.
+        MissingExtraError: The session does not have it in first place.
     """
     used = session.get_providers()
-    if PROVIDERS[provider] in used:
+    if used[:1] == [PROVIDERS[provider]]:
         return
     raise MissingExtraError(
         f"provider `{provider}` was asked for, and onnxruntime fell back to {', '.join(used)}",
-        hint="driver, CUDA or cuDNN is missing: see `nvidia-smi`; pip install 'onnxruntime-gpu[cuda,cudnn]'",
+        hint=f"see what is missing: dnnsplit-onnx doctor; what pip can bring: {INSTALL_GPU}",
     )
 
 

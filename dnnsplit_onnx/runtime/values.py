@@ -37,6 +37,9 @@ _NATIVE = frozenset(
     | {TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64}
     | {TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64}
 )
+_PLAIN = frozenset(
+    f"tensor({TensorProto.DataType.Name(number).lower()})" for number in _NATIVE - {TensorProto.STRING}
+)
 _CARRIER = {1: np.uint8, 2: np.uint16}
 # Old enough for any onnxruntime that can run here.
 _IR_VERSION, _OPSET = 8, 15
@@ -89,6 +92,26 @@ def to_python(ort: ModuleType, value: Value) -> Any:
 def present(value: Value) -> Value:
     """The value, or None if it is an optional that holds none."""
     return value if value.has_value() else None
+
+
+def is_plain_type(text: str) -> bool:
+    """Whether a type, as onnxruntime writes it, is a tensor of numbers that numpy has too."""
+    return text in _PLAIN
+
+
+def on_device(ort: ModuleType, value: Value, device: str) -> Value:
+    """A value in another memory; itself where it lies there, or is no plain tensor.
+
+    Args:
+        ort: The module `onnxruntime`.
+        value: In host memory, or on the device already.
+        device: As onnxruntime calls it, such as `cuda`.
+    """
+    if value is None or not value.is_tensor() or value.device_name() == device:
+        return value
+    if not is_plain_type(value.data_type()):
+        return value
+    return ort.OrtValue.ortvalue_from_numpy(value.numpy(), device, 0)
 
 
 def _carried(array: np.ndarray) -> np.ndarray:
