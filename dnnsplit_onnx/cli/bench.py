@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dnnsplit_onnx.cli.options import Folder, Provider, Reporting, takes
+from dnnsplit_onnx.cli.options import CudaGraph, Folder, Reporting, TierProvider, takes
 
 
 @takes(Reporting)
@@ -17,7 +17,8 @@ def bench(
         str | None,
         typer.Option("--tier", metavar="NAME", help="Measure this tier's slice alone.", show_default=False),
     ] = None,
-    provider: Provider = None,
+    provider: TierProvider = None,
+    cuda_graph: CudaGraph = False,
     runs: Annotated[
         int | None,
         typer.Option(
@@ -31,7 +32,8 @@ def bench(
 ) -> None:
     """Measure each slice, the chain of them, and the whole model.
 
-    Everything runs on this machine, without links between the tiers.
+    Everything runs on this machine, without links between the tiers. Where a tier is planned
+    for CUDA and this machine has none, say --provider cpu.
 
     Example: dnnsplit-onnx bench slices --tier edge --runs 200
     """
@@ -39,7 +41,9 @@ def bench(
     from dnnsplit_onnx.report.progress import progress
 
     with progress("measuring") as update:
-        report = bench(folder, tier=tier, provider=provider, runs=runs, progress=update)
+        report = bench(
+            folder, tier=tier, provider=provider, cuda_graph=cuda_graph, runs=runs, progress=update
+        )
     if options.json:
         from dnnsplit_onnx.cli.output import print_json
 

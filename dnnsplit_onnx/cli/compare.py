@@ -8,7 +8,8 @@ import typer
 
 from dnnsplit_onnx.cli import completion
 from dnnsplit_onnx.cli.conditions import ConditionOptions
-from dnnsplit_onnx.cli.options import Model, takes
+from dnnsplit_onnx.cli.options import Force, Model, takes
+from dnnsplit_onnx.cli.plotting import Plot, refuse_early
 
 
 @takes(ConditionOptions)
@@ -25,6 +26,8 @@ def compare(
             show_default=False,
         ),
     ] = None,
+    plot: Plot = None,
+    force: Force = False,
 ) -> None:
     """Run planners side by side: value, gap to the best, effort.
 
@@ -38,6 +41,7 @@ def compare(
     from dnnsplit_onnx.comparing import compare
     from dnnsplit_onnx.report.progress import progress
 
+    refuse_early(plot, force=force)
     topology, weights = options.topology(), options.weights()
     named = [name.strip() for text in planners or () for name in text.split(",") if name.strip()]
     workload = load_workload(model, options)
@@ -51,6 +55,10 @@ def compare(
             accounting=options.cut_size,
             progress=update,
         )
+    if plot is not None:
+        from dnnsplit_onnx.report.comparison_plot import plot_comparison
+
+        plot_comparison(plot, found, force=force)
     if options.json:
         from dnnsplit_onnx.cli.output import print_json
 

@@ -25,6 +25,27 @@ def zoo(incomplete: str) -> Iterator[str]:
     yield from (name for name in _zoo_names() if name.startswith(incomplete))
 
 
+def devices(incomplete: str) -> Iterator[str]:
+    """Names of devices that a tiers file can start from."""
+    from dnnsplit_onnx.presets import presets
+
+    yield from (name for name in presets().devices if name.startswith(incomplete))
+
+
+def links(incomplete: str) -> Iterator[str]:
+    """Names of links that a tiers file can start from."""
+    from dnnsplit_onnx.presets import presets
+
+    yield from (name for name in presets().connections if name.startswith(incomplete))
+
+
+def schemas(incomplete: str) -> Iterator[str]:
+    """Files that have a schema."""
+    from dnnsplit_onnx.schemas import NAMES
+
+    yield from (name for name in NAMES if name.startswith(incomplete))
+
+
 def _files(incomplete: str, suffix: str) -> Iterator[str]:
     folder, slash, start = incomplete.rpartition("/")
     try:

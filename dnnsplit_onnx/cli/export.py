@@ -21,7 +21,14 @@ Tiers = Annotated[
         show_default=False,
     ),
 ]
-Engine = Annotated[Literal["cpu", "cuda"], typer.Option("--provider", help="What the engine runs on.")]
+Engine = Annotated[
+    Literal["cpu", "cuda"] | None,
+    typer.Option(
+        "--provider",
+        help="What the engine runs on; otherwise what the manifest says of each tier.",
+        show_default=False,
+    ),
+]
 
 
 @app.command("triton")
@@ -33,7 +40,7 @@ def triton(
         Path, typer.Option("--output", "-o", metavar="REPO", help="The model repository to make.")
     ] = Path("triton"),
     tiers: Tiers = None,
-    provider: Engine = "cpu",
+    provider: Engine = None,
     force: Force = False,
 ) -> None:
     """Write a Triton model repository.
@@ -66,7 +73,7 @@ def kserve(
         "kserve.yaml"
     ),
     tiers: Tiers = None,
-    provider: Engine = "cpu",
+    provider: Engine = None,
     namespace: Annotated[str, typer.Option("--namespace", help="The Kubernetes namespace.")] = "default",
     force: Force = False,
 ) -> None:

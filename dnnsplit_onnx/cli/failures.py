@@ -18,6 +18,9 @@ import typer
 
 from dnnsplit_onnx.errors import DnnsplitError
 
+# A name in a model may be as long as the model.
+_LONGEST_LINE = 4000
+
 BUG = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -74,6 +77,8 @@ def warn(message: str) -> None:
 
 def one_line(text: str) -> str:
     """Text made safe for a terminal: names in a model may hold line breaks or escapes."""
+    if len(text) > _LONGEST_LINE:
+        text = f"{text[:_LONGEST_LINE]}..."
     joined = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
 

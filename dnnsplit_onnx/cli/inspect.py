@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dnnsplit_onnx.cli.options import Model, ModelOptions, takes
+from dnnsplit_onnx.cli.options import Force, Model, ModelOptions, takes
+from dnnsplit_onnx.cli.plotting import Plot, refuse_early
 
 
 @takes(ModelOptions)
-def inspect(model: Model, options: ModelOptions) -> None:
+def inspect(model: Model, options: ModelOptions, plot: Plot = None, force: Force = False) -> None:
     """Show a model's work, weights, and cuts.
 
     The candidate cuts are those that a best plan can use, whatever the speeds of machines
@@ -17,7 +18,12 @@ def inspect(model: Model, options: ModelOptions) -> None:
     from dnnsplit_onnx.cli.loading import load_workload
     from dnnsplit_onnx.report.inspection import Inspection
 
+    refuse_early(plot, force=force)
     found = Inspection(load_workload(model, options), options.cut_size)
+    if plot is not None:
+        from dnnsplit_onnx.report.inspect_plot import plot_inspection
+
+        plot_inspection(plot, found, force=force)
     if options.json:
         from dnnsplit_onnx.cli.output import print_json
 

@@ -27,11 +27,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "profile": ("profile", "profile", "Measure a model on this machine, or a link to another."),
     "sweep": ("sweep", "sweep", "Plan over a grid of conditions, and map what is best where."),
     "compare": ("compare", "compare", "Run planners side by side: value, gap to the best, effort."),
+    "report": ("report", "report", "Write one HTML page about a folder of slices, to read and to send."),
     "convert": (
         "convert",
         "convert",
         "Convert a Keras or PyTorch model to ONNX, and check that it computes the same.",
     ),
+    "tiers": ("tiers", "app", "Write a tiers file from figures of real devices."),
     "zoo": ("zoo", "app", "Models to try things with: built or already installed, never downloaded."),
     "serve": ("serve", "serve", "Serve a tier over HTTP, by the Open Inference Protocol."),
     "run": ("run_chain", "run", "Run requests through the chain of tiers."),
@@ -42,6 +44,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Write a docker-compose file and systemd units, one service for each tier.",
     ),
     "export": ("export", "app", "Write slices for Triton and KServe."),
+    "doctor": (
+        "doctor",
+        "doctor",
+        "Look at what is installed, run a small model on each provider, and say what is missing.",
+    ),
 }
 
 

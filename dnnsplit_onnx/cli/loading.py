@@ -45,7 +45,7 @@ def load_workload(model: str, options: ModelOptions) -> Workload:
 
     bindings, trips = options.bindings, options.trip_counts
     with progress("reading the model"):
-        graph = load_graph(model_file(model))
+        graph = load_graph(model_file(model), options.state)
         types = _with_observed(bind_shapes(graph, bindings), options.sample_input)
         return order_workload(measure(graph, types, trips), options.order)
 

@@ -54,6 +54,18 @@ Provider = Annotated[
     Literal["cpu", "cuda"] | None,
     typer.Option("--provider", help="Run on this; the CPU otherwise.", show_default=False),
 ]
+TierProvider = Annotated[
+    Literal["cpu", "cuda"] | None,
+    typer.Option(
+        "--provider",
+        help="Run on this; otherwise on what the manifest says of each tier. Nothing else takes its place.",
+        show_default=False,
+    ),
+]
+CudaGraph = Annotated[
+    bool,
+    typer.Option("--cuda-graph", help="Run slices on CUDA as CUDA graphs; their shapes must be fixed."),
+]
 Bind = Annotated[
     list[str] | None,
     typer.Option(
@@ -113,6 +125,17 @@ class ModelOptions(Reporting):
             "--trips",
             metavar="NAME=N",
             help="How often a Loop runs, by its node's name, where the model leaves it open. Repeatable.",
+            show_default=False,
+        ),
+    ] = None
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--state",
+            metavar="IN=OUT",
+            help="An input that is an output of the run before, such as a decoder's cache: it stays on the "
+            "tier that owns it. Known by name where it is called `past...` and `present...`; `none` for no "
+            "states. Repeatable.",
             show_default=False,
         ),
     ] = None

@@ -126,6 +126,11 @@ def _measured(model: str, tier: str, options: ProfileOptions) -> Profile:
     from dnnsplit_onnx.report.progress import progress
 
     settings = _session_options(tier, options)
+    if options.per_node and settings.provider != "cpu":
+        raise InputError(
+            f"single nodes cannot be timed on `{settings.provider}`: only their start is seen",
+            hint="leave out --per-node: the segments between cuts are timed to their end",
+        )
     workload = load_workload(model, ModelOptions(bind=options.bind, order=options.order))
     with progress("measuring") as update:
         found = measure_segments(
@@ -176,6 +181,9 @@ def _show(found: Profile, output: Path) -> None:
         f"All segments {units.seconds(total)}, the whole model {units.seconds(found.whole_s)}, a run of "
         f"nothing {units.seconds(found.overhead_s)} ({found.provider}, {found.segments[0].runs} runs)."
     )
+    for part in found.parts:
+        both = f"{units.seconds(part.below_s)} below, {units.seconds(part.above_s)} above"
+        console.print(f"Cut at {part.position}: {both}, each run by itself ({part.runs} runs).")
     console.print(f"wrote {output}", soft_wrap=True)
     console.print(
         f'next: in the tiers file, tier `{found.tier}`: profile = "{output.name}"',

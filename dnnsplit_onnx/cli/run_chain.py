@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,7 +37,10 @@ def run(
         Path | None,
         typer.Option("--output", "-o", metavar="Y.npz", help="Write the outputs here.", show_default=False),
     ] = None,
-    runs: Annotated[int, typer.Option("--runs", metavar="N", min=1, help="How many requests.")] = 1,
+    runs: Annotated[
+        int,
+        typer.Option("--runs", metavar="N", min=0, help="How many requests; 0 goes on until Ctrl-C."),
+    ] = 1,
     concurrency: Annotated[
         int, typer.Option("--concurrency", metavar="N", min=1, help="Requests under way at a time.")
     ] = 1,
@@ -53,29 +59,70 @@ def run(
         typer.Option("--model", metavar="MODEL", help="Where the whole model is now.", show_default=False),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is at --output.")] = False,
+    dashboard: Annotated[
+        str | None,
+        typer.Option(
+            "--dashboard",
+            metavar="[HOST:]PORT",
+            help="Serve a page on loopback that shows tiers, cuts, links and requests; port 0 is any free.",
+            show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the dashboard after the last request, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Run requests through the chain of tiers.
 
     The edge's slice runs in this process; what crosses the cut goes to --url. If a link or a
-    tier is down, requests run on the best cuts that remain, or fail with an error.
+    tier is down, requests run on the best cuts that remain, or fail with an error. With
+    `--dashboard` a browser shows what happens while it does.
 
     Example: dnnsplit-onnx run slices --input x.npz --url http://near:8000 -o y.npz
     """
     from dnnsplit_onnx.serving.running import run_requests
 
     log_to_stderr()
+    _check(adaptive=adaptive, tiers=tiers, keep=keep, dashboard=dashboard)
+    with ExitStack() as stack:
+        stop = _until_told(stack) if keep or runs == 0 else None
+        edge = stack.enter_context(
+            _open(folder, url, options, deadline_ms / 1e3, tiers if adaptive else None, model)
+        )
+        if dashboard is not None:
+            _serve_page(stack, edge, dashboard)
+        edge.open()
+        report = run_requests(edge, inputs, runs=runs or None, concurrency=concurrency, stop=stop)
+        if output is not None and report.outputs is not None:
+            _save(output, report.outputs, force=force)
+        _show(report, json=options.json)
+        if stop is not None and keep:
+            stop.wait()
+    if report.failed:
+        raise RequestError(f"{report.failed} of {report.requests} requests failed: {report.errors[0]}")
+
+
+def _check(*, adaptive: bool, tiers: Path | None, keep: bool, dashboard: str | None) -> None:
     if adaptive and tiers is None:
         raise InputError(
             "`--adaptive` needs the tiers", hint="pass --tiers, the file that the plan was made with"
         )
-    with _open(folder, url, options, deadline_ms / 1e3, tiers if adaptive else None, model) as edge:
-        edge.open()
-        report = run_requests(edge, inputs, runs=runs, concurrency=concurrency)
-    if output is not None and report.outputs is not None:
-        _save(output, report.outputs, force=force)
-    _show(report, json=options.json)
-    if report.failed:
-        raise RequestError(f"{report.failed} of {report.requests} requests failed: {report.errors[0]}")
+    if keep and dashboard is None:
+        raise InputError("`--keep` keeps a dashboard, and there is none", hint="pass --dashboard PORT")
+
+
+def _until_told(stack: ExitStack) -> Event:
+    """Ctrl-C ends the requests, not the program: it still says what came of them."""
+    from dnnsplit_onnx.serving.launch import until_told
+
+    return stack.enter_context(until_told(insist=True))
+
+
+def _serve_page(stack: ExitStack, edge: Edge, address: str) -> None:
+    from dnnsplit_onnx.serving.dashboard.page import open_dashboard
+
+    server = stack.enter_context(open_dashboard(edge, address))
+    sys.stderr.write(f"dashboard at {server.url}/\n")
 
 
 def _open(
@@ -119,3 +166,4 @@ def _show(report: Report, *, json: bool) -> None:
     from dnnsplit_onnx.report.console import stdout_console
 
     print_report(stdout_console(), report.to_dict())
+    sys.stdout.flush()  # with `--keep`, this goes on

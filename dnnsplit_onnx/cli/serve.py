@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from dnnsplit_onnx.cli.options import takes
 from dnnsplit_onnx.cli.serving_options import NetworkOptions, log_to_stderr
+from dnnsplit_onnx.errors import InputError
 
 if TYPE_CHECKING:
     from dnnsplit_onnx.serving.server import Server
+    from dnnsplit_onnx.serving.service import Service
 
 TierFolder = Annotated[
     Path,
@@ -28,6 +30,16 @@ def serve(
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 for any free one.")
     ] = 8000,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            "--grpc-port",
+            min=0,
+            max=65535,
+            help="Serve over gRPC as well, on this port of the same address (extra `grpc`).",
+            show_default=False,
+        ),
+    ] = None,
     next_url: Annotated[
         str | None,
         typer.Option(
@@ -40,6 +52,32 @@ def serve(
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", min=1, help="Requests that compute at a time.")
     ] = 1,
+    engine: Annotated[
+        Literal["process", "ray"],
+        typer.Option(
+            "--engine", help="Compute in this process, or on replicas that are Ray actors (extra `ray`)."
+        ),
+    ] = "process",
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            "--replicas",
+            metavar="N",
+            min=1,
+            help="Replicas of --engine ray, each of which computes one request at a time.",
+            show_default=False,
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="ADDRESS",
+            help="A Ray cluster of this tier's machines, with DIR at the same path on each; without it "
+            "one is started on this machine.",
+            show_default=False,
+        ),
+    ] = None,
     most_requests: Annotated[
         int,
         typer.Option(
@@ -62,34 +100,44 @@ def serve(
 
     Example: dnnsplit-onnx serve slices/near --port 8001 --next http://127.0.0.1:8002
     """
-    from dnnsplit_onnx.serving.launch import ServeOptions, open_server, serve_until_stopped
+    from dnnsplit_onnx.serving.launch import ServeOptions, open_grpc, open_server, serve_until_stopped
     from dnnsplit_onnx.serving.limits import ServerLimits
 
     log_to_stderr()
-    server = open_server(
-        tier,
-        ServeOptions(
-            host=host,
-            port=port,
-            next_url=next_url,
-            session=options.session,
-            workers=workers,
-            token_file=options.token_file,
-            tls=options.tls,
-            insecure=insecure,
-            limits=ServerLimits(requests=most_requests, body_nbytes=int(most_body_mb * 1e6)),
-        ),
+    if engine != "ray" and (replicas or ray_address):
+        raise InputError("replicas are for `--engine ray`", hint="pass --engine ray, or leave them out")
+    if engine == "ray" and workers != 1:
+        raise InputError("`--workers` is for this process", hint="pass --replicas with --engine ray")
+    serving = ServeOptions(
+        host=host,
+        port=port,
+        grpc_port=grpc_port,
+        next_url=next_url,
+        session=options.session,
+        workers=workers,
+        engine=engine,
+        replicas=replicas or 1,
+        ray_address=ray_address,
+        token_file=options.token_file,
+        tls=options.tls,
+        insecure=insecure,
+        limits=ServerLimits(requests=most_requests, body_nbytes=int(most_body_mb * 1e6)),
     )
-    serve_until_stopped(server, ready=lambda ready: _say(ready, json=options.json))
+    server = open_server(tier, serving)
+    grpc = open_grpc(server.service, serving)
+    port_too = None if grpc is None else grpc.port
+    serve_until_stopped(server, grpc, ready=lambda: _say(server, port_too, json=options.json))
 
 
-def _say(server: Server, *, json: bool) -> None:
+def _say(server: Server[Service], grpc_port: int | None, *, json: bool) -> None:
     name, url = server.service.stage.name, server.url
     if not json:
-        sys.stderr.write(f"tier `{name}` is ready at {url}\n")
+        also = "" if grpc_port is None else f", and over gRPC on port {grpc_port}"
+        sys.stderr.write(f"tier `{name}` is ready at {url}{also}\n")
         return
     from json import dumps
 
     # One line, so that a program can read it while this one goes on.
-    sys.stdout.write(dumps({"tier": name, "url": url}) + "\n")
+    also_json = {} if grpc_port is None else {"grpc_port": grpc_port}
+    sys.stdout.write(dumps({"tier": name, "url": url, **also_json}) + "\n")
     sys.stdout.flush()

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dnnsplit_onnx.cli.options import Provider, Reporting
+from dnnsplit_onnx.cli.options import CudaGraph, Reporting, TierProvider
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.runtime.sessions import SessionOptions
+    from dnnsplit_onnx.runtime.options import SessionOptions
     from dnnsplit_onnx.serving.security import TlsFiles
 
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class NetworkOptions(Reporting):
     """How a tier runs, and how it is protected."""
 
-    provider: Provider = None
+    provider: TierProvider = None
+    cuda_graph: CudaGraph = False
     threads: Annotated[
         int | None,
         typer.Option(
@@ -61,9 +62,11 @@ class NetworkOptions(Reporting):
     @property
     def session(self) -> SessionOptions:
         """How to run slices."""
-        from dnnsplit_onnx.runtime.sessions import SessionOptions
+        from dnnsplit_onnx.runtime.options import TIER, SessionOptions
 
-        return SessionOptions(provider=self.provider or "cpu", threads=self.threads)
+        return SessionOptions(
+            provider=self.provider or TIER, threads=self.threads, cuda_graph=self.cuda_graph
+        )
 
 
 def log_to_stderr() -> None:

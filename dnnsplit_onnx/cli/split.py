@@ -81,7 +81,10 @@ def split(
 
     def check(folder: Path) -> None:
         nonlocal proof
+        from dnnsplit_onnx.manifest import record_verification
+
         proof = _prove(folder, workload.graph, inputs)
+        record_verification(folder, proof)
 
     checking = None if no_verify else check
     manifest = _slice(workload.graph, made, output, candidates, force=force, check=checking)
@@ -201,4 +204,13 @@ def _show_result(output: Path, manifest: Manifest, proof: dict[str, Any] | None)
         if record.file is not None:
             size = (record.nbytes or 0) + sum(data.nbytes for data in record.data)
             console.print(f"wrote {output / record.file} ({units.nbytes(size)})", soft_wrap=True)
-    console.print(next_command("bench", str(output)), style="dim", soft_wrap=True)
+    words = ["bench", str(output), *_here(manifest)]
+    console.print(next_command(*words), style="dim", soft_wrap=True)
+
+
+def _here(manifest: Manifest) -> list[str]:
+    """What to add to `bench` where a tier is planned for what this machine does not have."""
+    from dnnsplit_onnx.runtime.provider import can_run
+
+    wanted = {record.provider for record in manifest.slices if record.file is not None and record.provider}
+    return [] if all(can_run(provider) for provider in wanted) else ["--provider", "cpu"]

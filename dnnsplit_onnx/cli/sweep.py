@@ -10,6 +10,7 @@ import typer
 from dnnsplit_onnx.cli import completion
 from dnnsplit_onnx.cli.conditions import ConditionOptions
 from dnnsplit_onnx.cli.options import Force, Model, takes
+from dnnsplit_onnx.cli.plotting import refuse_early
 from dnnsplit_onnx.errors import InputError
 
 
@@ -113,15 +114,10 @@ def _refuse_early(output: Path | None, plot: Path | None, axes: int, *, force: b
     """Finds before the work what would stop its result from being written."""
     from dnnsplit_onnx.files import already_exists
 
-    for path in (output, plot):
-        if path is not None and path.exists() and not force:
-            raise already_exists(path)
-    if plot is not None:
-        from dnnsplit_onnx.report.figure import need_matplotlib, picture_format
-
-        picture_format(plot)
-        need_matplotlib()
-        if axes > 2:
-            raise InputError(
-                f"a plot shows one axis or two, not {axes}", hint="leave out --plot, or sweep fewer keys"
-            )
+    if output is not None and output.exists() and not force:
+        raise already_exists(output)
+    refuse_early(plot, force=force)
+    if plot is not None and axes > 2:
+        raise InputError(
+            f"a plot shows one axis or two, not {axes}", hint="leave out --plot, or sweep fewer keys"
+        )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dnnsplit_onnx.cli.options import Folder, Reporting, takes
+from dnnsplit_onnx.cli.options import Folder, Reporting, TierProvider, takes
 from dnnsplit_onnx.errors import RequestError
 
 
@@ -24,6 +24,7 @@ def up(
             show_default=False,
         ),
     ] = None,
+    provider: TierProvider = None,
 ) -> None:
     """Serve every tier of a folder on this machine, for trying things out.
 
@@ -35,6 +36,7 @@ def up(
     from dnnsplit_onnx.serving.local import LocalTiers
 
     words = [] if threads is None else ["--threads", str(threads)]
+    words += [] if provider is None else ["--provider", provider]
     with LocalTiers(folder, words) as tiers:
         _say(tiers.url, str(folder), json=options.json)
         if not tiers.tiers:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from dnnsplit_onnx.cli.options import Folder, Reporting, takes
+from dnnsplit_onnx.cli.options import CudaGraph, Folder, Reporting, takes
 from dnnsplit_onnx.errors import VerificationError
 
 
@@ -23,10 +23,20 @@ def verify(
         Path | None,
         typer.Option("--input", metavar="X.npz", help="Inputs to compare on.", show_default=False),
     ] = None,
+    provider: Annotated[
+        Literal["cpu", "cuda", "tier"],
+        typer.Option(
+            "--provider",
+            help="Where the chain runs with optimisations on; `tier`: each slice on what the manifest says "
+            "of its tier. The whole model runs on the CPU.",
+        ),
+    ] = "cpu",
+    cuda_graph: CudaGraph = False,
 ) -> None:
     """Prove that the chain of slices computes what the whole model computes.
 
-    Bit for bit with onnxruntime's optimisations off, within a tolerance with them on.
+    Bit for bit on the CPU with onnxruntime's optimisations off, within a tolerance with them
+    on. On CUDA the tolerance is wider, since it multiplies in TF32; it is printed.
 
     Example: dnnsplit-onnx verify slices --input real.npz
     """
@@ -38,7 +48,7 @@ def verify(
 
     whole = None if model is None else model_file(model)
     with progress("verifying") as update:
-        found = verify(folder, whole, inputs, progress=update)
+        found = verify(folder, whole, inputs, provider=provider, cuda_graph=cuda_graph, progress=update)
     data = found.to_dict()
     if options.json:
         print_json(data)

@@ -4,6 +4,9 @@ Every request tells how its links and tiers did. From that an estimate is kept o
 (`estimate`) and of how much slower or faster each tier is than the plan thought, and when an
 estimate has moved, the plan is made again over the cuts that there are slices for.
 
+The slices of new cuts are opened first, on all tiers, while requests go on with the cuts
+they have: no request waits for a slice to be opened.
+
 So that it does not flap, the cuts change only for a gain that is worth it, and after a
 change nothing but a large gain changes them again for a while.
 """
@@ -21,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from dnnsplit_onnx.errors import InputError, RequestError
+from dnnsplit_onnx.errors import DnnsplitError, InputError, RequestError
 from dnnsplit_onnx.graph import load_graph
 from dnnsplit_onnx.manifest import Manifest, load_manifest
 from dnnsplit_onnx.ordering import order_workload
@@ -29,16 +32,16 @@ from dnnsplit_onnx.planners import get_planner
 from dnnsplit_onnx.planners.problem import Problem
 from dnnsplit_onnx.planning import problem_of
 from dnnsplit_onnx.runtime.origin import bindings_of, find_model, slices_folder
-from dnnsplit_onnx.serving.choosing import clipped
+from dnnsplit_onnx.serving.choosing import Prepare, clipped
 from dnnsplit_onnx.serving.edge import Edge
 from dnnsplit_onnx.serving.errors import ServingError
-from dnnsplit_onnx.serving.estimate import LinkEstimate, LinkState
+from dnnsplit_onnx.serving.estimate import LinkState
 from dnnsplit_onnx.serving.pool import Target
 from dnnsplit_onnx.serving.remote import Remote
-from dnnsplit_onnx.serving.routes import Cuts, Routes
-from dnnsplit_onnx.serving.sharing import Sharing
+from dnnsplit_onnx.serving.routes import Cuts, Routes, format_cuts
 from dnnsplit_onnx.serving.stream import Deadline
 from dnnsplit_onnx.serving.trace import Hop, TierTrace
+from dnnsplit_onnx.serving.watching import LinkWatch
 from dnnsplit_onnx.shapes import bind_shapes
 from dnnsplit_onnx.topology import Topology, load_topology
 from dnnsplit_onnx.workload import measure
@@ -66,18 +69,25 @@ class Adaptive:
         routes: The slices there are.
         problem: The model on its tiers, as the plan saw them.
         measure: Measures link 0 when no request does; None to never do that.
+        prepare: Has the slices of new cuts opened before they are used.
     """
 
-    def __init__(self, routes: Routes, problem: Problem, measure: Measure | None = None) -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        problem: Problem,
+        measure: Measure | None = None,
+        prepare: Prepare = lambda _: None,
+    ) -> None:
         self.reason = "the plan"
         self._routes, self._problem, self._measure = routes, problem, measure
-        self._links = [LinkEstimate(link.bandwidth_mbps, link.delay_ms) for link in problem.topology.link]
+        self._prepare = prepare
+        self._seen = LinkWatch([(link.bandwidth_mbps, link.delay_ms) for link in problem.topology.link])
         self._scales = [1.0] * len(problem.topology.tier)
-        self._sharing = Sharing()
         self._lock = threading.Lock()
         self._cuts = routes.cuts
         self._fallbacks: dict[int, Cuts | None] = {}
-        self._changed_at = float("-inf")
+        self._changed_at = self._failed_at = float("-inf")
         self._slices = _positions(routes)
         self._stop = threading.Event()
         self._news = threading.Event()
@@ -87,7 +97,7 @@ class Adaptive:
     @property
     def links(self) -> tuple[LinkState, ...]:
         """What each link is believed to do."""
-        return tuple(link.state for link in self._links)
+        return self._seen.states
 
     def choose(self, reach: int) -> Cuts | None:
         """The best cuts known for this reach."""
@@ -101,12 +111,7 @@ class Adaptive:
 
     def observe(self, cuts: Cuts, tiers: tuple[TierTrace, ...], hop: Hop | None) -> None:
         """Learns from a request."""
-        if hop is not None:
-            busy_s = hop.tiers[0].receive_s if hop.tiers else hop.total_s
-            self._links[0].observe(hop, others=self._sharing.others(busy_s))
-        for link, tier in enumerate(tiers[1:], start=1):
-            if tier.hop is not None and link < len(self._links):
-                self._links[link].observe(tier.hop)
+        self._seen.observe(tiers, hop)
         bounds = (0, *cuts, self._routes.size)
         for at, tier in enumerate(tiers[: len(self._scales)]):
             self._learn_scale(at, bounds[at], bounds[at + 1], tier.compute_s)
@@ -114,7 +119,7 @@ class Adaptive:
 
     def under_way(self, nbytes: int) -> AbstractContextManager[None]:
         """Watches a request: one that is overdue tells of its link before it arrives."""
-        return self._sharing.transfer(nbytes)
+        return self._seen.under_way(nbytes)
 
     def close(self) -> None:
         """Stops re-planning."""
@@ -141,13 +146,13 @@ class Adaptive:
 
     def _look_for_overdue(self) -> bool:
         found = False
-        for nbytes, seconds in self._sharing.under_way():
-            state = self._links[0].state
+        for nbytes, seconds in self._seen.sharing.under_way():
+            state = self._seen.links[0].state
             expected_s = (
                 8 * nbytes / (state.bandwidth_mbps * 1e6) + 2 * state.delay_ms / 1e3 + self._above_s()
             )
             if seconds > _OVERDUE * expected_s + _TICK_S:
-                self._links[0].slower_than(nbytes, seconds)
+                self._seen.links[0].slower_than(nbytes, seconds)
                 found = True
         return found
 
@@ -158,38 +163,60 @@ class Adaptive:
         return sum(above)
 
     def _measure_if_quiet(self) -> bool:
-        state = self._links[0].state
-        if self._measure is None or state.age_s < _QUIET_S or self._sharing.under_way():
+        if self._measure is None:
+            return False
+        link, sharing = self._seen.links[0], self._seen.sharing
+        state = link.state
+        if state.age_s < _QUIET_S or sharing.under_way():
             return False
         nbytes = int(state.bandwidth_mbps * 1e6 / 8 * _MEASURE_S)
         nbytes = min(max(nbytes, _SHORTEST_MEASURE), _LONGEST_MEASURE)
         try:
-            with self._sharing.transfer(nbytes):
+            with sharing.transfer(nbytes):
                 hop = self._measure(nbytes, Deadline(_QUIET_S))
         except ServingError:
-            self._links[0].slower_than(nbytes, _QUIET_S)
+            link.slower_than(nbytes, _QUIET_S)
         else:
-            self._links[0].observe(hop)
-            self._links[0].touch()
+            link.observe(hop)
+            link.touch()
         return True
 
     def _plan_again(self) -> None:
         with self._lock:
             self._fallbacks.clear()
-            best = self._best(len(self._links))
+            best = self._best(len(self._seen.links))
             if best is None or best == self._cuts:
                 return
-            problem = self._now()
-            mine, theirs = (problem.figures(cuts).value(problem.objective) for cuts in (self._cuts, best))
-            if problem.objective == "throughput":
-                mine, theirs = 1 / mine, 1 / theirs
-            gain = 1 - theirs / mine
+            gain = self._gain(best)
             dwelt = time.monotonic() - self._changed_at >= _DWELL_S
-            if gain >= _LARGE or (gain >= _WORTH and dwelt):
-                self._cuts, self._changed_at = best, time.monotonic()
-                self.reason = f"{gain:.0%} better at " + ", ".join(
-                    f"{s.bandwidth_mbps:.3g} Mbit/s and {s.delay_ms:.2g} ms" for s in self.links
-                )
+            if gain < _WORTH or (gain < _LARGE and not dwelt):
+                return
+            reason = f"{gain:.0%} better at " + ", ".join(
+                f"{_short(s.bandwidth_mbps)} Mbit/s and {s.delay_ms:.2g} ms" for s in self.links
+            )
+        if self._is_prepared(best):
+            with self._lock:
+                self._cuts, self._changed_at, self.reason = best, time.monotonic(), reason
+
+    def _gain(self, cuts: Cuts) -> float:
+        """What other cuts are better by than the present ones, as a share of these."""
+        problem = self._now()
+        mine, theirs = (problem.figures(each).value(problem.objective) for each in (self._cuts, cuts))
+        if problem.objective == "throughput":
+            mine, theirs = 1 / mine, 1 / theirs
+        return 1 - theirs / mine
+
+    def _is_prepared(self, cuts: Cuts) -> bool:
+        """Whether all tiers have the slices of these cuts open; if not, it is tried again later."""
+        if time.monotonic() - self._failed_at < _DWELL_S:
+            return False
+        try:
+            self._prepare(cuts)
+        except DnnsplitError as error:
+            self._failed_at = time.monotonic()
+            _log.warning("cuts %s would be better and cannot be used: %s", format_cuts(cuts), error.message)
+            return False
+        return True
 
     def _now(self) -> Problem:
         """The problem with links and tiers as they are seen to be."""
@@ -210,7 +237,7 @@ class Adaptive:
     def _best(self, reach: int) -> Cuts | None:
         """The best cuts that there are slices for and that use no link beyond the reach."""
         problem = self._now()
-        size, count = self._routes.size, len(self._links)
+        size, count = self._routes.size, len(self._seen.links)
         allowed = np.zeros((count, size + 1), dtype=np.bool_)
         allowed[:reach, self._slices] = True
         allowed[:, size] = True
@@ -251,8 +278,8 @@ def adaptive_edge(
         )
     problem = _problem(place, manifest, load_topology(tiers), model)
 
-    def chooser(routes: Routes, remote: Remote | None) -> Adaptive:
-        return Adaptive(routes, problem, remote.measure if remote is not None else None)
+    def chooser(routes: Routes, remote: Remote | None, prepare: Prepare) -> Adaptive:
+        return Adaptive(routes, problem, remote.measure if remote is not None else None, prepare)
 
     return Edge(folder, target, chooser=chooser, **options)
 
@@ -263,14 +290,20 @@ def _problem(place: Path, manifest: Manifest, topology: Topology, model: str | P
         raise InputError(
             f"the tiers file has the tiers {', '.join(topology.names)}, the slices are of {', '.join(names)}"
         )
-    graph = load_graph(find_model(place, manifest, model))
+    graph = load_graph(find_model(place, manifest, model), manifest.state_pairs)
     workload = measure(graph, bind_shapes(graph, bindings_of(manifest)))
     workload = order_workload(workload, manifest.plan.get("order", "file"))
     # What this client waits for is the answer, wherever the plan left it.
     answered = topology.with_limits(return_output=True)
+    # And what it sends are tensors, whatever an encoded input would take.
+    answered = answered.model_copy(update={"input_nbytes": {}})
     return problem_of(
         workload, answered, manifest.plan.get("objective", "latency"), weights=manifest.plan.get("weights")
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _positions(routes: Routes) -> list[int]:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
+from dnnsplit_onnx.serving.estimate import LinkState
 from dnnsplit_onnx.serving.routes import Cuts, Routes
 from dnnsplit_onnx.serving.trace import Hop, TierTrace
+from dnnsplit_onnx.serving.watching import LinkWatch
+
+#: Has all tiers open the slices of some cuts ahead of the first request that uses them.
+Prepare = Callable[[Cuts], None]
+
+# Of links that nothing is known about: the first transfer that tells replaces it.
+_UNKNOWN = (math.inf, 0.0)
 
 
 class Chooser(Protocol):
@@ -17,6 +27,11 @@ class Chooser(Protocol):
     """
 
     reason: str
+
+    @property
+    def links(self) -> tuple[LinkState, ...]:
+        """What each link is believed to do."""
+        ...
 
     def choose(self, reach: int) -> Cuts | None:
         """The cuts to use now.
@@ -61,18 +76,25 @@ class FixedCuts:
         self.reason = "they are fixed, and change only while a link is down"
         self._routes = routes
         self._cuts = routes.cuts if cuts is None else cuts
+        self._watch = LinkWatch([_UNKNOWN] * len(self._cuts))
         routes.route(self._cuts)
+
+    @property
+    def links(self) -> tuple[LinkState, ...]:
+        """What each link is seen to do; nothing depends on it here."""
+        return self._watch.states
 
     def choose(self, reach: int) -> Cuts | None:
         """The cuts, the work of unreachable tiers given to the highest that can be reached."""
         return clipped(self._routes, self._cuts, reach)
 
-    def observe(self, cuts: Cuts, tiers: tuple[TierTrace, ...], hop: Hop | None) -> None:
-        """Learns nothing."""
+    def observe(self, cuts: Cuts, tiers: tuple[TierTrace, ...], hop: Hop | None) -> None:  # noqa: ARG002
+        """Notes what the links did."""
+        self._watch.observe(tiers, hop)
 
-    def under_way(self, nbytes: int) -> AbstractContextManager[None]:  # noqa: ARG002
-        """Watches nothing."""
-        return nullcontext()
+    def under_way(self, nbytes: int) -> AbstractContextManager[None]:
+        """Notes who shares link 0."""
+        return self._watch.under_way(nbytes)
 
     def close(self) -> None:
         """Has nothing to stop."""

@@ -13,8 +13,8 @@ from contextlib import suppress
 from dnnsplit_onnx.serving.arena import Arena
 from dnnsplit_onnx.serving.errors import ProtocolError, ServingError
 from dnnsplit_onnx.serving.exchange import Body, Response, error_response
+from dnnsplit_onnx.serving.handler import Handler
 from dnnsplit_onnx.serving.http import format_response, parse_request
-from dnnsplit_onnx.serving.service import Service
 from dnnsplit_onnx.serving.stream import Deadline, Stream, TlsStream
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Connection:
 
     def __init__(
         self,
-        service: Service,
+        service: Handler,
         sock: socket.socket,
         tls: ssl.SSLContext | None,
         on_end: Callable[[Connection], None],

@@ -45,18 +45,24 @@ class Deployment:
 def plan_deployment(folder: Path, providers: Mapping[str, str] | None = None) -> Deployment:
     """Reads a folder of slices.
 
+    Args:
+        folder: The folder.
+        providers: What tiers run on, where it is not what the manifest says.
+
     Raises:
         ManifestError: It is none.
         InputError: A tier's name cannot be that of a host, or there is nothing to deploy.
     """
     place = slices_folder(folder).resolve()
-    tiers = tuple(record.tier for record in load_manifest(place).slices[1:])
+    manifest = load_manifest(place)
+    tiers = tuple(record.tier for record in manifest.slices[1:])
     if not tiers:
         raise InputError(f"`{folder}` has one tier: there is nothing to deploy", hint="use `run`")
     for tier in tiers:
         if _NAME.fullmatch(tier) is None:
             raise InputError(f"tier `{tier}` has a name that no host can have")
-    return Deployment(place, tiers, providers or {})
+    planned = {record.tier: record.provider or "cpu" for record in manifest.slices}
+    return Deployment(place, tiers, {**planned, **(providers or {})})
 
 
 def write_deployment(deployment: Deployment, output: Path, *, force: bool) -> list[Path]:

@@ -18,22 +18,31 @@ from typing import Any
 
 import numpy as np
 
+from dnnsplit_onnx.errors import DnnsplitError
 from dnnsplit_onnx.manifest import load_manifest
 from dnnsplit_onnx.runtime.inputs import check_inputs
+from dnnsplit_onnx.runtime.options import TIER, SessionOptions
 from dnnsplit_onnx.runtime.origin import slices_folder
-from dnnsplit_onnx.runtime.sessions import SessionOptions
-from dnnsplit_onnx.serving.choosing import Chooser, FixedCuts
+from dnnsplit_onnx.serving.choosing import Chooser, FixedCuts, Prepare
+from dnnsplit_onnx.serving.engine import Times
 from dnnsplit_onnx.serving.errors import DeadlineError, LinkError, ServingError
 from dnnsplit_onnx.serving.health import Health
+from dnnsplit_onnx.serving.history import History
 from dnnsplit_onnx.serving.metrics import Metrics
 from dnnsplit_onnx.serving.pool import Target
 from dnnsplit_onnx.serving.remote import Remote
-from dnnsplit_onnx.serving.routes import Cuts, Route, Routes
-from dnnsplit_onnx.serving.stage import Stage, Times
+from dnnsplit_onnx.serving.routes import Cuts, Route, Routes, format_cuts
+from dnnsplit_onnx.serving.stage import Stage
 from dnnsplit_onnx.serving.stream import Deadline
 from dnnsplit_onnx.serving.trace import Hop, TierTrace
 
 _log = logging.getLogger(__name__)
+
+#: Makes what chooses the cuts.
+MakeChooser = Callable[[Routes, Remote | None, Prepare], Chooser]
+
+# All tiers may take to open the slices of new cuts; requests go on meanwhile.
+_PREPARE_S = 60.0
 
 Arrays = dict[str, "np.ndarray | None"]
 
@@ -73,8 +82,11 @@ class Edge:
         target: Tier 1; None if everything is to run here.
         options: How to run the slices of tier 0.
         deadline_s: A request may take, unless it says otherwise.
-        chooser: Makes what chooses the cuts, from the routes and the next tier; those of the
-            plan by default.
+        chooser: Makes what chooses the cuts, from the routes, the next tier, and a way to have
+            slices opened (`prepare`); those of the plan by default.
+
+    Attributes:
+        history: What the requests did lately.
 
     Raises:
         ManifestError: The folder is not one of slices.
@@ -87,23 +99,29 @@ class Edge:
         *,
         options: SessionOptions | None = None,
         deadline_s: float = 30.0,
-        chooser: Callable[[Routes, Remote | None], Chooser] = lambda routes, _: FixedCuts(routes),
+        chooser: MakeChooser = lambda routes, *_: FixedCuts(routes),
     ) -> None:
         place = slices_folder(folder)
         self.routes = Routes(load_manifest(place))
-        self.stage = Stage(place, self.routes, 0, options or SessionOptions())
+        self.stage = Stage(place, self.routes, 0, options or SessionOptions(provider=TIER))
         self.deadline_s = deadline_s
         links = len(self.routes.tiers) - 1
         self.remote: Remote | None = None
         if target is not None and links:
             target = Target(target) if isinstance(target, str) else target
             self.remote = Remote(target, self.routes, 1)
-        self.chooser = chooser(self.routes, self.remote)
+        self.chooser = chooser(self.routes, self.remote, self.prepare)
         self.metrics = _declare(Metrics("dnnsplit_edge_"))
+        self.history = History()
         self.health = Health(self.remote, links, on_change=self._link_changed)
         self._local_s: float | None = None
         self._lock = threading.Lock()
         self._cuts: Cuts | None = None
+
+    @property
+    def cuts(self) -> Cuts | None:
+        """The cuts that requests use now; None if there are none for what can be reached."""
+        return self.chooser.choose(self.health.reach)
 
     def open(self) -> None:
         """Opens the slices that may be needed, and runs them once.
@@ -122,6 +140,18 @@ class Edge:
             if not first["ready"]:
                 self.health.down(0, first.get("error", "the next tier is not ready"))
 
+    def prepare(self, cuts: Cuts) -> None:
+        """Has every tier open its slice for some cuts, ahead of the first request that uses them.
+
+        Raises:
+            ServingError: A tier cannot be reached, or has no such slice.
+            DnnsplitError: A slice cannot be opened here.
+        """
+        route = self.routes.route(cuts)
+        self.stage.open(route.legs[0])
+        if self.remote is not None and route.legs[0].goes_on:
+            self.remote.prepare(route, Deadline(_PREPARE_S))
+
     def infer(self, inputs: Mapping[str, Any], *, deadline_s: float | None = None) -> Answer:
         """Runs one request.
 
@@ -137,6 +167,7 @@ class Edge:
         values: Arrays = check_inputs(inputs, self.routes.manifest.model.inputs)
         deadline = Deadline(self.deadline_s if deadline_s is None else deadline_s)
         attempts = 0
+        self.history.began()
         try:
             while True:
                 attempts += 1
@@ -148,13 +179,15 @@ class Edge:
                     self.health.down(failure.link, failure.error.message)
                     if attempts > len(self.routes.tiers) or deadline.remaining_s <= 0:
                         raise failure.error from None
-        except ServingError as error:
+        except BaseException as error:
             self.metrics.add("requests_total", label=f'result="{type(error).__name__}"')
+            self.history.failed(error.message if isinstance(error, DnnsplitError) else type(error).__name__)
             raise
         seconds = time.perf_counter() - start
         self.chooser.observe(route.cuts, tiers, hop)
         self.metrics.add("requests_total", label='result="answered"')
         self.metrics.observe("request_seconds", seconds)
+        self.history.answered(seconds, tiers, attempts=attempts)
         return Answer(outputs, route.cuts, seconds, tiers, attempts)
 
     def infer_all(
@@ -207,6 +240,7 @@ class Edge:
         if before is not None and before != cuts:
             self.metrics.add("switches_total")
             why = self.health.reason or self.chooser.reason
+            self.history.switched(format_cuts(before), format_cuts(cuts), why)
             _log.warning("cuts changed from %s to %s: %s", list(before), list(cuts), why)
         return self.routes.route(cuts)
 
@@ -251,8 +285,11 @@ class Edge:
         half = deadline.remaining_s / 2
         return half if self._local_s is None else min(half, 2 * self._local_s)
 
-    def _link_changed(self, reach: int, reason: str) -> None:  # noqa: ARG002
+    def _link_changed(self, link: int, is_up: bool, reason: str) -> None:
         self.metrics.add("link_changes_total")
+        below, above = self.routes.tiers[link : link + 2]
+        state = "is back" if is_up else "is down"
+        self.history.link_changed(f"{below} \N{RIGHTWARDS ARROW} {above} {state}", reason)
 
 
 def _result(future: Future[Answer]) -> Answer | ServingError:

@@ -11,6 +11,7 @@ the link shows within a few requests and a single slow one does not.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class LinkState:
     """What a link is believed to do.
 
     Attributes:
-        bandwidth_mbps: 10^6 bit/s away from tier 0.
+        bandwidth_mbps: 10^6 bit/s away from tier 0; infinite while nothing is known.
         delay_ms: One-way delay.
         samples: How many transfers told a bandwidth.
         age_s: Since the last of them, infinite if there was none.
@@ -49,7 +50,7 @@ class LinkEstimate:
     """The estimate of one link; safe to use from several threads.
 
     Args:
-        bandwidth_mbps: What to believe at first.
+        bandwidth_mbps: What to believe at first; infinite if nothing is known.
         delay_ms: What to believe at first.
     """
 
@@ -81,6 +82,11 @@ class LinkEstimate:
         with self._lock:
             if nbytes >= _TELLING_NBYTES and receive_s >= _TELLING_S:
                 self._learn_bandwidth((1 + others) * 8 * nbytes / receive_s)
+            elif nbytes >= _TELLING_NBYTES and hop.wire_s > 0:
+                # Too fast to be measured, and perhaps faster than was believed.
+                believed = self._bandwidth if math.isfinite(self._bandwidth) else 0.0
+                if 8 * nbytes / hop.wire_s > believed:
+                    self._learn_bandwidth(8 * nbytes / hop.wire_s)
             on_wire = 8 * ((1 + others) * hop.sent_nbytes + hop.received_nbytes) / self._bandwidth
             delay_s = max(0.0, hop.wire_s - on_wire) / 2
             self._delay_s += _DELAY_WEIGHT * (delay_s - self._delay_s)

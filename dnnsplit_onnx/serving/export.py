@@ -10,6 +10,7 @@ can be the last tier of a chain whose other tiers are `serve --next`, or stand a
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,10 +24,17 @@ from dnnsplit_onnx.slicing.staging import staged_folder
 _MODEL = "model.onnx"
 #: Marks a folder as an export, so that `--force` replaces nothing else.
 _CONFIG = "config.pbtxt"
+# KServe adds words to it, and the whole must be a label of at most 63 letters.
+_SERVICE = re.compile(r"[a-z](?:[-a-z0-9]{0,38}[a-z0-9])?")
 
 
 def export_triton(
-    folder: Path, output: Path, *, tiers: Sequence[str] = (), provider: str = "cpu", force: bool = False
+    folder: Path,
+    output: Path,
+    *,
+    tiers: Sequence[str] = (),
+    provider: str | None = None,
+    force: bool = False,
 ) -> list[str]:
     """Writes a Triton model repository.
 
@@ -34,7 +42,7 @@ def export_triton(
         folder: The folder of slices.
         output: The repository to make. It appears whole or not at all.
         tiers: Which tiers to export; all that have work if none is named.
-        provider: `cpu` or `cuda`.
+        provider: `cpu` or `cuda`; by default what the manifest says of each tier.
         force: Whether to replace an existing export.
 
     Returns:
@@ -53,7 +61,8 @@ def export_triton(
             check_files(place, record)
             target = made / record.tier
             (target / "1").mkdir(parents=True)
-            (target / _CONFIG).write_text(triton_config(record, provider), encoding="utf-8")
+            engine = provider or record.provider or "cpu"
+            (target / _CONFIG).write_text(triton_config(record, engine), encoding="utf-8")
             shutil.copyfile(place / _file(record), target / "1" / _MODEL)
             for data in record.data:
                 shutil.copyfile(place / data.file, target / "1" / Path(data.file).name)
@@ -82,7 +91,7 @@ def export_kserve(
     *,
     storage_uri: str,
     tiers: Sequence[str] = (),
-    provider: str = "cpu",
+    provider: str | None = None,
     namespace: str = "default",
 ) -> str:
     """Kubernetes manifests that serve slices with KServe's Triton runtime.
@@ -92,22 +101,40 @@ def export_kserve(
         storage_uri: Where the Triton repository was uploaded to, as KServe reads it
             (`pvc://`, `s3://`, ...).
         tiers: Which tiers; all that have work if none is named.
-        provider: `cpu` or `cuda`.
+        provider: `cpu` or `cuda`; by default what the manifest says of each tier.
         namespace: Of Kubernetes.
 
     Returns:
         The text of a YAML file, one document a tier.
 
     Raises:
-        InputError: There is no such tier.
+        InputError: There is no such tier, or its name is none that a service can have.
     """
     records = _chosen(load_manifest(slices_folder(folder)), tiers)
-    documents = [_inference_service(record.tier, storage_uri, provider, namespace) for record in records]
+    names = _service_names([record.tier for record in records])
+    documents = [
+        _inference_service(record.tier, name, storage_uri, provider or record.provider or "cpu", namespace)
+        for record, name in zip(records, names, strict=True)
+    ]
     # JSON is YAML, and says the same to every reader of it.
     return "".join(f"---\n{json.dumps(document, indent=2)}\n" for document in documents)
 
 
-def _inference_service(tier: str, storage_uri: str, provider: str, namespace: str) -> dict[str, object]:
+def _service_names(tiers: Sequence[str]) -> list[str]:
+    """Names that Kubernetes takes for services, one a tier."""
+    names = [tier.lower().replace("_", "-").replace(".", "-") for tier in tiers]
+    for tier, name in zip(tiers, names, strict=True):
+        if _SERVICE.fullmatch(name) is None or names.count(name) > 1:
+            raise InputError(
+                f"tier `{tier}` has a name that no Kubernetes service can have, or that another gets",
+                hint="name it with letters, digits and `-` in the tiers file, and split again",
+            )
+    return names
+
+
+def _inference_service(
+    tier: str, name: str, storage_uri: str, provider: str, namespace: str
+) -> dict[str, object]:
     resources: dict[str, dict[str, str]] = {"requests": {"cpu": "1", "memory": "1Gi"}}
     if provider == "cuda":
         resources["limits"] = {"nvidia.com/gpu": "1"}
@@ -123,7 +150,7 @@ def _inference_service(tier: str, storage_uri: str, provider: str, namespace: st
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "metadata": {"name": tier.lower().replace("_", "-").replace(".", "-"), "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace},
         "spec": {"predictor": {"minReplicas": 1, "model": model}},
     }
 

@@ -24,7 +24,7 @@ class Health:
         remote: Tier 1; None if there is no way up.
         links: How many links there are.
         pause_s: Between two probes while something is down.
-        on_change: Called with the new reach and the reason.
+        on_change: Called with a link, whether it is up now, and the reason.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Health:
         links: int,
         *,
         pause_s: float = 0.25,
-        on_change: Callable[[int, str], None] = lambda _reach, _reason: None,
+        on_change: Callable[[int, bool, str], None] = lambda *_: None,
     ) -> None:
         self._remote, self._links, self._pause_s = remote, links, pause_s
         self._on_change = on_change
@@ -53,7 +53,7 @@ class Health:
                 self._prober = threading.Thread(target=self._probe, name="probe", daemon=True)
                 self._prober.start()
         _log.warning("link %d is down: %s", link, reason)
-        self._on_change(link, reason)
+        self._on_change(link, False, reason)
 
     def close(self) -> None:
         """Stops probing."""
@@ -82,6 +82,6 @@ class Health:
                 self._prober = None
                 self.reason = ""
         if reach > before:
-            _log.warning("link %d is back", reach - 1)
-            self._on_change(reach, "it answers again")
+            _log.warning("link %d is back", before)
+            self._on_change(before, True, "it answers again")
         return whole

@@ -26,7 +26,9 @@ _MOST_FIELDS = 100
 # Heads of one client are much alike, and few are long: so many are remembered.
 _REMEMBERED = 256
 # Two of these would be two readings of one message.
-_ONCE = frozenset({"content-length", "host", "transfer-encoding", "authorization", JSON_LENGTH})
+_ONCE = frozenset(
+    {"content-length", "host", "transfer-encoding", "content-encoding", "authorization", JSON_LENGTH}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,9 @@ def _fields(lines: list[bytes]) -> tuple[dict[str, str], int | None, int | None]
         fields[name] = value
     if "transfer-encoding" in fields:
         raise ProtocolError("transfer encodings are not supported: send `Content-Length`", status=501)
+    if fields.get("content-encoding", "identity").lower() not in ("", "identity"):
+        # A body that grows when it is unpacked has no bound that its length tells.
+        raise ProtocolError("content encodings are not supported: send the body as it is", status=415)
     length, json_length = _number(fields, "content-length"), _number(fields, JSON_LENGTH)
     if json_length is not None and json_length > (length or 0):
         raise ProtocolError(f"`{JSON_LENGTH}` is more than the body has")

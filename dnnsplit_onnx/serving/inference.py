@@ -12,14 +12,14 @@ import numpy as np
 from dnnsplit_onnx.manifest import Port
 from dnnsplit_onnx.serving.arena import Arena
 from dnnsplit_onnx.serving.datatypes import BY_ONNX
+from dnnsplit_onnx.serving.engine import Engine, Times
 from dnnsplit_onnx.serving.errors import ProtocolError
 from dnnsplit_onnx.serving.exchange import Body, Response, tensor_response
 from dnnsplit_onnx.serving.limits import ServerLimits
 from dnnsplit_onnx.serving.metrics import Metrics
-from dnnsplit_onnx.serving.protocol import Message, TensorHead, encode, parse, receive
+from dnnsplit_onnx.serving.protocol import Message, ReadInto, TensorHead, encode, parse, receive
 from dnnsplit_onnx.serving.remote import Remote
 from dnnsplit_onnx.serving.routes import Leg, Route, parse_cuts
-from dnnsplit_onnx.serving.stage import Stage, Times
 from dnnsplit_onnx.serving.stream import Deadline
 from dnnsplit_onnx.serving.trace import Hop, TierTrace
 
@@ -36,7 +36,7 @@ class Inference:
         metrics: Where times and bytes are counted.
     """
 
-    def __init__(self, stage: Stage, remote: Remote | None, limits: ServerLimits, metrics: Metrics) -> None:
+    def __init__(self, stage: Engine, remote: Remote | None, limits: ServerLimits, metrics: Metrics) -> None:
         self._stage, self._remote = stage, remote
         self._limits, self._metrics = limits, metrics
         self._times = Times()
@@ -49,33 +49,56 @@ class Inference:
             ServingError: The request is wrong, or cannot be met.
         """
         message = parse(body.read(body.json_length), "inputs", body.unread)
+        response = self._respond(message, *self.answer(message, body.read_into, body.length, arena))
+        self.count_sent(response.length)
+        return response
+
+    def answer(
+        self, message: Message, read_into: ReadInto, length: int, arena: Arena
+    ) -> tuple[dict[str, np.ndarray], str | None]:
+        """The outputs that a request wants, and its trace if it wants that.
+
+        Args:
+            message: The request, whose binary data is still to be read.
+            read_into: Reads that data.
+            length: Bytes of the request in all, which are counted.
+            arena: Where its tensors go.
+
+        Raises:
+            ServingError: The request is wrong, or cannot be met.
+        """
         route = self._route(message)
         leg = route.legs[self._stage.tier]
         available = self._available(leg)
         _check_outputs(message, available)
-        values = self._receive(message, leg, body, arena)
+        values = self._receive(message, leg, read_into, arena)
         received_s = time.perf_counter() - self._start
         deadline = self._deadline(message)
         results, hops = self._compute(route, leg, values, deadline)
-        self._count(body, received_s)
+        self._count(length, received_s)
+        wanted = available if message.outputs is None else message.outputs
+        present = {name: array for name in wanted if (array := results[name]) is not None}
         trace = None
         if message.parameters.get("dnnsplit_trace") is True:
             mine = TierTrace(
                 leg.name, self._times.queue_s, self._times.compute_s, time.perf_counter() - self._start
             )
-            mine.receive_s, mine.received_nbytes = received_s, body.length
+            mine.receive_s, mine.received_nbytes = received_s, length
             if hops:
                 mine.hop = hops[0]
-            trace = [mine, *(hops[0].tiers if hops else ())]
-        return self._respond(message, {name: results[name] for name in available}, trace)
+            tiers = [mine, *(hops[0].tiers if hops else ())]
+            trace = json.dumps([tier.to_dict() for tier in tiers])
+        return present, trace
+
+    def count_sent(self, nbytes: int) -> None:
+        """Counts an answer of so many bytes."""
+        self._metrics.add("sent_bytes_total", nbytes, label='peer="client"')
+        self._metrics.observe("request_seconds", time.perf_counter() - self._start)
 
     def _route(self, message: Message) -> Route:
         routes = self._stage.routes
         theirs = message.parameters.get("dnnsplit_manifest", routes.identity)
-        if theirs != routes.identity:
-            raise ProtocolError(
-                f"tier `{self._stage.name}` has slices of another manifest than the sender", status=409
-            )
+        routes.check_identity(theirs, self._stage.name)
         cuts = message.parameters.get("dnnsplit_cuts")
         return routes.default if cuts is None else routes.route(parse_cuts(cuts))
 
@@ -86,14 +109,15 @@ class Inference:
             return [port.name for port in leg.record.outputs] if leg.record is not None else []
         return [port.name for port in leg.answers]
 
-    def _receive(self, message: Message, leg: Leg, body: Body, arena: Arena) -> Arrays:
+    def _receive(self, message: Message, leg: Leg, read_into: ReadInto, arena: Arena) -> Arrays:
         ports = {port.name: port for port in leg.arrives}
         for tensor in message.tensors:
             _check_input(tensor, ports.get(tensor.name), leg.name)
         values: Arrays = {}
-        arena.reset(body.unread, len(message.tensors))
+        nbytes = sum(tensor.nbytes or 0 for tensor in message.tensors)
+        arena.reset(nbytes, len(message.tensors), pinned=self._stage.is_on_device(leg))
         for tensor in message.tensors:
-            values[tensor.name] = receive(tensor, body.read_into, arena.allocate)
+            values[tensor.name] = receive(tensor, read_into, arena.allocate)
         for name, port in ports.items():
             if name not in values and port.kind != "optional":
                 raise ProtocolError(f"input `{name}` of tier `{leg.name}` is missing")
@@ -121,24 +145,17 @@ class Inference:
         self._metrics.add("received_bytes_total", hop.received_nbytes, label='peer="next"')
         return {**made, **results}, [hop]
 
-    def _respond(
-        self, message: Message, results: Mapping[str, Any], trace: list[TierTrace] | None
-    ) -> Response:
-        wanted = results if message.outputs is None else message.outputs
-        present = {name: results[name] for name in wanted if results[name] is not None}
+    def _respond(self, message: Message, present: Mapping[str, np.ndarray], trace: str | None) -> Response:
         entries, buffers = encode(present, message.is_binary)
         data: dict[str, Any] = {"model_name": self._stage.name, "model_version": "1", "outputs": entries}
         if message.id is not None:
             data["id"] = message.id
         if trace is not None:
-            data["parameters"] = {"dnnsplit_trace": json.dumps([tier.to_dict() for tier in trace])}
-        response = tensor_response(data, buffers)
-        self._metrics.add("sent_bytes_total", response.length, label='peer="client"')
-        self._metrics.observe("request_seconds", time.perf_counter() - self._start)
-        return response
+            data["parameters"] = {"dnnsplit_trace": trace}
+        return tensor_response(data, buffers)
 
-    def _count(self, body: Body, received_s: float) -> None:
-        self._metrics.add("received_bytes_total", body.length, label='peer="client"')
+    def _count(self, length: int, received_s: float) -> None:
+        self._metrics.add("received_bytes_total", length, label='peer="client"')
         self._metrics.observe("receive_seconds", received_s)
         self._metrics.observe("queue_seconds", self._times.queue_s)
         self._metrics.observe("compute_seconds", self._times.compute_s)

@@ -96,13 +96,27 @@ def parse(text: bytes, kind: Literal["inputs", "outputs"], binary_nbytes: int) -
     return (_parse_again if len(text) <= _SHORT else _parse)(text, kind, binary_nbytes)
 
 
-def _parse(text: bytes, kind: Literal["inputs", "outputs"], binary_nbytes: int) -> Message:
+def read_object(text: bytes) -> dict[str, Any]:
+    """The JSON object that a body, or its JSON part, is.
+
+    Raises:
+        ProtocolError: It is none.
+    """
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
         raise ProtocolError("the JSON part of the body is not JSON") from None
     if not isinstance(data, dict):
         raise ProtocolError("the JSON part of the body is not an object")
+    return data
+
+
+def _parse(text: bytes, kind: Literal["inputs", "outputs"], binary_nbytes: int) -> Message:
+    return message_of(read_object(text), kind, binary_nbytes)
+
+
+def message_of(data: Mapping[str, Any], kind: Literal["inputs", "outputs"], binary_nbytes: int) -> Message:
+    """What a JSON part says, once it is an object; see `parse`."""
     parameters = _parameters(data, "the message")
     tensors = tuple(_tensor(entry, kind) for entry in _entries(data, kind, required=True))
     if len({tensor.name for tensor in tensors}) != len(tensors):

@@ -2,7 +2,8 @@
 
 It may be ours or any other server of the Open Inference Protocol. On every fresh connection
 it is asked what it serves: ours must have slices of the same manifest, another one must have
-a model that is named after the tier and reads what would be sent.
+a model that is named after the tier and reads what would be sent. Another one may also lack
+the binary tensor extension: tensors then travel as JSON, which is exact too, and slow.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _LONGEST_JSON = 64 << 20
 _LONGEST_ANSWER = 4 << 30
 _PROBE_S = 1.0
 _MOST_TIERS = 64
+_BINARY = "binary_tensor_data"
 
 
 class Remote:
@@ -49,7 +51,9 @@ class Remote:
         self._path = f"/v2/models/{self.name}"
         self._pool = Pool(target, self._greet)
         self._breaker = Breaker()
-        self._is_ours = True
+        # What it is is found out when a connection is made; until the first, nobody knows.
+        self._is_known = False
+        self._is_ours = self._is_binary = True
 
     def infer(
         self, route: Route, values: Mapping[str, np.ndarray | None], deadline: Deadline
@@ -71,13 +75,15 @@ class Remote:
         """
         leg = route.legs[self._tier]
         with self._breaker.attempt():
+            self._meet(deadline)
             present = {name: value for name, value in values.items() if value is not None}
-            entries, buffers = encode(present, lambda _: True)
+            if not self._is_binary:
+                _check_finite(present)
+            entries, buffers = encode(present, lambda _: self._is_binary)
             text = to_text(self._request(leg, route, entries, deadline))
-            fields: dict[str, str | int] = {
-                JSON_LENGTH.title(): len(text),
-                "Content-Type": "application/octet-stream",
-            }
+            fields: dict[str, str | int] = {"Content-Type": "application/json"}
+            if self._is_binary:
+                fields = {JSON_LENGTH.title(): len(text), "Content-Type": "application/octet-stream"}
             sent = len(text) + sum(buffer.nbytes for buffer in buffers)
             (message, arrays, received), seconds = self._pool.request(
                 "POST", f"{self._path}/infer", self._read, deadline, fields=fields, buffers=[text, *buffers]
@@ -101,6 +107,16 @@ class Remote:
             self._breaker.close()
         return tiers
 
+    def prepare(self, route: Route, deadline: Deadline) -> None:
+        """Has the tiers from here up open their slices of a route.
+
+        Raises:
+            ServingError: A tier cannot be reached, or cannot open its slice.
+        """
+        text = to_text({"dnnsplit_manifest": self._routes.identity, "dnnsplit_cuts": format_cuts(route.cuts)})
+        with self._breaker.attempt():
+            self._pool.request("POST", "/v2/cuts", self._read_prepared, deadline, buffers=[text])
+
     def measure(self, nbytes: int, deadline: Deadline) -> Hop:
         """Sends bytes that mean nothing, to see how the link is when no request tells.
 
@@ -121,7 +137,8 @@ class Remote:
     def _request(
         self, leg: Leg, route: Route, entries: Sequence[Mapping[str, Any]], deadline: Deadline
     ) -> dict[str, Any]:
-        outputs = [{"name": port.name, "parameters": {"binary_data": True}} for port in leg.answers]
+        asked: dict[str, Any] = {"parameters": {"binary_data": True}} if self._is_binary else {}
+        outputs = [{"name": port.name, **asked} for port in leg.answers]
         request: dict[str, Any] = {"inputs": entries, "outputs": outputs}
         if self._is_ours:
             request["parameters"] = {
@@ -149,6 +166,11 @@ class Remote:
             raise RefusedError(f"`{self.target.url}` answers wrongly: {error.message}") from None
         return message, arrays, body.length
 
+    def _read_prepared(self, head: ResponseHead, body: Body) -> None:
+        # A server that is not ours has nothing at this path, and but one slice to open.
+        if head.status != 200 and self._is_ours:
+            raise self._refusal(head, body)
+
     def _refusal(self, head: ResponseHead, body: Body) -> ServingError:
         text = body.read(min(body.length, 1 << 16))
         message, link = read_error(text, head.status)
@@ -159,6 +181,11 @@ class Remote:
         status = head.status if head.status >= 400 else 502
         return RefusedError(f"tier `{self.name}` refuses: {message}", status=status)
 
+    def _meet(self, deadline: Deadline) -> None:
+        """Makes the first connection, so that a request is written as the server reads it."""
+        if not self._is_known:
+            self._pool.request("GET", f"{self._path}/ready", _read_ready, deadline)
+
     def _greet(self, connection: Connection, deadline: Deadline) -> None:
         """Asks a fresh connection what it serves.
 
@@ -168,11 +195,13 @@ class Remote:
         data, _ = connection.exchange("GET", self._path, {}, (), self._read_metadata, deadline)
         parameters = data.get("parameters")
         theirs = parameters.get("dnnsplit_manifest") if isinstance(parameters, dict) else None
+        self._is_known = True
         if theirs is None:
             self._is_ours = False
             _check_inputs(data, self._routes.default.legs[self._tier], self.target.url)
+            self._is_binary, _ = connection.exchange("GET", "/v2", {}, (), _read_is_binary, deadline)
             return
-        self._is_ours = True
+        self._is_ours = self._is_binary = True
         if theirs != self._routes.identity:
             raise LinkError(
                 f"tier `{self.name}` at `{self.target.url}` has slices of another manifest",
@@ -224,8 +253,26 @@ def _read_seconds(head: ResponseHead, body: Body) -> float:
     return milliseconds / 1e3
 
 
+def _read_is_binary(head: ResponseHead, body: Body) -> bool:
+    """Whether a server says that it reads and writes tensors as binary data."""
+    data = _read_json(body) if head.status == 200 and body.length < _LONGEST_JSON else None
+    extensions = data.get("extensions") if isinstance(data, dict) else None
+    return isinstance(extensions, list) and _BINARY in extensions
+
+
 def _read_ready(head: ResponseHead, body: Body) -> bool:  # noqa: ARG001
     return head.status == 200
+
+
+def _check_finite(values: Mapping[str, np.ndarray]) -> None:
+    """Refuses what strict JSON has no words for; our own server reads it all the same."""
+    for name, array in values.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ProtocolError(
+                f"value `{name}` has numbers that are not finite, which JSON lacks, and the next tier "
+                "reads no binary data",
+                status=422,
+            )
 
 
 def _checked(port: Port, array: np.ndarray | None, url: str) -> np.ndarray | None:

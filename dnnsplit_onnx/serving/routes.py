@@ -102,6 +102,19 @@ class Routes:
             self._routes[key] = found
         return found
 
+    def check_identity(self, theirs: object, name: str) -> None:
+        """Refuses a sender whose slices were not cut as these were.
+
+        Args:
+            theirs: The identity of the sender's manifest.
+            name: This tier's.
+
+        Raises:
+            ProtocolError: They are others (409).
+        """
+        if theirs != self.identity:
+            raise ProtocolError(f"tier `{name}` has slices of another manifest than the sender", status=409)
+
     def has(self, cuts: Sequence[int]) -> bool:
         """Whether there are slices for some cuts."""
         try:

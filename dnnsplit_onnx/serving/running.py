@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import repeat, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,12 @@ from dnnsplit_onnx.serving.edge import Answer, Edge
 from dnnsplit_onnx.serving.errors import ServingError
 from dnnsplit_onnx.serving.routes import format_cuts
 
+#: Seconds that a request waited, computed, and was on the link above.
+_Row = tuple[float, float, float]
+
 _MOST_ERRORS = 10
+_MOST_MESSAGES = 1000
+_REMEMBERED = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,7 @@ class Report:
         failed: How many got an error.
         errors: Different errors, the most frequent first, a few at most.
         outputs: What the last request that was answered got; None if none was.
-        latency: Of the answered ones; None if there were none.
+        latency: Of the answered ones, the last 100,000 of them; None if there were none.
         throughput_per_s: Answers a second, all under way together.
         cuts: How many answers each cut gave.
         tiers: Median milliseconds of each tier: queue, compute, and the link above it.
@@ -71,56 +78,88 @@ class Report:
         }
 
 
-def run_requests(edge: Edge, inputs: Path | None, *, runs: int = 1, concurrency: int = 1) -> Report:
+def run_requests(
+    edge: Edge,
+    inputs: Path | None,
+    *,
+    runs: int | None = 1,
+    concurrency: int = 1,
+    stop: threading.Event | None = None,
+) -> Report:
     """Sends one set of inputs through the chain so many times.
 
     Args:
         edge: The client.
         inputs: An `.npz` file; made up if None.
-        runs: How many requests.
+        runs: How many requests; None for as many as there is time for, until `stop` is set.
         concurrency: How many are under way at a time.
+        stop: No request begins once it is set.
 
     Raises:
         InputError: The inputs do not fit the model.
     """
     manifest = edge.routes.manifest
     given = input_sets(manifest.model.inputs, inputs, bindings_of(manifest), seed=0, runs=1)[0]
+    endless = repeat(given.values) if runs is None else repeat(given.values, runs)
+    asked = takewhile(lambda _: stop is None or not stop.is_set(), endless)
+    tally = _Tally(given.source)
     start = time.perf_counter()
-    results = list(edge.infer_all(repeat(given.values, runs), concurrency=concurrency))
-    seconds = time.perf_counter() - start
-    answers = [result for result in results if isinstance(result, Answer)]
-    errors = Counter(result.message for result in results if isinstance(result, ServingError))
-    return Report(
-        requests=len(results),
-        failed=len(results) - len(answers),
-        errors=tuple(message for message, _ in errors.most_common(_MOST_ERRORS)),
-        outputs=answers[-1].outputs if answers else None,
-        latency=Latency.of([answer.seconds for answer in answers]) if answers else None,
-        throughput_per_s=len(answers) / seconds,
-        cuts=dict(Counter(format_cuts(answer.cuts) for answer in answers)),
-        tiers=_tiers(answers),
-        retried=sum(answer.attempts > 1 for answer in answers),
-        source=given.source,
-    )
+    for result in edge.infer_all(asked, concurrency=concurrency):
+        tally.add(result)
+    return tally.report(time.perf_counter() - start)
 
 
-def _tiers(answers: list[Answer]) -> tuple[dict[str, Any], ...]:
-    rows: dict[str, list[tuple[float, float, float]]] = {}
-    for answer in answers:
-        for tier in answer.tiers:
-            wire = float("nan") if tier.hop is None else tier.hop.wire_s
-            rows.setdefault(tier.tier, []).append((tier.queue_s, tier.compute_s, wire))
-    found = []
-    for name, times in rows.items():
-        queue, compute, link = (np.array(column) * 1e3 for column in zip(*times, strict=True))
-        sent = link[~np.isnan(link)]
-        found.append(
-            {
-                "tier": name,
-                "queue_ms": float(np.median(queue)),
-                "compute_ms": float(np.median(compute)),
-                "link_ms": float(np.median(sent)) if len(sent) else None,
-                "requests": len(times),
-            }
+class _Tally:
+    """What came of requests, counted as they end: of answers only the last is kept."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._requests = self._failed = self._retried = 0
+        self._errors: Counter[str] = Counter()
+        self._cuts: Counter[str] = Counter()
+        self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
+        self._tiers: defaultdict[str, deque[_Row]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+        self._outputs: dict[str, np.ndarray | None] | None = None
+
+    def add(self, result: Answer | ServingError) -> None:
+        """Counts one request."""
+        self._requests += 1
+        if isinstance(result, ServingError):
+            self._failed += 1
+            if result.message in self._errors or len(self._errors) < _MOST_MESSAGES:
+                self._errors[result.message] += 1
+            return
+        self._outputs = result.outputs
+        self._seconds.append(result.seconds)
+        self._cuts[format_cuts(result.cuts)] += 1
+        self._retried += result.attempts > 1
+        for tier in result.tiers:
+            wire_s = float("nan") if tier.hop is None else tier.hop.wire_s
+            self._tiers[tier.tier].append((tier.queue_s, tier.compute_s, wire_s))
+
+    def report(self, seconds: float) -> Report:
+        """What came of all, which took so many seconds together."""
+        return Report(
+            requests=self._requests,
+            failed=self._failed,
+            errors=tuple(message for message, _ in self._errors.most_common(_MOST_ERRORS)),
+            outputs=self._outputs,
+            latency=Latency.of(list(self._seconds)) if self._seconds else None,
+            throughput_per_s=(self._requests - self._failed) / seconds,
+            cuts=dict(self._cuts),
+            tiers=tuple(_tier(name, rows) for name, rows in self._tiers.items()),
+            retried=self._retried,
+            source=self._source,
         )
-    return tuple(found)
+
+
+def _tier(name: str, rows: Collection[_Row]) -> dict[str, Any]:
+    queue, compute, link = (np.array(column) * 1e3 for column in zip(*rows, strict=True))
+    sent = link[~np.isnan(link)]
+    return {
+        "tier": name,
+        "queue_ms": float(np.median(queue)),
+        "compute_ms": float(np.median(compute)),
+        "link_ms": float(np.median(sent)) if len(sent) else None,
+        "requests": len(rows),
+    }

@@ -18,20 +18,23 @@ import threading
 import time
 from contextlib import suppress
 from types import TracebackType
+from typing import Generic, Self, TypeVar
 
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.serving.connection import Connection, response_head
 from dnnsplit_onnx.serving.errors import ServingError
 from dnnsplit_onnx.serving.exchange import error_response
-from dnnsplit_onnx.serving.service import Service
+from dnnsplit_onnx.serving.handler import Handler
 
 _log = logging.getLogger(__name__)
 
 _BACKLOG = 128
 
+H = TypeVar("H", bound=Handler)
 
-class Server:
-    """Serves one tier until it is closed.
+
+class Server(Generic[H]):
+    """Serves, one tier for example, until it is closed.
 
     Args:
         service: What answers.
@@ -44,7 +47,7 @@ class Server:
     """
 
     def __init__(
-        self, service: Service, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+        self, service: H, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
     ) -> None:
         self.service = service
         self._host, self._tls = host, tls
@@ -77,24 +80,22 @@ class Server:
 
     def close(self) -> None:
         """Stops: refuses new requests, lets those under way finish, closes all connections."""
-        self.service.draining = True
         self._closing.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # a blocked accept() does not wake up on close
         self._listener.close()
         if self._acceptor.is_alive():
             self._acceptor.join()
-        self.service.admission.wait_idle(self.service.limits.drain_s)
+        self.service.drain()
         with self._lock:
             left = list(self._connections)
         for connection in left:
             connection.abort()
         for connection in left:
             connection.join(self.service.limits.drain_s)
-        if self.service.remote is not None:
-            self.service.remote.close()
+        self.service.close()
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

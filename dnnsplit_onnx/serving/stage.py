@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ import numpy as np
 from dnnsplit_onnx.errors import DnnsplitError, InputError, ModelError
 from dnnsplit_onnx.manifest import SliceRecord, check_files
 from dnnsplit_onnx.runtime.inputs import generate
-from dnnsplit_onnx.runtime.messages import clear_line
 from dnnsplit_onnx.runtime.origin import bindings_of
 from dnnsplit_onnx.runtime.provider import runtime
 from dnnsplit_onnx.runtime.sessions import Session, SessionOptions, open_slice
 from dnnsplit_onnx.runtime.values import to_python, to_value
 from dnnsplit_onnx.serving.datatypes import BY_ONNX
+from dnnsplit_onnx.serving.engine import Times, Values
 from dnnsplit_onnx.serving.errors import ProtocolError
 from dnnsplit_onnx.serving.routes import Leg, Routes
 from dnnsplit_onnx.serving.slots import Slots
@@ -33,18 +33,11 @@ from dnnsplit_onnx.serving.stream import Deadline
 # bfloat16 is no type of numpy's, and strings need conversion.
 _PLAIN = frozenset(BY_ONNX) - {"bfloat16", "string"}
 
+# The first searches algorithms, the second captures a CUDA graph, the third is as all others.
+_DEVICE_RUNS = 3
+_MOST_NAMED = 5
+
 _log = logging.getLogger(__name__)
-
-#: Values by name; None is an optional that is absent.
-Values = Mapping[str, "np.ndarray | None"]
-
-
-@dataclass(slots=True)
-class Times:
-    """Where a request's time went on one tier, in seconds."""
-
-    queue_s: float = 0.0
-    compute_s: float = 0.0
 
 
 @dataclass
@@ -73,10 +66,33 @@ class Stage:
     def __post_init__(self) -> None:
         self.name = self.routes.tiers[self.tier]
         self.slots = Slots(self.workers)
+        self._refuse_idle_graph()
         self._ort = runtime()  # looks at what is installed: too slow to ask for each request
         self._lock = threading.Lock()
-        self._sessions: OrderedDict[str, Session] = OrderedDict()
-        self._checked: set[str] = set()
+        self._sessions: OrderedDict[str, Future[Session]] = OrderedDict()
+
+    def _refuse_idle_graph(self) -> None:
+        """Refuses CUDA graphs on a tier that does not run on CUDA.
+
+        Raises:
+            InputError: They are asked for.
+        """
+        record = self.routes.manifest.slices[self.tier]
+        if self.options.cuda_graph and self.options.on(record).provider != "cuda":
+            raise InputError(
+                f"tier `{self.name}` does not run on `cuda`, so there is nothing to make a CUDA graph of",
+                hint="pass --provider cuda, or leave out --cuda-graph",
+            )
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait to compute."""
+        return self.slots.waiting
+
+    @property
+    def replicas(self) -> int:
+        """One, once it is ready."""
+        return int(self.ready)
 
     def run(
         self, leg: Leg, values: Values, deadline: Deadline, times: Times | None = None
@@ -101,8 +117,9 @@ class Stage:
             return {}
         times = times or Times()
         feeds = self._feeds(leg.record, values)
+        # Opened before a slot is taken: requests for slices that are open go on meanwhile.
+        session = self._session(leg.record)
         with self.slots.take(deadline) as times.queue_s:
-            session = self._session(leg.record)
             start = time.perf_counter()
             try:
                 made = self._run(session, leg.record, feeds)
@@ -121,23 +138,25 @@ class Stage:
     ) -> dict[str, np.ndarray | None]:
         if not self._is_plain(record):
             return {name: to_python(self._ort, value) for name, value in session.run(feeds).items()}
-        try:
-            made = session._session.run(session.outputs, feeds)
-        except Exception as error:  # as `Session.run` has it
-            raise ModelError(f"{session.label} fails to run: {clear_line(error)}") from error
-        return dict(zip(session.outputs, made, strict=True))
+        return {**session.run_arrays(feeds)}
+
+    def is_on_device(self, leg: Leg) -> bool:
+        """Whether this process runs the tier's part of a route on a GPU."""
+        return leg.record is not None and self.options.on(leg.record).provider != "cpu"
 
     def _is_plain(self, record: SliceRecord) -> bool:
         """Whether all values are arrays that onnxruntime takes and gives as they are.
 
         That way is 40 microseconds shorter than by its own values.
         """
-        return self.options.provider == "cpu" and all(
+        return self.options.on(record).provider == "cpu" and all(
             port.kind == "tensor" and port.dtype in _PLAIN for port in (*record.inputs, *record.outputs)
         )
 
     def warm_up(self) -> None:
-        """Opens the slice of the plan and runs it once on made-up values.
+        """Opens the slice of the plan and runs it on made-up values.
+
+        Once; on CUDA until algorithms are chosen, memory is laid out and a graph is captured.
 
         Raises:
             DnnsplitError: It cannot be opened.
@@ -147,7 +166,9 @@ class Stage:
             self._session(leg.record)
             try:
                 inputs = generate(leg.record.inputs, bindings_of(self.routes.manifest))
-                self.run(leg, inputs.values, Deadline(3600))
+                on_device = self.options.on(leg.record).provider != "cpu"
+                for _ in range(_DEVICE_RUNS if on_device else 1):
+                    self.run(leg, inputs.values, Deadline(3600))
             except (InputError, ProtocolError) as error:
                 # Not every slice can run on made-up values (indices, for one). It is
                 # loaded, which is all that can be known before the first request.
@@ -159,23 +180,45 @@ class Stage:
         if leg.record is not None:
             self._session(leg.record)
 
+    def close(self) -> None:
+        """Gives up its sessions."""
+        with self._lock:
+            self._sessions.clear()
+
+    @property
+    def open_files(self) -> tuple[str, ...]:
+        """The files of the slices that are open, the one unused for longest first."""
+        with self._lock:
+            return tuple(file for file, opened in self._sessions.items() if opened.done())
+
     def _session(self, record: SliceRecord) -> Session:
+        """A slice's session, opened by the first who asks while the others wait for it."""
         assert record.file is not None
         with self._lock:
-            session = self._sessions.get(record.file)
-            if session is None:
-                session = self._open(record)
-                self._sessions[record.file] = session
-                while len(self._sessions) > self.most_sessions:
-                    self._sessions.popitem(last=False)
+            opened = self._sessions.get(record.file)
+            is_first = opened is None
+            if opened is None:
+                opened = self._sessions[record.file] = Future()
             self._sessions.move_to_end(record.file)
-            return session
+        if is_first:
+            try:
+                opened.set_result(self._open(record))
+            except BaseException as error:
+                with self._lock:
+                    del self._sessions[record.file]
+                opened.set_exception(error)
+                raise
+            self._close_oldest()
+        return opened.result()
+
+    def _close_oldest(self) -> None:
+        with self._lock:
+            ready = [file for file, opened in self._sessions.items() if opened.done()]
+            for file in ready[: max(0, len(self._sessions) - self.most_sessions)]:
+                del self._sessions[file]
 
     def _open(self, record: SliceRecord) -> Session:
-        # Slices of one tier share a file of weights: it is hashed once.
-        data = tuple(file for file in record.data if file.file not in self._checked)
-        check_files(self.folder, record.model_copy(update={"data": data}))
-        self._checked.update(file.file for file in data)
+        check_files(self.folder, record)
         start = time.perf_counter()
         try:
             session = open_slice(self.folder, record, self.options, check=False)
@@ -184,4 +227,11 @@ class Stage:
             raise
         seconds = time.perf_counter() - start
         _log.info("tier `%s` opened nodes %d to %d in %.2f s", self.name, record.start, record.stop, seconds)
+        if session.cpu_nodes:
+            _log.warning(
+                "tier `%s`: CUDA has no kernel for %d of these, which run on the CPU: %s",
+                self.name,
+                len(session.cpu_nodes),
+                ", ".join(session.cpu_nodes[:_MOST_NAMED]),
+            )
         return session

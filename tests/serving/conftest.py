@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,6 +23,7 @@ from dnnsplit_onnx.serving.limits import ServerLimits
 from dnnsplit_onnx.serving.pool import Target
 from dnnsplit_onnx.serving.remote import Remote
 from dnnsplit_onnx.serving.routes import Routes
+from dnnsplit_onnx.serving.security import TlsFiles
 from dnnsplit_onnx.serving.server import Server
 from dnnsplit_onnx.serving.service import Service
 from dnnsplit_onnx.serving.stage import Stage
@@ -85,6 +88,43 @@ def plain_slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cut_model(MODEL, tmp_path_factory.mktemp("plain"), CUTS)
 
 
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TlsFiles]:
+    """Makes a certificate for `localhost`, signed by an authority of the given name."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the program openssl to make certificates")
+    folder = tmp_path_factory.mktemp("tls")
+
+    def openssl(*words: object) -> None:
+        subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True, cwd=folder)
+
+    def make(name: str) -> TlsFiles:
+        files = TlsFiles(folder / f"{name}.pem", folder / f"{name}.key", folder / f"{name}-ca.pem")
+        if files.cert is not None and not files.cert.exists():
+            new = ("-newkey", "rsa:2048", "-nodes", "-days", "1")
+            openssl(
+                "req", "-x509", *new, "-subj", f"/CN={name}", "-keyout", f"{name}-ca.key", "-out", files.ca
+            )
+            alternative = ("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+            signed = ("-CA", files.ca, "-CAkey", f"{name}-ca.key")
+            openssl(
+                "req",
+                "-x509",
+                *new,
+                "-subj",
+                "/CN=localhost",
+                *alternative,
+                *signed,
+                "-keyout",
+                files.key,
+                "-out",
+                files.cert,
+            )
+        return files
+
+    return make
+
+
 def inputs(seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {"x": rng.standard_normal((2, 8)).astype(np.float32), "k": rng.integers(0, 9, (2, 8))}
@@ -94,12 +134,7 @@ def inputs(seed: int = 0) -> dict[str, np.ndarray]:
 def whole(slices: Path) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
     """The whole model, run in this process."""
     session = open_session(slices.parent / "model.onnx", SessionOptions(threads=1))
-
-    def run(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        made = session._session.run(list(session.outputs), values)
-        return dict(zip(session.outputs, made, strict=True))
-
-    return run
+    return session.run_arrays
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from dnnsplit_onnx.graph import load_graph
 from dnnsplit_onnx.manifest import load_manifest
 from dnnsplit_onnx.planning import plan, problem_of
 from dnnsplit_onnx.serving.adaptive import Adaptive, adaptive_edge
+from dnnsplit_onnx.serving.choosing import Prepare
 from dnnsplit_onnx.serving.edge import Edge
 from dnnsplit_onnx.serving.errors import LinkError
 from dnnsplit_onnx.serving.pool import Target
@@ -77,11 +79,11 @@ NBYTES = 4 * 65536
 
 
 @contextmanager
-def adaptive(folder: Path) -> Iterator[Adaptive]:
+def adaptive(folder: Path, prepare: Prepare = lambda _: None) -> Iterator[Adaptive]:
     graph = load_graph(folder / "model.onnx")
     workload = measure(graph, bind_shapes(graph))
     problem = problem_of(workload, parse_topology(TOPOLOGY, "t"), "latency")
-    chooser = Adaptive(Routes(load_manifest(folder / "out")), problem)
+    chooser = Adaptive(Routes(load_manifest(folder / "out")), problem, prepare=prepare)
     try:
         yield chooser
     finally:
@@ -108,6 +110,37 @@ def test_a_slow_link_moves_the_cut_and_a_fast_one_moves_it_back(shrinking: Path)
         assert "better at 2 Mbit/s" in chooser.reason
         show(chooser, 50)
         assert eventually(lambda: chooser.choose(1) == (0,), 2)
+
+
+def test_cuts_change_only_once_their_slices_are_open(shrinking: Path):
+    asked, may_open = threading.Event(), threading.Event()
+
+    def prepare(_: object) -> None:
+        asked.set()
+        assert may_open.wait(10)
+
+    with adaptive(shrinking, prepare) as chooser:
+        show(chooser, 2)
+        assert asked.wait(2)
+        assert chooser.choose(1) == (0,)
+        may_open.set()
+        assert eventually(lambda: chooser.choose(1) != (0,), 2)
+
+
+def test_cuts_whose_slices_cannot_be_opened_are_not_used_and_tried_again(shrinking: Path):
+    tries: list[object] = []
+
+    def prepare(cuts: object) -> None:
+        tries.append(cuts)
+        if len(tries) == 1:
+            raise LinkError("gone")
+
+    with adaptive(shrinking, prepare) as chooser:
+        show(chooser, 2)
+        assert eventually(lambda: len(tries) == 1, 2)
+        assert chooser.choose(1) == (0,)
+        assert eventually(lambda: show(chooser, 2) or chooser.choose(1) != (0,), 5)  # type: ignore[func-returns-value]
+        assert len(tries) == 2
 
 
 def test_a_link_that_wavers_does_not_make_the_cuts_flap(shrinking: Path):
@@ -142,6 +175,10 @@ def test_requests_adapt_from_end_to_end(shrinking: Path, slices: Path, network: 
         for _ in range(30):
             show(edge.chooser, 2)
         assert eventually(lambda: edge.chooser.choose(1) != (0,), 2)  # type: ignore[operator]
+        # Everything is open before the first request that needs it.
+        legs = edge.routes.route(edge.chooser.choose(1) or ()).legs
+        for leg, stage in zip(legs, (edge.stage, server.service.stage), strict=True):
+            assert leg.record is None or leg.record.file in stage.open_files
         second = edge.infer(x)
         assert second.cuts != first.cuts
         np.testing.assert_allclose(second.outputs["y"], first.outputs["y"], rtol=1e-4)
@@ -171,3 +208,16 @@ def test_slices_of_one_plan_cannot_adapt(plain_slices: Path, shrinking: Path):
 def test_tiers_of_another_name_are_refused(slices: Path, shrinking: Path):
     with pytest.raises(InputError, match="the slices are of edge, near, cloud"):
         adaptive_edge(slices, None, shrinking / "tiers.toml")
+
+
+def test_what_is_sent_are_tensors_whatever_an_encoded_input_would_take(shrinking: Path, tmp_path: Path):
+    tiers = tmp_path / "tiers.toml"
+    tiers.write_text(f"{TIERS}\n[input_nbytes]\nx = 100\n")
+    with ExitStack() as stack:
+        edge = stack.enter_context(adaptive_edge(shrinking / "out", None, tiers))
+        chooser = edge.chooser
+        assert isinstance(chooser, Adaptive)
+        for _ in range(30):
+            show(chooser, 2)
+        # 100 bytes would go to the cloud at any speed; what is sent would take a second.
+        assert eventually(lambda: chooser.choose(1) != (0,), 2)

@@ -37,7 +37,7 @@ def test_the_cut_travels_with_the_request(network: Network, whole):
     url = network.chain()
     expected = whole(inputs())
     for cuts in ALL_CUTS:
-        edge = network.edge(url, chooser=lambda routes, _, cuts=cuts: FixedCuts(routes, cuts))
+        edge = network.edge(url, chooser=lambda routes, *_, cuts=cuts: FixedCuts(routes, cuts))
         answer = edge.infer(inputs())
         assert same(answer.outputs, expected), cuts
         assert answer.cuts == cuts
@@ -127,7 +127,7 @@ def test_tiers_of_different_manifests_refuse_each_other(network: Network, plain_
 
 
 def test_a_tier_that_serves_something_else_is_refused(network: Network):
-    edge = network.edge(network.serve("cloud").url, chooser=lambda routes, _: OnlyThePlan(routes))
+    edge = network.edge(network.serve("cloud").url, chooser=lambda routes, *_: OnlyThePlan(routes))
     with pytest.raises(LinkError, match="does not serve tier `near`"):
         edge.infer(inputs())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,3 +110,21 @@ def test_traces_travel():
     assert found[0].hop.tiers == (inner,)
     assert found[0].hop.wire_s == 0.75 - 0.5 + 0.125
     assert found[1] == inner
+
+
+def test_a_link_too_fast_to_be_measured_is_known_to_be_fast():
+    # What a link that was down left behind, and then a loopback: no body takes long enough.
+    estimate = LinkEstimate(0.8, 0)
+    estimate.observe(hop(98_304, 2000, 0.05))
+    assert 400 < estimate.state.bandwidth_mbps <= 2000
+
+
+def test_a_link_that_nothing_is_known_of_is_learned_from_what_crosses_it():
+    estimate = LinkEstimate(math.inf, 0)
+    estimate.observe(hop(10_000, 50, 5))
+    assert estimate.state.samples == 0
+    assert estimate.state.delay_ms > 0
+    for _ in range(40):
+        estimate.observe(hop(1_000_000, 50, 5))
+    assert estimate.state.bandwidth_mbps == pytest.approx(50, rel=0.01)
+    assert estimate.state.delay_ms == pytest.approx(5, abs=2)

@@ -105,7 +105,12 @@ def test_a_server_that_is_told_to_stop_stops(slices: Path):
         (("serve", "SLICES/near", "--next", "nowhere"), "is not the URL"),
         (("serve", "SLICES/cloud", "--host", "0.0.0.0", "--port", "0"), "anyone who can reach it"),
         (("serve", "SLICES/cloud", "--token-file", "/no/such"), "token file"),
+        (("serve", "SLICES/cloud", "--replicas", "2"), "are for `--engine ray`"),
+        (("serve", "SLICES/cloud", "--engine", "ray", "--workers", "2"), "is for this process"),
         (("run", "SLICES", "--adaptive"), "needs the tiers"),
+        (("run", "SLICES", "--keep"), "keeps a dashboard"),
+        (("run", "SLICES", "--dashboard", "0.0.0.0:0"), "asks nobody for a token"),
+        (("run", "SLICES", "--dashboard", "nowhere"), "is no address"),
         (("run", "SLICES", "--url", "nowhere"), "is not the URL"),
         (("up", "/no/such/folder"), "no such folder"),
         (("compose", "SLICES", "--cuda", "other"), "no tier is named"),
@@ -142,3 +147,53 @@ def test_requests_that_fail_end_a_run_with_exit_code_1(plain_slices: Path, run_m
 def test_a_tier_that_does_not_start_is_an_error(slices: Path):
     with pytest.raises(RequestError, match="tier `cloud` did not start"):
         LocalTiers(slices, command=(sys.executable, "-c", "print('no')"))
+
+
+def test_a_run_goes_on_with_its_page_until_it_is_told_to_stop(slices: Path, network: Network):
+    url = network.chain()
+    words = ("run", slices, "--url", url, *ONE, "--runs", 0, "--concurrency", 2, "--dashboard", 0, "--json")
+    process = subprocess.Popen(
+        [*PROGRAM, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process.stdout, process.stderr:
+        try:
+            page = process.stderr.readline().removeprefix("dashboard at ").strip()
+
+            def answered() -> int:
+                with urllib.request.urlopen(page + "state.json", timeout=10) as answer:
+                    return int(json.load(answer)["counts"]["answered"])
+
+            assert eventually(lambda: answered() > 20)
+            process.send_signal(signal.SIGINT)
+            report = json.loads(process.stdout.read())
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.wait()
+    assert report["requests"] > 20
+    assert report["failed"] == 0
+
+
+def test_a_page_is_kept_after_the_last_request(slices: Path):
+    process = subprocess.Popen(
+        [*PROGRAM, "run", str(slices), *ONE, "--runs", "3", "--dashboard", "0", "--keep"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process.stdout, process.stderr:
+        try:
+            page = process.stderr.readline().removeprefix("dashboard at ").strip()
+            lines = iter(process.stdout.readline, "")
+            assert any("3 of 3 requests answered" in line for line in lines)
+            with urllib.request.urlopen(page + "state.json", timeout=10) as answer:
+                assert json.load(answer)["counts"]["answered"] == 3
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.wait()

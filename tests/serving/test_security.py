@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import ssl
-import subprocess
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,43 +24,6 @@ from dnnsplit_onnx.serving.security import (
 from dnnsplit_onnx.serving.server import Server
 
 from .conftest import CUTS, NODES, Network, inputs, same
-
-
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TlsFiles]:
-    """Makes a certificate for `localhost`, signed by an authority of the given name."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the program openssl to make certificates")
-    folder = tmp_path_factory.mktemp("tls")
-
-    def openssl(*words: object) -> None:
-        subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True, cwd=folder)
-
-    def make(name: str) -> TlsFiles:
-        files = TlsFiles(folder / f"{name}.pem", folder / f"{name}.key", folder / f"{name}-ca.pem")
-        if files.cert is not None and not files.cert.exists():
-            new = ("-newkey", "rsa:2048", "-nodes", "-days", "1")
-            openssl(
-                "req", "-x509", *new, "-subj", f"/CN={name}", "-keyout", f"{name}-ca.key", "-out", files.ca
-            )
-            alternative = ("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-            signed = ("-CA", files.ca, "-CAkey", f"{name}-ca.key")
-            openssl(
-                "req",
-                "-x509",
-                *new,
-                "-subj",
-                "/CN=localhost",
-                *alternative,
-                *signed,
-                "-keyout",
-                files.key,
-                "-out",
-                files.cert,
-            )
-        return files
-
-    return make
 
 
 def serve(network: Network, tier: str, tls: TlsFiles, **options: object) -> Server:

@@ -1,0 +1,32 @@
+"""`--plot`: what the commands that draw share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Plot = Annotated[
+    Path | None,
+    typer.Option("--plot", metavar="FILE", help="Draw it too, as .png or .svg.", show_default=False),
+]
+
+
+def refuse_early(plot: Path | None, *, force: bool) -> None:
+    """Finds before the work what would stop its picture from being written.
+
+    Raises:
+        InputError: The name asks for a format that cannot be drawn.
+        MissingExtraError: matplotlib is not installed.
+        OutputError: The file exists.
+    """
+    if plot is None:
+        return
+    from dnnsplit_onnx.files import already_exists
+    from dnnsplit_onnx.report.figure import need_matplotlib, picture_format
+
+    if plot.exists() and not force:
+        raise already_exists(plot)
+    picture_format(plot)
+    need_matplotlib()

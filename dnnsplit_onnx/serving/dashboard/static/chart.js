@@ -1,0 +1,52 @@
+// Draws latencies over time into an SVG element. Nothing here reads text from the network.
+"use strict";
+
+const SVG = "http://www.w3.org/2000/svg";
+const MARGIN = { left: 52, right: 10, top: 12, bottom: 24 };
+
+function shape(name, attributes, text) {
+  const element = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  if (text !== undefined) element.textContent = text;
+  return element;
+}
+
+// The smallest of 1, 2, 5, 10, 20, ... that is not below a value.
+function roundedUp(value) {
+  const unit = 10 ** Math.floor(Math.log10(value));
+  return unit * [1, 2, 5, 10].find((factor) => factor * unit >= value * 0.999);
+}
+
+// svg: the element; recent: [[seconds, milliseconds], ...]; marks: seconds of changes of cuts.
+function drawLatencies(svg, recent, marks, now) {
+  const width = svg.clientWidth || 600;
+  const height = svg.clientHeight || 200;
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.replaceChildren();
+  if (recent.length === 0) return;
+  const first = recent[0][0];
+  const span = Math.max(now - first, 1);
+  const top = roundedUp(Math.max(...recent.map(([, ms]) => ms), 0.001));
+  const x = (at) => MARGIN.left + ((at - first) / span) * (width - MARGIN.left - MARGIN.right);
+  const y = (ms) => height - MARGIN.bottom - (ms / top) * (height - MARGIN.top - MARGIN.bottom);
+  for (const share of [0, 0.5, 1]) {
+    const at = y(share * top);
+    svg.append(
+      shape("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: at, y2: at }),
+      shape(
+        "text",
+        { class: "label", x: MARGIN.left - 6, y: at + 4, "text-anchor": "end" },
+        `${Number((share * top).toPrecision(3))} ms`,
+      ),
+    );
+  }
+  svg.append(
+    shape("text", { class: "label", x: MARGIN.left, y: height - 6 }, `${span.toFixed(0)} s ago`),
+    shape("text", { class: "label", x: width - MARGIN.right, y: height - 6, "text-anchor": "end" }, "now"),
+  );
+  for (const at of marks) {
+    if (at < first) continue;
+    svg.append(shape("line", { class: "mark", x1: x(at), x2: x(at), y1: MARGIN.top, y2: height - MARGIN.bottom }));
+  }
+  for (const [at, ms] of recent) svg.append(shape("circle", { class: "dot", cx: x(at), cy: y(ms), r: 2.2 }));
+}
