@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from dnnsplit_onnx.objective import evaluate
     from dnnsplit_onnx.planning import plan
     from dnnsplit_onnx.plans import Plan, load_plan
+    from dnnsplit_onnx.report.plan_html import plan_html
+    from dnnsplit_onnx.report.plan_view import plan_renderables
     from dnnsplit_onnx.shapes import bind_shapes
     from dnnsplit_onnx.slicing import slice_model
     from dnnsplit_onnx.topology import Topology, load_topology
@@ -50,6 +52,8 @@ __all__ = [
     "load_plan",
     "load_topology",
     "plan",
+    "plan_html",
+    "plan_renderables",
     "slice_model",
     "verify",
 ]
@@ -69,6 +73,8 @@ _HOME = {
     "plan": "planning",
     "Plan": "plans",
     "load_plan": "plans",
+    "plan_html": "report.plan_html",
+    "plan_renderables": "report.plan_view",
     "bind_shapes": "shapes",
     "slice_model": "slicing",
     "Topology": "topology",

@@ -8,7 +8,7 @@ predecessor left them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,88 +18,23 @@ from dnnsplit_onnx.errors import InputError, ManifestError, ModelError
 from dnnsplit_onnx.manifest import Manifest, SliceRecord, load_manifest
 from dnnsplit_onnx.runtime.chain import Chain, to_values
 from dnnsplit_onnx.runtime.inputs import Inputs, input_sets
-from dnnsplit_onnx.runtime.measure import Latency, machine
+from dnnsplit_onnx.runtime.measure import machine
 from dnnsplit_onnx.runtime.origin import bindings_of, find_model, slices_folder
+from dnnsplit_onnx.runtime.placement import Placement
 from dnnsplit_onnx.runtime.provider import runtime
-from dnnsplit_onnx.runtime.sessions import Session, SessionOptions, open_session, open_slice
+from dnnsplit_onnx.runtime.sessions import TIER, Session, SessionOptions, open_session, open_slice
+from dnnsplit_onnx.runtime.timings import BenchReport, Measured, costly_copies, measured, summed
 from dnnsplit_onnx.runtime.values import Value
+
+__all__ = ["BenchReport", "Progress", "bench"]
 
 #: Called with runs done, runs in all (an estimate), and what is being done.
 Progress = Callable[[int, int, str], None]
 
 # Without a number of runs: this many, or fewer once the time is up.
 _MOST_RUNS, _FEWEST_RUNS, _SECONDS = 100, 5, 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """The timings of one thing.
-
-    Attributes:
-        tier: The slice's tier; None for the chain and the whole.
-        provider: What it really ran on, `cpu` or `cuda`; for a chain that mixes them,
-            all, joined by `+`.
-        latency: The timings.
-        cpu_nodes: Nodes that ran on the CPU although another provider was asked for; None
-            if this onnxruntime cannot tell.
-    """
-
-    tier: str | None
-    provider: str
-    latency: Latency
-    cpu_nodes: tuple[str, ...] | None = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready data."""
-        nodes = None if self.cpu_nodes is None else list(self.cpu_nodes)
-        data = {"provider": self.provider, **self.latency.to_dict(), "cpu_nodes": nodes}
-        return data if self.tier is None else {"tier": self.tier, **data}
-
-
-@dataclass(frozen=True)
-class BenchReport:
-    """What `bench` measured.
-
-    Attributes:
-        slices: One for each tier with work.
-        chain: All slices, one after another in one process; None for a single tier.
-        whole: The whole model; None for a single tier, or if it cannot be run here.
-        source: Where inputs came from: "generated", "given" or a path.
-        assumed: Dimensions that had no size and were taken to be 1.
-        machine: Processor, cores, versions.
-        threads: Threads within an operator, None for onnxruntime's choice.
-        notes: What was left out, and why.
-    """
-
-    slices: tuple[Measured, ...]
-    chain: Measured | None
-    whole: Measured | None
-    source: str
-    assumed: Mapping[str, int]
-    machine: Mapping[str, Any]
-    threads: int | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def overhead(self) -> float | None:
-        """How many times as long the chain takes as the whole (medians); None if unknown."""
-        if self.chain is None or self.whole is None:
-            return None
-        return self.chain.latency.p50_ms / self.whole.latency.p50_ms
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready data."""
-        return {
-            "slices": [measured.to_dict() for measured in self.slices],
-            "chain": self.chain and self.chain.to_dict(),
-            "whole": self.whole and self.whole.to_dict(),
-            "chain_vs_whole": self.overhead,
-            "inputs": self.source,
-            "assumed": dict(self.assumed),
-            "machine": dict(self.machine),
-            "threads": self.threads,
-            "notes": list(self.notes),
-        }
+# On a device the first run searches algorithms, and the second captures a CUDA graph.
+_DEVICE_WARMUP = 3
 
 
 def bench(
@@ -110,6 +45,7 @@ def bench(
     runs: int | None = None,
     warmup: int = 3,
     threads: int | None = None,
+    cuda_graph: bool = False,
     model: str | Path | None = None,
     inputs: Mapping[str, Any] | str | Path | None = None,
     seed: int = 0,
@@ -121,10 +57,12 @@ def bench(
         folder: The folder that `split` wrote.
         tier: Only this tier's slice; the others need not be on this machine. Its inputs
             are then what the slice reads.
-        provider: `cpu` (the default) or `cuda`.
+        provider: `cpu` or `cuda`; by default each slice runs on its tier's provider, as the
+            manifest has it, and the whole model on that of the highest tier with work.
         runs: How many; by default 100, or fewer if they take more than ten seconds.
-        warmup: Runs before these, not counted.
+        warmup: Runs before these, not counted; on CUDA at least three.
         threads: Threads within an operator; None leaves it to onnxruntime.
+        cuda_graph: Whether what runs on CUDA is captured as a CUDA graph.
         model: The whole model; by default where the manifest says it is.
         inputs: Arrays by name, or an `.npz` file; made up by default.
         seed: Of made-up inputs.
@@ -132,7 +70,8 @@ def bench(
 
     Raises:
         ManifestError: A slice's file is missing or is not the one that was written.
-        InputError: There is no such tier or provider, or the inputs do not suit the model.
+        InputError: There is no such tier or provider, the inputs do not suit the model, or a
+            CUDA graph is asked for where there can be none.
         ModelError: A slice cannot be loaded, or fails.
         MissingExtraError: onnxruntime is not installed, or lacks the provider.
     """
@@ -140,7 +79,7 @@ def bench(
     if runs is not None and runs < 1:
         raise InputError(f"cannot measure {runs} runs", hint="ask for 1 or more")
     place, manifest = slices_folder(folder), load_manifest(folder)
-    options = SessionOptions(provider=provider or "cpu", threads=threads)
+    options = SessionOptions(provider=provider or TIER, threads=threads, cuda_graph=cuda_graph, record=True)
     clock = _Clock(runs, max(0, warmup), progress)
     record = None if tier is None else _record(manifest, tier)
     ports = manifest.model.inputs if record is None else record.inputs
@@ -152,12 +91,37 @@ def bench(
     with _blaming(given):
         if record is not None:
             session = open_slice(place, record, options)
+            _need_device(cuda_graph, [session])
             slices = _bench_tier(session, record.tier, values, clock)
         else:
             opened = Chain.open(place, manifest, lambda _: options)
+            _need_device(cuda_graph, [session for _, session in opened.stages])
             uncut, notes = _open_whole(place, manifest, model, options)
             slices, chain, whole = _bench_chain(opened, uncut, values, clock)
-    return BenchReport(slices, chain, whole, given.source, given.assumed, machine(), threads, tuple(notes))
+    return BenchReport(
+        slices,
+        chain,
+        whole,
+        given.source,
+        given.assumed,
+        machine(),
+        threads,
+        cuda_graph,
+        (*notes, *costly_copies(slices)),
+    )
+
+
+def _need_device(cuda_graph: bool, sessions: Sequence[Session]) -> None:
+    """Refuses CUDA graphs where nothing runs on CUDA.
+
+    Raises:
+        InputError: They are asked for.
+    """
+    if cuda_graph and not any(session.captured for session in sessions):
+        raise InputError(
+            "no slice runs on `cuda`, so there is nothing to make a CUDA graph of",
+            hint="pass --provider cuda, or leave out --cuda-graph",
+        )
 
 
 @dataclass
@@ -169,18 +133,27 @@ class _Clock:
     progress: Progress | None
     started: float = field(default=0.0)
 
-    def measure(self, once: Callable[[], None], forget: Callable[[], None]) -> None:
-        """Calls `once` for the warm-up, `forget`, then `once` until enough has been seen."""
-        for _ in range(self.warmup):
+    def measure(
+        self, once: Callable[[], None], forget: Callable[[], None], sessions: Sequence[Session]
+    ) -> dict[str, Placement | None]:
+        """Calls `once` for the warm-up, `forget`, then `once` until enough has been seen.
+
+        Returns:
+            Where the nodes of each session ran in the warm-up, by its label.
+        """
+        on_device = any(session.provider != "cpu" for session in sessions)
+        for _ in range(max(self.warmup, _DEVICE_WARMUP) if on_device else self.warmup):
             self._tell(0, "warming up")
             once()
         forget()
+        found = {session.label: session.placement() for session in sessions}
         self.started = time.perf_counter()
         done = 0
         while not self._enough(done):
             once()
             done += 1
             self._tell(done, "measuring")
+        return found
 
     def _enough(self, done: int) -> bool:
         if self.runs is not None:
@@ -210,6 +183,11 @@ def _open_whole(
 
     A model that the caller named must be there.
     """
+    # Where slices run on different providers, there is no one place for the whole. That of
+    # the highest tier is the one that the whole model would be sent to.
+    top = next((record for record in reversed(manifest.slices) if record.file is not None), None)
+    if top is not None:
+        options = options.on(top)
     try:
         path = find_model(place, manifest, model)
         return open_session(path, options, label="the whole model"), []
@@ -229,8 +207,8 @@ def _bench_tier(
         session.run(values)
         seconds.append(time.perf_counter() - start)
 
-    clock.measure(once, seconds.clear)
-    return (Measured(tier, session.provider, Latency.of(seconds), session.cpu_nodes),)
+    found = clock.measure(once, seconds.clear, [session])
+    return (measured(tier, session, seconds, found),)
 
 
 def _bench_chain(
@@ -253,16 +231,11 @@ def _bench_chain(
         for seconds in (*per_tier.values(), chain_seconds, whole_seconds):
             seconds.clear()
 
-    clock.measure(once, forget)
-    slices = tuple(
-        Measured(tier, session.provider, Latency.of(per_tier[tier]), session.cpu_nodes)
-        for tier, session in chain.stages
-    )
-    used = "+".join(dict.fromkeys(session.provider for _, session in chain.stages))
-    uncut = None
-    if whole is not None:
-        uncut = Measured(None, whole.provider, Latency.of(whole_seconds), whole.cpu_nodes)
-    return slices, Measured(None, used, Latency.of(chain_seconds)), uncut
+    sessions = [session for _, session in chain.stages]
+    found = clock.measure(once, forget, sessions if whole is None else [*sessions, whole])
+    slices = tuple(measured(tier, session, per_tier[tier], found) for tier, session in chain.stages)
+    uncut = None if whole is None else measured(None, whole, whole_seconds, found)
+    return slices, summed(slices, chain_seconds, chain.crossings), uncut
 
 
 @contextmanager

@@ -13,15 +13,21 @@ differences of prefix sums. A tier's seconds come from one of three models:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.cuts import Accounting
+from dnnsplit_onnx.errors import TopologyError
 from dnnsplit_onnx.memory import StageMemory
 from dnnsplit_onnx.topology import Tier, Topology
 from dnnsplit_onnx.workload import Workload
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.profiles import Place
 
 
 @dataclass(frozen=True)
@@ -60,20 +66,44 @@ def cost_table(workload: Workload, topology: Topology, accounting: Accounting = 
     Raises:
         ProfileError: A tier's profile cannot be read, or is of another model, provider,
             order or binding.
+        TopologyError: `input_nbytes` names what is no input of the model.
     """
     return CostTable(
-        seconds_below=np.array([_seconds_below(workload, tier) for tier in topology.tier]),
+        seconds_below=np.array([_seconds_below(workload, topology, t) for t in range(len(topology.tier))]),
         flops_below=workload.flops_below,
-        up_nbytes=workload.cut_nbytes(accounting),
+        up_nbytes=on_links(workload, topology).cut_nbytes(accounting),
         down_nbytes=workload.outputs_above,
         memory=workload.memory,
     )
 
 
-def _seconds_below(workload: Workload, tier: Tier) -> NDArray[np.float64]:
-    """Shape (n + 1,): seconds that a tier needs for each prefix."""
+def on_links(workload: Workload, topology: Topology) -> Workload:
+    """The workload as a topology's links see it: inputs take its `input_nbytes` there.
+
+    Everything that prices a cut, planners, bounds and the envelope, asks `link_nbytes` and so
+    sees the same sizes. Work, memory and the order of nodes do not change.
+
+    Raises:
+        TopologyError: A name in `input_nbytes` is no input of the model.
+    """
+    sizes, inputs = topology.input_nbytes, workload.graph.inputs
+    for name in sizes:
+        if name not in inputs:
+            close = get_close_matches(name, inputs, n=3)
+            listed = " or ".join(f"`{match}`" for match in close)
+            raise TopologyError(
+                f"`input_nbytes` names `{name}`, which is no input of the model",
+                hint=f"did you mean {listed}?" if close else f"its inputs are {', '.join(inputs)}",
+            )
+    return workload if sizes == workload.input_nbytes else replace(workload, input_nbytes=sizes)
+
+
+def _seconds_below(workload: Workload, topology: Topology, t: int) -> NDArray[np.float64]:
+    """Shape (n + 1,): seconds that tier t needs for each prefix."""
+    tier = topology.tier[t]
     if tier.profile is not None:
-        return _measured(workload, tier, tier.profile)
+        place: Place = "bottom" if t == 0 else "top" if t == len(topology.tier) - 1 else "between"
+        return _measured(workload, tier, tier.profile, place)
     speed = (tier.gflops or 0.0) * 1e9
     if tier.memory_gb_per_s is None and not tier.overhead_us:
         below: NDArray[np.float64] = workload.flops_below / speed
@@ -84,7 +114,7 @@ def _seconds_below(workload: Workload, tier: Tier) -> NDArray[np.float64]:
     return np.concatenate(([0.0], np.cumsum(seconds + tier.overhead_us / 1e6)))
 
 
-def _measured(workload: Workload, tier: Tier, path: str) -> NDArray[np.float64]:
+def _measured(workload: Workload, tier: Tier, path: str, place: Place) -> NDArray[np.float64]:
     from dnnsplit_onnx.profiles import check_profile, load_profile  # pydantic models only few need
 
     profile = load_profile(path)
@@ -96,4 +126,4 @@ def _measured(workload: Workload, tier: Tier, path: str) -> NDArray[np.float64]:
         order=workload.order,
         bindings=workload.types.bindings,
     )
-    return profile.seconds_below(workload.flops)
+    return profile.seconds_below(workload.flops, place)

@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dnnsplit_onnx.errors import ManifestError
+from dnnsplit_onnx.reading import open_regular, read_bounded
 
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# A file that was written this recently may be written again within one tick of its clock.
+_SETTLED_NS = 2_000_000_000
+
+Position = Annotated[int, Field(ge=0, le=1 << 32)]
+# It is the name of a folder, and of a model in a URL.
+TierName = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x20\x7f/\\]+$")]
 Crc32 = Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
 
 
@@ -79,18 +89,23 @@ class SliceRecord(_Record):
         outputs: Values it makes for higher tiers, and model outputs made here.
         forward: Values that pass through this tier untouched, on their way up.
         data: Files of weights beside the ONNX file.
+        provider: What the tier runs it on, `cpu` or `cuda`; None in manifests of earlier
+            releases, which is the CPU.
+        memory_nbytes: The tier's limit on memory; None if it has none.
     """
 
-    tier: str
+    tier: TierName
     file: str | None
     sha256: Sha256 | None = None
     nbytes: int | None = None
-    start: int
-    stop: int
+    start: Position
+    stop: Position
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
     forward: tuple[str, ...] = ()
     data: tuple[DataFile, ...] = ()
+    provider: Literal["cpu", "cuda"] | None = None
+    memory_nbytes: Annotated[int, Field(gt=0)] | None = None
 
     @field_validator("file")
     @classmethod
@@ -113,6 +128,18 @@ class ModelRecord(_Record):
     outputs: tuple[Port, ...] = ()
 
 
+class StateRecord(_Record):
+    """What one run hands to the next; it stays on the tier whose slice reads and makes it.
+
+    Attributes:
+        input: The model input that reads it.
+        output: The model output that makes it.
+    """
+
+    input: str
+    output: str
+
+
 class Manifest(_Record):
     """A folder of slices.
 
@@ -125,15 +152,23 @@ class Manifest(_Record):
         candidates: Slices of other ranges, one for each tier and range that a plan over the
             candidate cuts may use; those of one tier share one file of weights.
         random: Names of nodes that draw random numbers; their values differ from run to run.
+        states: Values that stay on their tier from one run to the next.
+        node_order: Where the plan's order has no name that makes it again (`custom`): the
+            places of the nodes in the model's file, in the order that positions count.
+        verification: What `verify` found of these slices when they were made, as its `--json`
+            prints it; None if they were not verified then.
     """
 
     schema_version: int
     producer: str
     model: ModelRecord
     plan: dict[str, Any]
-    slices: tuple[SliceRecord, ...]
+    slices: Annotated[tuple[SliceRecord, ...], Field(min_length=1)]
     candidates: tuple[SliceRecord, ...] = ()
     random: tuple[str, ...] = ()
+    states: tuple[StateRecord, ...] = ()
+    node_order: tuple[int, ...] | None = None
+    verification: dict[str, Any] | None = None
 
     @field_validator("schema_version")
     @classmethod
@@ -141,6 +176,11 @@ class Manifest(_Record):
         if value != SCHEMA_VERSION:
             raise ValueError(f"schema version {value}, this release reads {SCHEMA_VERSION}")
         return value
+
+    @property
+    def state_pairs(self) -> list[str]:
+        """The states as `load_graph` takes them."""
+        return [f"{state.input}={state.output}" for state in self.states] or ["none"]
 
     def to_json(self) -> str:
         """The file's text: the same for the same content, always."""
@@ -160,31 +200,66 @@ def load_manifest(folder: str | Path) -> Manifest:
     if path.is_dir():
         path = path / FILE_NAME
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return Manifest.model_validate(data)
+        text = read_bounded(path)
     except FileNotFoundError:
         raise ManifestError(
             f"no manifest: `{path}`",
             hint="make slices with `dnnsplit-onnx split MODEL --tiers tiers.toml -o DIR`",
         ) from None
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"cannot read `{path}`: {error}") from None
+    return parse_manifest(text, str(path))
+
+
+def parse_manifest(text: bytes, source: str) -> Manifest:
+    """A manifest from the text of its file.
+
+    Args:
+        text: The file's content.
+        source: Its name, for errors.
+
+    Raises:
+        ManifestError: It is not a valid manifest.
+    """
+    try:
+        return Manifest.model_validate(json.loads(text.decode()))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ManifestError(f"`{path}`: `{where}`: {first['msg']}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ManifestError(f"cannot read `{path}`: {error}") from None
+        raise ManifestError(f"`{source}`: `{where}`: {first['msg']}") from None
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"cannot read `{source}`: {error}") from None
+
+
+def record_verification(folder: Path, found: dict[str, Any]) -> Manifest:
+    """Puts what `verify` found into the manifest of a folder.
+
+    Returns:
+        The manifest, as it is now.
+
+    Raises:
+        ManifestError: There is none, or it is not valid.
+        OSError: It cannot be written.
+    """
+    proven = load_manifest(folder).model_copy(update={"verification": found})
+    (folder / FILE_NAME).write_text(proven.to_json(), encoding="utf-8")
+    return proven
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
+    """The SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: It cannot be read, or is a device or a pipe, which may have no end.
+    """
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_crc32(path: Path) -> str:
-    """The CRC-32 of a file, in hexadecimal."""
+    """The CRC-32 of a file, in hexadecimal; raises as `file_sha256` does."""
     value = 0
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         buffer = memoryview(bytearray(1 << 18))
         while count := file.readinto(buffer):
             value = zlib.crc32(buffer[:count], value)
@@ -194,19 +269,35 @@ def file_crc32(path: Path) -> str:
 def check_files(folder: Path, record: SliceRecord) -> None:
     """Holds a slice's files against the checksums of the manifest.
 
+    A file is read once for as long as its size, times and inode stay what they are: the
+    slices of one tier share a file of weights that may take seconds to read.
+
     Raises:
         ManifestError: A file is missing or is not the one that was written.
     """
-    if record.file is not None and record.sha256 is not None:
-        _check_file(folder / record.file, None, file_sha256, record.sha256)
+    if record.file is not None:
+        if record.sha256 is None:
+            raise ManifestError(f"`{record.file}` has no checksum in the manifest", hint="run `split` again")
+        _check_file(_inside(folder, record.file), None, file_sha256, record.sha256)
     for data in record.data:
-        _check_file(folder / data.file, data.nbytes, file_crc32, data.crc32)
+        _check_file(_inside(folder, data.file), data.nbytes, file_crc32, data.crc32)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file of the folder, which no link may lead out of."""
+    path = folder / name
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise ManifestError(
+            f"`{path}` is a link that leaves the folder of the manifest", hint="copy the file in its place"
+        )
+    return path
 
 
 def _check_file(path: Path, nbytes: int | None, checksum: Callable[[Path], str], expected: str) -> None:
     try:
-        size = path.stat().st_size
-        same = nbytes in (None, size) and checksum(path) == expected
+        found = path.stat()
+        size = found.st_size
+        same = nbytes in (None, size) and _checksum(path, found, checksum) == expected
     except OSError as error:
         raise ManifestError(
             f"cannot read slice file `{path}`: {error.strerror}", hint="run `split` again"
@@ -216,6 +307,19 @@ def _check_file(path: Path, nbytes: int | None, checksum: Callable[[Path], str],
         raise ManifestError(
             f"`{path}` is not the file that was written: {what}", hint="copy it again, or run `split` again"
         )
+
+
+def _checksum(path: Path, found: os.stat_result, checksum: Callable[[Path], str]) -> str:
+    changed_ns = max(found.st_mtime_ns, found.st_ctime_ns)
+    if time.time_ns() - changed_ns < _SETTLED_NS:
+        return checksum(path)
+    version = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return _remembered(path.absolute(), version, checksum)
+
+
+@lru_cache(1024)
+def _remembered(path: Path, version: tuple[int, ...], checksum: Callable[[Path], str]) -> str:  # noqa: ARG001
+    return checksum(path)
 
 
 def _safe(value: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,13 +25,14 @@ from google.protobuf.message import DecodeError
 
 from dnnsplit_onnx import digests
 from dnnsplit_onnx.errors import ModelError
-from dnnsplit_onnx.wire import DataRange, detach
+from dnnsplit_onnx.wire import Buffer, DataRange, detach
 
 # Weights below this stay inline: shape operands, scales, biases of small layers. It is the
 # threshold onnx itself uses when it moves weights out of a file.
 INLINE_BELOW = 1024
 
 _EXTERNAL = onnx.TensorProto.EXTERNAL
+_DECIMAL = re.compile("-?[0-9]{1,40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +102,31 @@ def open_model(path: str | Path) -> ModelFile:
     info = _regular_file(path)
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
-            skeleton = detach(buffer, path.name, INLINE_BELOW)
+            proto = read_model(buffer, path)
     except OSError as error:
         raise ModelError(f"cannot read `{path}`: {error.strerror}") from None
+    return ModelFile(path, proto, (info.st_size, info.st_mtime_ns))
+
+
+def read_model(buffer: Buffer, path: Path) -> onnx.ModelProto:
+    """A model without its large weights, from the bytes of its file.
+
+    Args:
+        buffer: The whole file; of large weights only the heads are touched.
+        path: Where it lies. External weights are looked for beside it.
+
+    Raises:
+        ModelError: As for `open_model`.
+    """
+    try:
+        skeleton = detach(buffer, path.name, INLINE_BELOW)
     except ModelError as error:
         error.context = error.context or f"in {path}"
         error.hint = error.hint or "is the file whole, and an ONNX model? copy or export it again"
         raise
     proto = _parse(skeleton, path)
-    _check_external(proto, path)
-    return ModelFile(path, proto, (info.st_size, info.st_mtime_ns))
+    _check_external(proto, path, len(buffer))
+    return proto
 
 
 def _regular_file(path: Path) -> os.stat_result:
@@ -203,14 +220,23 @@ def data_range(tensor: onnx.TensorProto) -> DataRange:
     """
     entries = {entry.key: entry.value for entry in tensor.external_data}
     try:
-        offset = int(entries.get("offset") or 0)
-        length = int(entries["length"]) if entries.get("length") else -1
+        offset = _number(entries.get("offset") or "0")
+        length = _number(entries["length"]) if entries.get("length") else -1
         location = entries["location"]
-    except (KeyError, ValueError):
+        if not all(isinstance(text, str) for entry in entries.items() for text in entry):
+            raise TypeError("bytes")
+    except (KeyError, ValueError, TypeError):  # TypeError: it is bytes, where it is not UTF-8
         raise ModelError(f"weight `{tensor.name}` has a broken reference to external data") from None
     if offset < 0 or (length < 0 and "length" in entries and entries["length"]):
         raise ModelError(f"weight `{tensor.name}` has a negative offset or length")
     return DataRange(location, offset, length)
+
+
+def _number(text: str) -> int:
+    """A number as ONNX writes it; Python's `int` takes `1_0`, blanks and digits of other scripts too."""
+    if _DECIMAL.fullmatch(text) is None:
+        raise ValueError(text)
+    return int(text)
 
 
 def set_data_range(tensor: onnx.TensorProto, where: DataRange) -> None:
@@ -227,9 +253,9 @@ def set_data_range(tensor: onnx.TensorProto, where: DataRange) -> None:
     tensor.data_location = _EXTERNAL
 
 
-def _check_external(proto: onnx.ModelProto, path: Path) -> None:
+def _check_external(proto: onnx.ModelProto, path: Path, nbytes: int) -> None:
     """Holds every reference to external data against the files that are there."""
-    sizes: dict[str, int] = {path.name: path.stat().st_size}
+    sizes: dict[str, int] = {path.name: nbytes}
     for tensor in tensors(proto):
         if tensor.data_location != _EXTERNAL:
             continue

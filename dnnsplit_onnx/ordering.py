@@ -50,7 +50,7 @@ def order_workload(workload: Workload, name: str) -> Workload:
     if order == sorted(order):
         return replace(workload, order=name)
     work = tuple(workload.work[at] for at in order)
-    return Workload(workload.graph.reordered(order), workload.types, work, name)
+    return replace(workload, graph=workload.graph.reordered(order), work=work, order=name)
 
 
 def in_order_of(workload: Workload, graph: Graph) -> Workload:
@@ -58,7 +58,8 @@ def in_order_of(workload: Workload, graph: Graph) -> Workload:
     if graph is workload.graph:
         return workload
     work = {node.index: part for node, part in zip(workload.graph.nodes, workload.work, strict=True)}
-    return Workload(graph, workload.types, tuple(work[node.index] for node in graph.nodes), CUSTOM)
+    parts = tuple(work[node.index] for node in graph.nodes)
+    return replace(workload, graph=graph, work=parts, order=CUSTOM)
 
 
 def canonical(workload: Workload) -> Workload:
@@ -87,26 +88,42 @@ def node_order(workload: Workload, name: str) -> list[int]:
         raise InputError(f"no node order is named `{name}`", hint=f"known orders: {', '.join(ORDERS)}")
     if name == "file":
         return list(range(len(workload.graph.nodes)))
+    workload = replace(workload, input_nbytes={})  # a topology's, and no part of the model
     order: list[int] = []
     done: frozenset[int] = frozenset()
+    readers = readers_of_values(workload.graph)
+    left = {value: len(users) for value, users in readers.items()}
     for cut in envelope(workload):
-        order += _layer(workload, sorted(cut - done), order)
+        order += _layer(workload, sorted(cut - done), readers, left)
         done = cut
     return order
 
 
-def _layer(workload: Workload, nodes: list[int], before: list[int]) -> list[int]:
-    """The nodes between two cuts, in the file's order or a greedy one, whichever holds less."""
-    if len(nodes) < 3:
-        return nodes
-    greedy = _Greedy(workload, nodes, before).order()
-    in_file = _held(workload, nodes, before)
-    return greedy if _held(workload, greedy, before) < in_file else nodes
+def _layer(
+    workload: Workload, nodes: list[int], readers: dict[str, list[int]], left: dict[str, int]
+) -> list[int]:
+    """The nodes between two cuts, in the file's order or a greedy one, whichever holds less.
+
+    Args:
+        workload: The whole.
+        nodes: The nodes between the cuts, in the file's order.
+        readers: For each value of the whole, the positions of its readers.
+        left: For each value, how many readers have not run yet; those between the cuts are
+            taken off. All layers share it, so that each costs what it holds and no more.
+    """
+    order = nodes
+    if len(nodes) >= 3:
+        greedy = _Greedy(workload, nodes, readers, left).order()
+        trials = [(_held(_Greedy(workload, trial, readers, left), trial), trial) for trial in (nodes, greedy)]
+        order = min(trials, key=lambda trial: trial[0])[1]
+    for at in nodes:
+        for value in workload.graph.nodes[at].inputs:
+            left[value] -= 1
+    return order
 
 
-def _held(workload: Workload, nodes: list[int], before: list[int]) -> int:
+def _held(greedy: _Greedy, nodes: list[int]) -> int:
     """The sum of live bytes after each of the nodes but for what is live at the start."""
-    greedy = _Greedy(workload, nodes, before)
     total = live = 0
     for at in nodes:
         live += greedy.run(at)
@@ -117,14 +134,13 @@ def _held(workload: Workload, nodes: list[int], before: list[int]) -> int:
 class _Greedy:
     """Runs nodes one by one, next the one after which fewest bytes are live."""
 
-    def __init__(self, workload: Workload, nodes: list[int], before: list[int]) -> None:
+    def __init__(
+        self, workload: Workload, nodes: list[int], readers: dict[str, list[int]], left: dict[str, int]
+    ) -> None:
         self.graph, self.types = workload.graph, workload.types
         self.nodes = set(nodes)
-        self.readers = readers_of_values(self.graph)
-        self.left = {value: len(users) for value, users in self.readers.items()}
-        for at in before:
-            for value in self.graph.nodes[at].inputs:
-                self.left[value] -= 1
+        self.readers = readers
+        self.left = {value: left[value] for at in nodes for value in self.graph.nodes[at].inputs}
 
     def change(self, at: int) -> int:
         """Bytes that become live by running a node, less those that cease to be."""

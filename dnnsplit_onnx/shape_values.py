@@ -9,7 +9,8 @@ inference goes on from there. Nothing is guessed: a computed value is what any r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -22,6 +23,10 @@ _COMPUTED = frozenset(
     | {"Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg"}
     | {"Not", "Or", "Range", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Shape"}
     | {"Size", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where"}
+)
+_BROADCAST = frozenset(
+    {"Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod"}
+    | {"Mul", "Or", "Sub", "Where"}
 )
 # Nothing that is about shapes has more elements.
 _MOST = 1024
@@ -50,9 +55,9 @@ def infer_with_values(model: onnx.ModelProto) -> onnx.ModelProto:
             break
         seeded = onnx.ModelProto()
         seeded.CopyFrom(model)
-        for index, value in found.items():
+        for index in found:
             replaced[index] = model.graph.node[index]
-            _state(seeded.graph, index, value)
+        _state(seeded.graph, found)
         try:
             model = shape_inference.infer_shapes(seeded, data_prop=True)
         except Exception:  # it refuses what it cannot follow in many ways
@@ -66,18 +71,21 @@ def infer_with_values(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _state(graph: onnx.GraphProto, index: int, value: np.ndarray) -> None:
-    """Makes a node a constant, or, where that is long, states the type of its output."""
-    name = graph.node[index].output[0]
-    if value.size <= _MOST:
-        graph.node[index].CopyFrom(
-            onnx.helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
-        )
-        return
-    kept = [info for info in graph.value_info if info.name != name]
-    del graph.value_info[:]
-    number = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
-    graph.value_info.extend([*kept, onnx.helper.make_tensor_value_info(name, number, value.shape)])
+def _state(graph: onnx.GraphProto, found: Mapping[int, np.ndarray]) -> None:
+    """Makes nodes constants, or, where these are long, states the types of their outputs."""
+    stated: dict[str, onnx.ValueInfoProto] = {}
+    for index, value in found.items():
+        name = graph.node[index].output[0]
+        if value.size <= _MOST:
+            constant = onnx.helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
+            graph.node[index].CopyFrom(constant)
+        else:
+            number = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+            stated[name] = onnx.helper.make_tensor_value_info(name, number, value.shape)
+    if stated:
+        kept = [info for info in graph.value_info if info.name not in stated]
+        del graph.value_info[:]
+        graph.value_info.extend([*kept, *stated.values()])
 
 
 def _compute(model: onnx.ModelProto) -> Iterator[tuple[int, np.ndarray]]:
@@ -88,7 +96,8 @@ def _compute(model: onnx.ModelProto) -> Iterator[tuple[int, np.ndarray]]:
     graph = model.graph
     shapes = _shapes(graph)
     waiting = {name for node in graph.node if not shapes.keys() >= set(node.output) for name in node.input}
-    known = {t.name: numpy_helper.to_array(t) for t in graph.initializer if _is_small(t)}
+    small = {t.name: _array(t) for t in graph.initializer if _is_small(t)}
+    known = {name: value for name, value in small.items() if value is not None}
     for index, node in enumerate(graph.node):
         if node.domain not in ("", "ai.onnx") or node.op_type not in _COMPUTED or len(node.output) != 1:
             continue
@@ -122,6 +131,14 @@ def _is_small(tensor: onnx.TensorProto) -> bool:
     return not external and 0 <= size <= _MOST and tensor.data_type != onnx.TensorProto.STRING
 
 
+def _array(tensor: onnx.TensorProto) -> np.ndarray | None:
+    """A tensor's value, None if its data is not what its type and shape say."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def _output(
     node: onnx.NodeProto, known: Known, shapes: Mapping[str, tuple[int, ...]], model: onnx.ModelProto
 ) -> np.ndarray | None:
@@ -133,6 +150,8 @@ def _output(
         return None
     inputs = {name: known[name] for name in names}
     if node.op_type == "Range" and not _is_short(*inputs.values()):
+        return None
+    if node.op_type in _BROADCAST and not _is_broadcast_small(inputs.values()):
         return None
     return _run(node, inputs, model)
 
@@ -154,6 +173,15 @@ def _is_short(*bounds: np.ndarray) -> bool:
         return False
     start, limit, delta = (float(bound.reshape(())) for bound in bounds)
     return delta != 0 and (limit - start) / delta <= _LONGEST_RANGE
+
+
+def _is_broadcast_small(values: Iterable[np.ndarray]) -> bool:
+    """Whether operands fit together, and make few enough elements: each may stretch the others."""
+    try:
+        shape = np.broadcast_shapes(*(value.shape for value in values))
+    except ValueError:
+        return False
+    return math.prod(shape) <= _LONGEST_RANGE
 
 
 def _run(node: onnx.NodeProto, inputs: Known, model: onnx.ModelProto) -> np.ndarray | None:

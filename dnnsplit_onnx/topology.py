@@ -9,15 +9,24 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dnnsplit_onnx.errors import TopologyError
+from dnnsplit_onnx.reading import read_bounded
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_LARGEST_NBYTES = 1 << 20
+_MOST_TIERS = 1024
+_MOST_DOTS = 1000
+_LONGEST_VALUE = 100
+
+# No machine, link or price is beyond these: so that quotients and sums of them stay numbers.
+_SMALLEST, _LARGEST = 1e-15, 1e15
+Positive = Annotated[float, Field(gt=0, ge=_SMALLEST, le=_LARGEST, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=_LARGEST, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 Provider = Literal["cpu", "cuda"]
 
@@ -144,17 +153,25 @@ class Limits(_Table):
 
 
 class Topology(_Table):
-    """Tiers in a line, the links between them, and the limits."""
+    """Tiers in a line, the links between them, and the limits.
 
-    tier: Annotated[tuple[Tier, ...], Field(min_length=1)]
+    Attributes:
+        input_nbytes: Bytes that a model input takes on a link, by its name, in place of its
+            tensor's: those of a JPEG, say, or of uint8 samples that a model reads as floats.
+            Whatever runs the plan must encode and decode it; the runtime of this package
+            sends tensors as they are, so the figures are then what an encoded input would
+            take. Memory holds the tensor in any case.
+    """
+
+    tier: Annotated[tuple[Tier, ...], Field(min_length=1, max_length=_MOST_TIERS)]
     link: tuple[Link, ...] = ()
     limits: Limits = Limits()
+    input_nbytes: dict[str, Annotated[int, Field(gt=0, le=_LARGEST)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Topology:
-        names = [tier.name.lower() for tier in self.tier]
-        for name in names:
-            if names.count(name) > 1:
+        for name, count in Counter(tier.name.lower() for tier in self.tier).items():
+            if count > 1:
                 raise ValueError(f"two tiers are named `{name}`")
         if len(self.link) != len(self.tier) - 1:
             need = len(self.tier) - 1
@@ -198,17 +215,37 @@ def load_topology(path: str | Path) -> Topology:
     """
     path = Path(path)
     try:
-        text = path.read_bytes().decode()
-        data = tomllib.loads(text)
+        text = read_bounded(path, most_nbytes=_LARGEST_NBYTES, regular=False)
     except FileNotFoundError:
         raise TopologyError(
-            f"no such file: `{path}`", hint="write one as the README shows, or copy one from examples/"
+            f"no such file: `{path}`",
+            hint="start one with `dnnsplit-onnx tiers new --edge raspberry-pi-4 --cloud a100`",
         ) from None
-    except OSError as error:
-        raise TopologyError(f"cannot read `{path}`: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
+        raise TopologyError(f"cannot read `{path}`: {getattr(error, 'strerror', error)}") from None
+    return read_topology(text, path)
+
+
+def read_topology(text: bytes, path: Path) -> Topology:
+    """A topology from the text of a tiers file.
+
+    Args:
+        text: The file's content.
+        path: Where it lies, for errors; profiles are named relative to its folder.
+
+    Raises:
+        TopologyError: As for `load_topology`.
+    """
+    # A key of n parts takes tomllib n * n steps and bytes.
+    if any(line.count(b".") > _MOST_DOTS for line in text.splitlines()):
+        raise TopologyError(f"`{path}`: a line has more than {_MOST_DOTS} dots", hint="break long lists")
+    try:
+        data = tomllib.loads(text.decode())
+        return parse_topology(_with_profile_paths(data, path.parent), str(path))
+    except ValueError as error:  # broken TOML, and numbers of more digits than Python reads
         raise TopologyError(f"`{path}` is not TOML: {error}") from None
-    return parse_topology(_with_profile_paths(data, path.parent), str(path))
+    except RecursionError:
+        raise TopologyError(f"`{path}` is not TOML for tiers: it is nested too deep") from None
 
 
 def parse_topology(data: dict[str, Any], source: str) -> Topology:
@@ -257,6 +294,7 @@ _FIX = {
     "greater_than": "give a number above 0",
     "greater_than_equal": "give 0 or more",
     "finite_number": "give a finite number",
+    "int_type": "give a whole number",
     "string_pattern_mismatch": "use letters, digits, `-`, `_` and `.`",
 }
 
@@ -270,13 +308,18 @@ def _as_topology_error(error: ValidationError, source: str) -> TopologyError:
     what = what[0].lower() + what[1:]
     if not key:
         return TopologyError(f"{source}: {what}")
-    value = f" = {first['input']!r}" if not isinstance(first["input"], dict | tuple) else ""
+    value = f" = {_shortened(first['input'])}" if not isinstance(first["input"], dict | tuple) else ""
     kind = first["type"]
     reason = "unknown key" if kind == "extra_forbidden" else what
-    hint = _FIX.get(kind)
+    hint = _FIX.get(kind) if kind != "greater_than_equal" or not first["ctx"]["ge"] else None
     if kind == "extra_forbidden":
         hint = _known_keys(first["loc"])
     return TopologyError(f"{source}: `{key}`{value}: {reason}", hint=hint)
+
+
+def _shortened(value: object) -> str:
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**_LONGEST_VALUE else "..."
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
 def _known_keys(loc: tuple[int | str, ...]) -> str:

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,20 @@ from dnnsplit_onnx.graph import load_graph
 from dnnsplit_onnx.manifest import Manifest, check_files, load_manifest
 from dnnsplit_onnx.runtime.chain import Chain, to_values
 from dnnsplit_onnx.runtime.compare import Difference, combine, compare, vacuous
-from dnnsplit_onnx.runtime.evidence import BoundaryCheck, NotComparable, OutputCheck, Verification
+from dnnsplit_onnx.runtime.evidence import (
+    BoundaryCheck,
+    NotComparable,
+    OutputCheck,
+    SlicePlace,
+    Verification,
+)
 from dnnsplit_onnx.runtime.inputs import Inputs, input_sets
 from dnnsplit_onnx.runtime.origin import bindings_of, find_model, random_values, slices_folder
 from dnnsplit_onnx.runtime.provider import runtime
-from dnnsplit_onnx.runtime.sessions import Session, SessionOptions, open_session
+from dnnsplit_onnx.runtime.sessions import TIER, Session, SessionOptions, open_session
 from dnnsplit_onnx.runtime.values import Value, to_python
 
-__all__ = ["Progress", "Verification", "verify"]
+__all__ = ["TIER", "Progress", "Verification", "verify"]
 
 #: Called with steps done, steps in all, and what is being done.
 Progress = Callable[[int, int, str], None]
@@ -58,6 +64,7 @@ def verify(
     rtol: float | None = None,
     atol: float = 1e-6,
     provider: str = "cpu",
+    cuda_graph: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Verification:
@@ -74,8 +81,10 @@ def verify(
         rtol: With optimisations on: tolerance relative to the output's largest element. By
             default 1e-4 on the CPU and 1e-2 on CUDA, which multiplies in TF32.
         atol: With optimisations on: tolerance besides.
-        provider: Where the optimised chain runs, `cpu` or `cuda`; it is held against the
-            whole model on the CPU. The proof of bits is always made on the CPU.
+        provider: Where the optimised chain runs: `cpu`, `cuda`, or `tier` for each slice on
+            what the manifest says of its tier. It is held against the whole model on the
+            CPU. The proof of bits is always made on the CPU.
+        cuda_graph: Whether slices on CUDA run as CUDA graphs.
         threads: Threads within an operator; None leaves it to onnxruntime.
         progress: Called as steps are done.
 
@@ -93,9 +102,13 @@ def verify(
     for record in manifest.slices:
         check_files(place, record)
     sets = input_sets(manifest.model.inputs, inputs, bindings_of(manifest), seed=seed, runs=runs)
+    optimized = SessionOptions(provider=provider, threads=threads, cuda_graph=cuda_graph, record=True)
+    used = [optimized.on(record).provider for record in manifest.slices if record.file is not None]
     if rtol is None:
-        rtol = 1e-4 if provider == "cpu" else 1e-2
-    proof = _Proof(place, manifest, path, sets, provider, threads, progress)
+        rtol = 1e-2 if "cuda" in used else 1e-4
+    if cuda_graph and "cuda" not in used:
+        raise InputError("no slice runs on `cuda`, so there is nothing to make a CUDA graph of")
+    proof = _Proof(place, manifest, path, sets, optimized, progress)
     return proof.verify({"rtol": rtol, "atol": atol, "mismatched_share": _MISMATCHED_SHARE}, seed)
 
 
@@ -130,10 +143,10 @@ class _Proof:
     manifest: Manifest
     path: Path
     sets: Sequence[Inputs]
-    provider: str
-    threads: int | None
+    optimized: SessionOptions
     progress: Progress | None
     steps: int = 0
+    places: tuple[SlicePlace, ...] = ()
 
     def __post_init__(self) -> None:
         ports = self.manifest.model.inputs
@@ -162,9 +175,16 @@ class _Proof:
             runs=len(self.sets),
             bindings=bindings_of(self.manifest),
             assumed=self.sets[0].assumed,
-            provider=self.provider,
+            provider=self.used,
+            slices=self.places,
             error=found.error,
         )
+
+    @property
+    def used(self) -> str:
+        """Where the optimised chain ran, or was to."""
+        found = dict.fromkeys(place.provider for place in self.places)
+        return "+".join(found) or self.optimized.provider
 
     def hold_against(
         self, whole: tuple[Results, Results], tolerance: Mapping[str, float], found: _Found
@@ -189,7 +209,7 @@ class _Proof:
 
     def options(self, optimize: bool) -> SessionOptions:
         """Both sides run with the same options, or their sums could be split otherwise."""
-        return SessionOptions(optimize=optimize, threads=self.threads)
+        return SessionOptions(optimize=optimize, threads=self.optimized.threads)
 
     def step(self, what: str) -> None:
         """Reports progress; the two levels of whole and chain are what there is to do."""
@@ -221,13 +241,13 @@ class _Proof:
         for values in self.values:
             results.append(self.python(chain.run_values(values)))
             self.step("chain of slices")
+        if optimize:
+            self.places = tuple(_place(tier, session) for tier, session in chain.stages)
         return results
 
     def open_chain(self, optimize: bool) -> Chain:
         """The slices; their hashes have been checked."""
-        options = self.options(optimize)
-        if optimize:
-            options = replace(options, provider=self.provider)
+        options = self.optimized if optimize else self.options(optimize)
         return Chain.open(self.folder, self.manifest, lambda _: options, check=False)
 
     def python(self, values: Mapping[str, Value]) -> dict[str, Any]:
@@ -285,6 +305,18 @@ class _Proof:
     def vacuous(self, results: Results, name: str) -> str | None:
         """Why agreement on a value proves little."""
         return vacuous(_of(results, name), varied=self.varied)
+
+
+def _place(tier: str, session: Session) -> SlicePlace:
+    """Where a slice that has run did so."""
+    placement = session.placement()
+    nodes = session.cpu_nodes
+    if placement is None:
+        unknown = session.provider != "cpu" and not session.captured
+        return SlicePlace(tier, session.provider, nodes, None if unknown else 0)
+    return SlicePlace(
+        tier, session.provider, placement.elsewhere if nodes is None else nodes, placement.copies
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,10 @@ _PACKED_AS_RAW = {_FLOAT_DATA: {1, 14}, _DOUBLE_DATA: {11, 15}}
 # Python's own recursion limit is near.
 MAX_DEPTH = 100
 
+# An empty node takes two bytes of a file and a hundred once it is parsed. No graph that anyone
+# can work with has so many entries.
+MOST_FIELDS = 1 << 22
+
 # Pages are given back wherever a weight crosses a multiple of this many bytes (16 MiB).
 _UNMAP_SHIFT = 24
 
@@ -190,7 +194,9 @@ def _detach(
     reach = _REACH[kind]
     chunks: list[bytes] = []
     kept = start  # everything before it is in `chunks`
-    for number, wire_type, first, payload, stop in fields(buffer, start, end):
+    for count, (number, wire_type, first, payload, stop) in enumerate(fields(buffer, start, end)):
+        if count == MOST_FIELDS:
+            raise ModelError(f"a message has more than {MOST_FIELDS} fields")
         # A message shorter than the threshold holds no large weight: most nodes end here.
         if stop - payload < threshold or wire_type != 2 or number not in reach:
             continue

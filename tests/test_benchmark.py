@@ -10,6 +10,7 @@ import pytest
 from dnnsplit_onnx import benchmark
 from dnnsplit_onnx.benchmark import bench
 from dnnsplit_onnx.errors import InputError, ManifestError, MissingExtraError, ModelError
+from tests.providers import HAS_CUDA_BUILD, without_gpu
 from tests.runtime.folders import PERCEPTRON, edit_slice, scale_weight, split, with_weights
 
 Write = Callable[..., Path]
@@ -47,7 +48,7 @@ def test_json_has_the_promised_keys(folder: Path) -> None:
     assert {"tier", "provider", "p50_ms", "p95_ms", "p99_ms", "runs"} <= data["slices"][0].keys()
     assert {"p50_ms", "throughput_per_s"} <= data["chain"].keys()
     assert "tier" not in data["whole"]
-    assert data["machine"]["onnxruntime"] == ort.__version__
+    assert ort.__version__ in data["machine"].values()
 
 
 def test_warm_up_is_not_counted_and_progress_is_told(folder: Path) -> None:
@@ -119,20 +120,10 @@ def test_a_changed_slice_is_refused(folder: Path) -> None:
 
 
 def test_a_cuda_figure_never_comes_from_the_cpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "CUDAExecutionProvider" in ort.get_available_providers():
-        pytest.skip("this onnxruntime has CUDA")
-    with pytest.raises(MissingExtraError):
-        bench(folder, provider="cuda", runs=2)
-    real = ort.InferenceSession
-    monkeypatch.setattr(
-        ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    )
-    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
-    monkeypatch.setattr(
-        ort,
-        "InferenceSession",
-        lambda source, settings, providers: real(source, settings, providers=providers[1:]),
-    )
+    if not HAS_CUDA_BUILD:
+        with pytest.raises(MissingExtraError):
+            bench(folder, provider="cuda", runs=2)
+    without_gpu(monkeypatch)
     with pytest.raises(MissingExtraError, match="fell back"):
         bench(folder, provider="cuda", runs=2)
 

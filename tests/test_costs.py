@@ -7,6 +7,7 @@ import pytest
 
 from dnnsplit_onnx.costs import cost_table
 from dnnsplit_onnx.errors import ProfileError
+from dnnsplit_onnx.objective import evaluate
 from dnnsplit_onnx.profiles import Profile, load_profile
 from dnnsplit_onnx.shapes import bind_shapes
 from dnnsplit_onnx.topology import parse_topology
@@ -95,6 +96,47 @@ def test_times_of_nodes_share_out_what_segments_measured(workload, saved):
     assert seconds(workload, profile=path) == pytest.approx([0.5, 0.25 * 0.75, 0.25 * 0.25])
 
 
+PARTS = [{"position": 1, "below_s": 0.6, "above_s": 0.4, "spread_s": 0.0, "runs": 9}]
+MEASURED = {"parts": PARTS, "overhead_s": 0.05, "whole_s": 0.8}
+
+
+def stage_seconds(workload: Workload, path: str, cuts: tuple[int, ...]) -> list[float]:
+    topology = parse_topology(
+        {
+            "tier": [{"name": f"t{at}", "profile": path} for at in range(len(cuts) + 1)],
+            "link": [{"bandwidth_mbps": 1.0}] * len(cuts),
+        },
+        "test",
+    )
+    figures = evaluate(cuts, cost_table(workload, topology), topology)
+    return [stage.seconds for stage in figures.stages]
+
+
+def test_two_tiers_take_what_the_parts_of_their_cut_took(workload, saved):
+    path = saved(**MEASURED)
+    assert stage_seconds(workload, path, (1,)) == pytest.approx([0.6, 0.4])
+    # Everything on either tier is the whole, and an idle tier takes nothing.
+    assert stage_seconds(workload, path, (3,)) == pytest.approx([0.8, 0])
+    assert stage_seconds(workload, path, (0,)) == pytest.approx([0, 0.8])
+    # The segment of a tier between: from the segments, and all of it is the whole again.
+    assert stage_seconds(workload, path, (1, 3)) == pytest.approx([0.6, 0.25, 0])
+    assert stage_seconds(workload, path, (0, 3)) == pytest.approx([0, 0.8, 0])
+
+
+def test_parts_are_shared_out_like_segments(workload, saved):
+    path = saved(**MEASURED)
+    # Below position 2, the segment [1, 3) has no work yet: the Reshape costs nothing.
+    assert stage_seconds(workload, path, (2,)) == pytest.approx([0.6, 0.4])
+
+
+def test_noise_makes_no_stage_negative(workload, saved):
+    parts = [{"position": 1, "below_s": 0.9, "above_s": 0.9, "spread_s": 0.0, "runs": 9}]
+    path = saved(**MEASURED | {"parts": parts})
+    for cut in range(4):
+        assert min(stage_seconds(workload, path, (cut,))) >= 0
+    assert stage_seconds(workload, path, (3,)) == pytest.approx([0.8, 0])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -133,6 +175,8 @@ def test_unreadable_profiles(tmp_path, text, message):
         ({"nodes": 4}, "do not cover"),
         ({"node_seconds": [1.0]}, "not one time a node"),
         ({"overhead_s": float("nan")}, "finite"),
+        ({"parts": [PARTS[0] | {"position": 2}]}, "parts are not of the cuts"),
+        ({"parts": [*PARTS, *PARTS]}, "parts are not of the cuts"),
     ],
 )
 def test_profiles_that_contradict_themselves(workload, changes, message):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 
+from dnnsplit_onnx import manifest as manifest_module
 from dnnsplit_onnx.errors import ManifestError
 from dnnsplit_onnx.graph import load_graph
 from dnnsplit_onnx.manifest import Manifest, check_files, load_manifest
@@ -118,6 +120,32 @@ def test_checksums_hold_files_to_what_was_written(folder: Path) -> None:
         with pytest.raises(ManifestError, match="cannot read slice file"):
             check_files(folder, manifest.slices[0])
         path.write_bytes(whole)
+
+
+def test_a_file_is_read_once_until_it_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = load_manifest(folder).slices[0]
+    read: list[Path] = []
+    real = manifest_module.file_crc32
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr(manifest_module, "file_crc32", counted)
+    # Just written: it could be written again within a tick of the clock, and is read each time.
+    check_files(folder, record)
+    check_files(folder, record)
+    assert len(read) == 2
+    monkeypatch.setattr(manifest_module, "_SETTLED_NS", -(10**18))
+    check_files(folder, record)
+    check_files(folder, record)
+    assert len(read) == 3
+    path = folder / record.data[0].file
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    os.utime(path, ns=(0, 0))
+    with pytest.raises(ManifestError, match="checksum differs"):
+        check_files(folder, record)
 
 
 def test_unknown_keys_of_later_releases_are_ignored(folder: Path) -> None:

@@ -55,10 +55,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
-    expected = {"dnnsplit_onnx/py.typed"}
+    expected = set()
     for source, target in PARTS.items():
-        files = (ROOT / source).rglob("*.py")
-        expected |= {f"{target}/{path.relative_to(ROOT / source).as_posix()}" for path in files}
+        files = (path for path in (ROOT / source).rglob("*") if path.is_file())
+        kept = (path for path in files if "__pycache__" not in path.parts)
+        expected |= {f"{target}/{path.relative_to(ROOT / source).as_posix()}" for path in kept}
+    assert {"dnnsplit_onnx/py.typed", "dnnsplit_onnx/devices.toml"} < expected
     names = set(wheel.namelist())
     info = {name for name in names if ".dist-info/" in name}
     assert names - info == expected
@@ -150,18 +152,27 @@ FORBIDDEN = {
     "files": ("*", "-errors"),
     "digests": ("*",),
     "modelfile": ("*", "-errors", "-wire", "-digests"),
-    "graph": ("*", "-errors", "-modelfile"),
-    "shapes": ("*", "-errors", "-graph", "-modelfile"),
-    "cuts": ("*", "-errors", "-graph"),
-    "topology": ("*", "-errors"),
-    "plans": ("*", "-errors"),
+    "states": ("*", "-errors"),
+    "reading": ("*",),
+    "functions": ("*", "-errors"),
+    "graph": ("*", "-errors", "-modelfile", "-states", "-bounds"),
+    "bounds": ("*", "-errors", "-functions", "-wire"),
+    "shape_values": ("*",),
+    "shapes": ("*", "-errors", "-graph", "-modelfile", "-shape_values"),
+    "cuts": ("*", "-errors", "-graph", "-states"),
+    "topology": ("*", "-errors", "-reading"),
+    "conforming": ("*",),
+    "weights": ("*", "-errors"),
+    "plans": ("*", "-errors", "-weights", "-reading", "-conforming"),
     "flops": ("*", "-errors", "-flops"),
     "costs": ("planners", "planning", "objective", "slicing", "runtime", "manifest"),
     "objective": ("planners", "planning", "slicing", "runtime", "manifest"),
     "planners": ("planning", "slicing", "runtime", "manifest", "verification", "benchmark"),
-    "manifest": ("*", "-errors"),
+    "manifest": ("*", "-errors", "-reading"),
     "slicing": ("planners", "planning", "objective", "costs", "topology", "runtime", "verification"),
-    "profiles": ("*", "-errors"),
+    "schemas": ("*", "-errors"),
+    "presets": ("*", "-errors"),
+    "profiles": ("*", "-errors", "-reading"),
     "runtime": ("plans", "planners", "planning", "objective", "costs", "topology", "slicing"),
     "models": ("*", "-errors", "-files", "-models"),
 }

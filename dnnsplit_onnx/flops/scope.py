@@ -16,6 +16,8 @@ from dnnsplit_onnx.flops.work import Work
 
 # Formulas read axes, shapes, trip counts and lengths; anything larger is a weight.
 SMALL = 4096
+# numpy has no arrays of more dimensions, and no operator means anything for them.
+_MOST_DIMS = 64
 
 
 class GraphContext:
@@ -48,7 +50,9 @@ class GraphContext:
         }
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
         self._sparse = {tensor.values.name: tensor for tensor in graph.sparse_initializer}
-        self._constants = {node.output[0]: node for node in graph.node if node.op_type == "Constant"}
+        self._constants = {
+            node.output[0]: node for node in graph.node if node.op_type == "Constant" and node.output
+        }
         self._types: dict[str, TensorType | None] = {}
 
     @classmethod
@@ -116,7 +120,7 @@ def _tensor_type(proto: onnx.TypeProto) -> TensorType | None:
 
 
 def _typed(dtype: int, proto: onnx.TypeProto.Tensor | onnx.TypeProto.SparseTensor) -> TensorType:
-    if not proto.HasField("shape"):
+    if not proto.HasField("shape") or len(proto.shape.dim) > _MOST_DIMS:
         return TensorType(dtype, None)
     dims = []
     for dim in proto.shape.dim:
@@ -133,7 +137,10 @@ def _dtype(value: np.ndarray) -> int:
 def _small_array(tensor: onnx.TensorProto) -> np.ndarray | None:
     if tensor.data_location == onnx.TensorProto.EXTERNAL or prod(tensor.dims) > SMALL:
         return None
-    return numpy_helper.to_array(tensor)
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError):  # its data is not what its type and shape say
+        return None
 
 
 def _constant_value(node: onnx.NodeProto) -> np.ndarray | None:

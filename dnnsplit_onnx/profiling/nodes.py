@@ -29,7 +29,8 @@ from dnnsplit_onnx.graph import Graph
 from dnnsplit_onnx.manifest import Port
 from dnnsplit_onnx.runtime.chain import to_values
 from dnnsplit_onnx.runtime.inputs import input_sets
-from dnnsplit_onnx.runtime.sessions import SessionOptions, TracedSession, open_traced
+from dnnsplit_onnx.runtime.sessions import SessionOptions
+from dnnsplit_onnx.runtime.tracing import TracedSession, open_traced
 from dnnsplit_onnx.shapes import value_type
 from dnnsplit_onnx.workload import Workload
 

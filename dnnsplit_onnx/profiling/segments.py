@@ -9,7 +9,8 @@ that a machine that slows down slows both.
 The fixed cost of a run is measured on a model that does nothing and is taken off each
 segment. What is left still adds up to more than the whole: every cut keeps operators from being
 fused over it, and makes the runtime convert layouts twice. A plan has one or two cuts and not
-all of them, so the segments are scaled to add up to the whole.
+all of them, so the segments are scaled to add up to the whole; what a single cut takes is
+measured by itself (see `parts`).
 """
 
 from __future__ import annotations
@@ -27,24 +28,26 @@ import onnx
 from onnx import TensorProto, helper
 
 from dnnsplit_onnx._version import __version__
-from dnnsplit_onnx.cuts import staircase
+from dnnsplit_onnx.cuts import check_states, staircase
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.manifest import Port
 from dnnsplit_onnx.planning import plan
-from dnnsplit_onnx.profiles import SCHEMA_VERSION, Profile, Segment
+from dnnsplit_onnx.profiles import SCHEMA_VERSION, Parts, Profile, Segment
+from dnnsplit_onnx.profiling.parts import measure_parts
+from dnnsplit_onnx.profiling.timing import MOST_RUNS, Budget, spread, tiers_of, timed
 from dnnsplit_onnx.runtime.chain import Chain, to_values
 from dnnsplit_onnx.runtime.inputs import input_sets
 from dnnsplit_onnx.runtime.measure import machine
 from dnnsplit_onnx.runtime.sessions import Session, SessionOptions, open_session
 from dnnsplit_onnx.runtime.values import Value
 from dnnsplit_onnx.slicing import slice_model
-from dnnsplit_onnx.topology import Topology, parse_topology
 from dnnsplit_onnx.workload import Workload
 
 #: Called with runs done, runs in all (an estimate), and what is being done.
 Progress = Callable[[int, int, str], None]
 
-_MOST_RUNS, _FEWEST_RUNS, _SECONDS = 200, 7, 10.0
+# Half for the segments, half for the parts of all cuts.
+_SECONDS = 20.0
 
 
 def measure_segments(
@@ -58,7 +61,7 @@ def measure_segments(
     warmup: int = 5,
     progress: Progress | None = None,
 ) -> Profile:
-    """Times the segments of a model between cuts, and the whole.
+    """Times the segments of a model between cuts, the parts of each cut, and the whole.
 
     Args:
         workload: The model, its symbolic dimensions bound.
@@ -66,7 +69,8 @@ def measure_segments(
         options: Provider and threads.
         positions: The cuts; by default the candidates.
         inputs: Arrays by name, or an `.npz` file; made up by default.
-        runs: Measured runs; by default as many as fit into ten seconds, 7 to 200.
+        runs: Measured runs of everything; by default as many as fit into ten seconds for the
+            segments and ten for the parts, 7 to 200.
         warmup: Runs before these, not counted.
         progress: Called as runs are done.
 
@@ -80,7 +84,7 @@ def measure_segments(
     graph = workload.graph
     with tempfile.TemporaryDirectory(prefix="dnnsplit-profile-") as scratch:
         folder = Path(scratch) / "segments"
-        made = plan(graph, _line(len(cuts) + 1), cuts=cuts, workload=workload)
+        made = plan(graph, tiers_of(len(cuts) + 1), cuts=cuts, workload=workload, pareto=False)
         manifest = slice_model(graph, made, folder)
         chain = Chain.open(folder, manifest, lambda _: options, check=False)
         whole = open_session(graph.file.path, options, label="the whole model")
@@ -88,8 +92,13 @@ def measure_segments(
         given = input_sets(manifest.model.inputs, inputs, dict(workload.types.bindings), seed=0, runs=1)[0]
         values = to_values(manifest.model.inputs, given.values)
         clock = _Timer(chain, whole, empty, values)
-        clock.run(runs, warmup, progress)
-    return _profile(workload, tier, options, cuts, clock)
+        ticker = _Ticker(progress, runs, 1 + len(cuts))
+        clock.run(Budget(runs, _SECONDS / 2, max(warmup, 0)), ticker.tick)
+        del chain, clock.chain  # the parts need the memory
+        budget = Budget(runs, _SECONDS / 2 / max(len(cuts), 1), max(warmup, 0))
+        whole_s = statistics.median(clock.whole_times)
+        parts = measure_parts(workload, cuts, whole, whole_s, values, options, budget, ticker.tick)
+    return _profile(workload, tier, options, cuts, clock, parts)
 
 
 def segment_cuts(workload: Workload, positions: Sequence[int] | None = None) -> list[int]:
@@ -97,6 +106,7 @@ def segment_cuts(workload: Workload, positions: Sequence[int] | None = None) -> 
 
     Raises:
         InputError: The model has no nodes, or a position is not one of its own.
+        CutError: A position parts a state.
         ShapeError: A dimension of an input is not bound.
     """
     size = len(workload.graph.nodes)
@@ -108,46 +118,48 @@ def segment_cuts(workload: Workload, positions: Sequence[int] | None = None) -> 
     for position in chosen:
         if not 0 <= position <= size:
             raise InputError(f"position {position} is not one of 0 to {size}")
+    check_states(workload.graph, chosen)
     return sorted({at for at in chosen if 0 < at < size})
+
+
+class _Ticker:
+    """Counts runs; how many there will be is an estimate."""
+
+    def __init__(self, progress: Progress | None, runs: int | None, turns: int) -> None:
+        self._progress, self._done = progress, 0
+        self._total = (runs or MOST_RUNS) * turns
+
+    def tick(self) -> None:
+        self._done += 1
+        if self._progress is not None:
+            self._progress(min(self._done, self._total), self._total, "measuring")
 
 
 class _Timer:
     """Runs segments, whole and nothing in turns, and keeps what each took."""
 
     def __init__(self, chain: Chain, whole: Session, empty: Session, values: Mapping[str, Value]) -> None:
-        self._chain, self._whole, self._empty, self._values = chain, whole, empty, values
+        self.chain = chain
+        self._whole, self._empty, self._values = whole, empty, values
         self._nothing = _nothing()
         self.stages: dict[str, list[float]] = {tier: [] for tier, _ in chain.stages}
-        self.whole: list[float] = []
-        self.empty: list[float] = []
+        self.whole_times: list[float] = []
+        self.empty_times: list[float] = []
 
-    def run(self, runs: int | None, warmup: int, progress: Progress | None) -> None:
-        for _ in range(max(warmup, 0)):
+    def run(self, budget: Budget, on_run: Callable[[], None]) -> None:
+        for _ in range(budget.warmup):
             self._once()
-        for taken in (*self.stages.values(), self.whole, self.empty):
+        for taken in (*self.stages.values(), self.whole_times, self.empty_times):
             taken.clear()
         start = time.perf_counter()
-        while not self._enough(runs, time.perf_counter() - start):
+        while not budget.is_spent(len(self.whole_times), time.perf_counter() - start):
             self._once()
-            if progress is not None:
-                progress(len(self.whole), runs or _MOST_RUNS, "measuring")
-
-    def _enough(self, runs: int | None, spent: float) -> bool:
-        done = len(self.whole)
-        if runs is not None:
-            return done >= runs
-        return done >= _MOST_RUNS or (done >= _FEWEST_RUNS and spent >= _SECONDS)
+            on_run()
 
     def _once(self) -> None:
-        self._chain.run_values(self._values, on_stage=lambda tier, s: self.stages[tier].append(s))
-        self.whole.append(_timed(self._whole, self._values))
-        self.empty.append(_timed(self._empty, self._nothing))
-
-
-def _timed(session: Session, values: Mapping[str, Value]) -> float:
-    start = time.perf_counter()
-    session.run(values)
-    return time.perf_counter() - start
+        self.chain.run_values(self._values, on_stage=lambda tier, s: self.stages[tier].append(s))
+        self.whole_times.append(timed(self._whole, self._values))
+        self.empty_times.append(timed(self._empty, self._nothing))
 
 
 def _nothing() -> dict[str, Value]:
@@ -164,22 +176,16 @@ def _empty_model(folder: Path) -> Path:
     return path
 
 
-def _line(tiers: int) -> Topology:
-    """Tiers for the segments; only their names matter."""
-    return parse_topology(
-        {
-            "tier": [{"name": f"segment{at}", "gflops": 1.0} for at in range(tiers)],
-            "link": [{"bandwidth_mbps": 1.0}] * (tiers - 1),
-        },
-        "segments",
-    )
-
-
 def _profile(
-    workload: Workload, tier: str, options: SessionOptions, cuts: list[int], timer: _Timer
+    workload: Workload,
+    tier: str,
+    options: SessionOptions,
+    cuts: list[int],
+    timer: _Timer,
+    parts: tuple[Parts, ...],
 ) -> Profile:
     graph = workload.graph
-    overhead, whole = statistics.median(timer.empty), statistics.median(timer.whole)
+    overhead, whole = statistics.median(timer.empty_times), statistics.median(timer.whole_times)
     segments = _segments([0, *cuts, len(graph.nodes)], timer.stages, overhead, whole)
     about = machine()
     versions = {
@@ -201,6 +207,7 @@ def _profile(
         whole_s=whole,
         machine=about,
         versions=versions,
+        parts=parts,
     )
 
 
@@ -214,15 +221,7 @@ def _segments(
     scale = min((whole - overhead) / total, 1.0) if total > 0 and whole > overhead else 1.0
     return tuple(
         Segment(
-            start=start, stop=stop, seconds=median * scale, spread_s=_spread(times) * scale, runs=len(times)
+            start=start, stop=stop, seconds=median * scale, spread_s=spread(times) * scale, runs=len(times)
         )
         for (start, stop), median, times in zip(pairwise(bounds), medians, taken, strict=True)
     )
-
-
-def _spread(taken: Sequence[float]) -> float:
-    """Half the distance between the quartiles."""
-    if len(taken) < 2:
-        return 0.0
-    low, _, high = statistics.quantiles(taken, n=4)
-    return (high - low) / 2

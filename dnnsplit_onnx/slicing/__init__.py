@@ -5,6 +5,7 @@
     types.py      types of those values: proved or stated, never guessed
     ask_runtime.py, deduce.py   where onnx does not know them
     extract.py    a range of nodes as a model
+    tags.py       its nodes marked with their tier, for viewers
     files.py      which bytes of the source make up its files
     copying.py    those bytes copied, and hashed beside the copy
     staging.py    a folder that appears whole or not at all

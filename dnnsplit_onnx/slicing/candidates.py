@@ -26,10 +26,11 @@ from dnnsplit_onnx.manifest import FILE_NAME, DataFile, Manifest, SliceRecord
 from dnnsplit_onnx.plans import Plan
 from dnnsplit_onnx.slicing.copying import Copier
 from dnnsplit_onnx.slicing.extract import extract
-from dnnsplit_onnx.slicing.files import Content, lay_out_data, lay_out_shared, weight_ranges
+from dnnsplit_onnx.slicing.files import Content, as_it_is, lay_out_data, refer_to, weight_ranges
 from dnnsplit_onnx.slicing.index import SliceIndex
 from dnnsplit_onnx.slicing.records import check_stages, empty_record, manifest, recorded_path, slice_record
 from dnnsplit_onnx.slicing.slicer import Progress, counting, output_folder
+from dnnsplit_onnx.slicing.tags import tag_nodes
 
 WEIGHTS_NAME = "weights.data"
 
@@ -143,12 +144,14 @@ class _Writer:
         if part.is_empty:
             yield from (((tier, *span), empty_record(tier, part)) for tier in tiers)
             return
-        content = lay_out_shared(part.proto, self._weights)
         name = f"{part.start}-{part.stop}.onnx"
-        sha256 = self._copier.sha256(content).result()
-        self._write(content, [f"{tier}/{name}" for tier in tiers])
         uses_weights = bool(weight_ranges(part.proto))
+        refer_to(self._weights, part.proto)
         for tier in tiers:
+            tag_nodes(part, tier)  # so each tier has a file of its own
+            content = as_it_is(part.proto)
+            sha256 = self._copier.sha256(content).result()
+            self._write(content, [f"{tier}/{name}"])
             data = self._data_file(tier) if uses_weights else None
             yield (tier, *span), slice_record(tier, part, f"{tier}/{name}", sha256, content.nbytes, data)
 

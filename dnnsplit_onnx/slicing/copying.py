@@ -2,7 +2,8 @@
 
 A file is copied range by range with `copy_file_range`, so that weights never enter this
 process; on file systems that share blocks nothing is copied at all. Where the call is
-missing or refused, `sendfile` and then plain reads and writes do the same.
+missing or refused, `sendfile` and then plain reads and writes do the same. Holes of a sparse
+file are not copied but left out again.
 
 Checksums are taken beside the copy, in other threads, from the same ranges of the source:
 they are in the page cache then. A data file has a CRC-32, which costs what the copy costs
@@ -114,18 +115,29 @@ class Copier:
                     waiting += chunk
             else:
                 self._flush(target, waiting)
-                self._copy(target, piece)
+                self._copy_range(target, piece)
             if len(waiting) >= _BUFFER:
                 self._flush(target, waiting)
         self._flush(target, waiting)
+        os.ftruncate(target, os.lseek(target, 0, os.SEEK_CUR))  # a hole at the end has a length too
 
     def _flush(self, target: int, waiting: bytearray) -> None:
         _write_all(target, waiting)
         self.report(len(waiting))
         waiting.clear()
 
+    def _copy_range(self, target: int, where: DataRange) -> None:
+        """Appends a range of the source to the target, holes as holes."""
+        descriptor = self._open(where.location)
+        for start, stop, is_hole in _extents(descriptor, where.offset, where.offset + where.length):
+            if is_hole:
+                os.lseek(target, stop - start, os.SEEK_CUR)
+                self.report(stop - start)
+            else:
+                self._copy(target, DataRange(where.location, start, stop - start))
+
     def _copy(self, target: int, where: DataRange) -> None:
-        """Appends a range of the source to the target."""
+        """Appends a range of the source to the target, all of it."""
         descriptor = self._open(where.location)
         at, end = where.offset, where.offset + where.length
         while at < end:
@@ -178,6 +190,36 @@ class Copier:
 
 def _no_report(nbytes: int) -> None:
     """Tells nobody."""
+
+
+def _extents(source: int, at: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """A range of a file as parts (start, stop, is a hole).
+
+    Where the system cannot tell, and where the range is past the end of the file, all is data:
+    whoever copies it finds out.
+    """
+    if not hasattr(os, "SEEK_HOLE") or end > os.fstat(source).st_size:
+        yield at, end, False
+        return
+    while at < end:
+        data = _seek(source, at, os.SEEK_DATA, end)
+        if data > at:
+            yield at, data, True
+        if data < end:
+            at = _seek(source, data, os.SEEK_HOLE, end)
+            yield data, at, False
+        else:
+            at = end
+
+
+def _seek(source: int, at: int, what: int, end: int) -> int:
+    """Where in a range the next data or hole starts; its end if there is none."""
+    try:
+        return min(os.lseek(source, at, what), end)
+    except OSError as error:
+        if error.errno != errno.ENXIO and what == os.SEEK_DATA:
+            return at  # not a file that can tell
+        return end
 
 
 def _in_kernel(source: int, target: int, at: int, count: int) -> int:

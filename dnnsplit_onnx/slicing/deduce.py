@@ -8,6 +8,7 @@ in any valid model, so this is proof, not a guess; of shapes it says nothing.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, repeat
 
@@ -31,17 +32,25 @@ def deduce_types(graph: Graph, known: Mapping[str, onnx.TypeProto]) -> dict[str,
     """
     opsets = {opset.domain: opset.version for opset in graph.proto.opset_import}
     found: dict[str, onnx.TypeProto] = {}
-    pending = [node for node in graph.proto.graph.node if any(_unsettled(node, known))]
-    changed = True
-    while changed:
-        changed = False
-        for node in pending:
-            if not any(_unsettled(node, known, found)):
-                continue
-            schema = _schema(node, opsets)
-            if schema is not None and (settled := _settle(node, schema, known, found)):
-                found.update(settled)
-                changed = True
+    # A node is looked at again only when one of its values has been settled: passes over all
+    # nodes would be as many as the nodes of a long chain.
+    touching: dict[str, list[onnx.NodeProto]] = {}
+    pending: deque[onnx.NodeProto] = deque()
+    for node in graph.proto.graph.node:
+        unsettled = tuple(_unsettled(node, known))
+        for name in unsettled:
+            touching.setdefault(name, []).append(node)
+        if unsettled:
+            pending.append(node)
+    while pending:
+        node = pending.popleft()
+        if not any(_unsettled(node, known, found)):
+            continue
+        schema = _schema(node, opsets)
+        if schema is not None and (settled := _settle(node, schema, known, found)):
+            found.update(settled)
+            for name in settled:
+                pending.extend(touching[name])
     return found
 
 

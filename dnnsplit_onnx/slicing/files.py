@@ -110,15 +110,19 @@ def lay_out(model: onnx.ModelProto, source: ModelFile, data_name: str) -> tuple[
     return _model_content(model, source, data_name), data.content
 
 
-def lay_out_shared(model: onnx.ModelProto, data: DataLayout) -> Content:
-    """The ONNX file of a slice whose large weights all lie in a given data file.
+def refer_to(data: DataLayout, model: onnx.ModelProto) -> None:
+    """Makes all large weights of a slice references to a given data file.
 
     Args:
-        model: The slice, as `extract` gives it; its references are changed in place.
         data: A data file that holds all `weight_ranges` of the slice.
+        model: The slice, as `extract` gives it; its references are changed in place.
     """
     for tensor in _references(model):
         set_data_range(tensor, data.place(data_range(tensor)))
+
+
+def as_it_is(model: onnx.ModelProto) -> Content:
+    """The ONNX file of a slice whose references lead to a data file already."""
     return Content.of([model.SerializeToString(deterministic=True)])
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from dnnsplit_onnx._version import __version__
+from dnnsplit_onnx.cuts import check_states
 from dnnsplit_onnx.errors import PlanError
 from dnnsplit_onnx.graph import Graph
 from dnnsplit_onnx.manifest import (
@@ -17,9 +19,12 @@ from dnnsplit_onnx.manifest import (
     Manifest,
     ModelRecord,
     SliceRecord,
+    StateRecord,
 )
 from dnnsplit_onnx.modelfile import ModelFile, data_range, is_external, tensors
+from dnnsplit_onnx.ordering import CUSTOM
 from dnnsplit_onnx.plans import Plan, Stage
+from dnnsplit_onnx.reading import read_bounded
 from dnnsplit_onnx.slicing.extract import Extract, port
 
 
@@ -29,6 +34,7 @@ def check_stages(graph: Graph, stages: Sequence[Stage]) -> None:
     Raises:
         PlanError: They are not the graph's nodes from first to last, or a tier's name is
             no name for a folder.
+        CutError: They part a state.
     """
     ends = [0, *(stage.stop for stage in stages)]
     starts = [*(stage.start for stage in stages), len(graph.nodes)]
@@ -37,6 +43,7 @@ def check_stages(graph: Graph, stages: Sequence[Stage]) -> None:
             f"the plan does not fit `{graph.file.path.name}`: its stages do not cover its nodes",
             hint="the plan was made for another model, or another order of its nodes: plan again",
         )
+    check_states(graph, (stage.stop for stage in stages))
     folders = [FILE_NAME, *(stage.tier.lower() for stage in stages)]
     for stage in stages:
         name = stage.tier
@@ -97,10 +104,28 @@ def manifest(
             outputs=tuple(port(outputs[name]) for name in dict.fromkeys(graph.outputs)),
         ),
         plan=plan.to_dict(),
-        slices=tuple(slices),
-        candidates=tuple(candidates),
+        slices=_on_machines(slices, plan),
+        candidates=_on_machines(candidates, plan),
         random=tuple(node.name for node in graph.nodes if node.random),
+        states=tuple(StateRecord(input=state.input, output=state.output) for state in graph.states),
+        node_order=tuple(node.index for node in graph.nodes) if plan.order == CUSTOM else None,
     )
+
+
+def _on_machines(records: Sequence[SliceRecord], plan: Plan) -> tuple[SliceRecord, ...]:
+    """The records with what each tier runs on; unchanged where the plan does not say."""
+    tiers = {tier["name"]: tier for tier in (plan.topology or {}).get("tier", ())}
+    return tuple(_on_machine(record, tiers.get(record.tier)) for record in records)
+
+
+def _on_machine(record: SliceRecord, tier: Mapping[str, Any] | None) -> SliceRecord:
+    if tier is None:
+        return record
+    memory_gb = tier.get("memory_gb")
+    memory = None if memory_gb is None else max(1, int(memory_gb * 1e9))
+    # Plans leave out what is as it is by default.
+    machine = {"provider": tier.get("provider", "cpu"), "memory_nbytes": memory}
+    return record.model_copy(update=machine)
 
 
 def recorded_path(model: Path, output: Path) -> str:
@@ -114,7 +139,7 @@ def recorded_path(model: Path, output: Path) -> str:
 def is_output(folder: Path) -> bool:
     """Whether a folder is one that this tool wrote."""
     try:
-        data = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        data = json.loads(read_bounded(folder / FILE_NAME).decode())
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(data, dict) and {"schema_version", "slices", "plan"} <= data.keys()

@@ -25,6 +25,7 @@ from dnnsplit_onnx.slicing.records import (
     source_files,
 )
 from dnnsplit_onnx.slicing.staging import staged_folder
+from dnnsplit_onnx.slicing.tags import tag_nodes
 
 MODEL_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
@@ -139,6 +140,7 @@ def _draft(index: SliceIndex, tier: str, start: int, stop: int) -> _Draft:
     part = extract(index, start, stop)
     if part.is_empty:
         return _Draft(tier, part, None, None)
+    tag_nodes(part, tier)
     model, data = lay_out(part.proto, index.graph.file, DATA_NAME)
     return _Draft(tier, part, model, data)
 

@@ -11,10 +11,12 @@ from dnnsplit_onnx.manifest import Port, load_manifest
 from dnnsplit_onnx.runtime.chain import Chain, to_values
 from dnnsplit_onnx.runtime.compare import compare
 from dnnsplit_onnx.runtime.inputs import generate
-from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
-from dnnsplit_onnx.runtime.values import to_python
+from dnnsplit_onnx.runtime.placement import Crossings
+from dnnsplit_onnx.runtime.sessions import TIER, SessionOptions, open_session
+from dnnsplit_onnx.runtime.values import to_python, to_value
 from tests.conftest import light
-from tests.runtime.folders import PERCEPTRON, split, with_weights
+from tests.providers import pretend_cuda
+from tests.runtime.folders import PERCEPTRON, edit_manifest, split, with_weights
 
 Write = Callable[..., Path]
 PLAIN = SessionOptions(optimize=False)
@@ -126,6 +128,7 @@ class Recorder:
         self.inputs = tuple(inputs.split())
         self.outputs = tuple(outputs.split())
         self.provider = provider
+        self.captured = False
         self.given: list[str] = []
         self.on_device: frozenset[str] = frozenset()
 
@@ -167,3 +170,56 @@ def test_slices_that_do_not_fit_together_are_refused() -> None:
         chain_of(Recorder("a", "y"), Recorder("x", "a"))
     with pytest.raises(ManifestError, match="no tier makes model output `y`"):
         chain_of(Recorder("x", "a"))
+
+
+def test_what_several_slices_on_a_device_read_is_copied_there_once(
+    model_text: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # x is read by both slices on the device, and a by one.
+    model = model_text(
+        "n (float[2] x) => (float[2] y) { a = Relu(x) b = Add(a, x) c = Neg(b) y = Mul(c, x) }"
+    )
+    folder = split(model, 1, 2)
+    pretend_cuda(monkeypatch)
+    providers = {"t0": "cpu", "t1": "cuda", "t2": "cuda"}
+    chain = Chain.open(
+        folder, load_manifest(folder), lambda tier: SessionOptions(optimize=False, provider=providers[tier])
+    )
+    copied: list[str] = []
+
+    def copy(ort: Any, value: Any, device: str) -> Any:
+        copied.append(device)
+        return to_value(ort, value.numpy().copy())  # where the device is another one
+
+    monkeypatch.setattr("dnnsplit_onnx.runtime.chain.on_device", copy)
+    x = np.array([-1, 2], np.float32)
+    expected = -(np.maximum(x, 0) + x) * x
+    assert np.array_equal(chain.run({"x": x})["y"], expected)
+    assert copied == ["cpu"]  # as the device is called here
+    assert chain.crossings == Crossings(to_device=1, to_host=1)
+
+
+def test_a_value_to_keep_comes_back_to_the_host() -> None:
+    near, far = Recorder("x", "a", "cuda"), Recorder("a", "y", "cuda")
+    chain = chain_of(near, far)
+    chain.run_values({"x": "x"})
+    assert near.on_device == {"a"}
+    chain.run_values({"x": "x"}, keep={"a"})
+    assert near.on_device == frozenset()
+
+
+def test_each_slice_runs_on_the_provider_of_its_tier(
+    model_text: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = split(with_weights(model_text(PERCEPTRON)), 1)
+
+    def plan_for_cuda(data: dict[str, Any]) -> None:
+        data["slices"][1] |= {"provider": "cuda", "memory_nbytes": 10**9}
+
+    edit_manifest(folder, plan_for_cuda)
+    options = pretend_cuda(monkeypatch)
+    chain = Chain.open(folder, load_manifest(folder), lambda _: SessionOptions(provider=TIER))
+    assert [session.provider for _, session in chain.stages] == ["cpu", "cuda"]
+    (made,) = options
+    assert made["gpu_mem_limit"] == 10**9
+    assert made["arena_extend_strategy"] == "kSameAsRequested"

@@ -17,4 +17,4 @@ def test_machine_says_what_a_figure_needs() -> None:
     found = machine()
     assert found["cpu"]
     assert found["cores"] >= 1
-    assert found["onnxruntime"]
+    assert found.keys() & {"onnxruntime", "onnxruntime-gpu"}

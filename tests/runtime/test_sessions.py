@@ -12,6 +12,7 @@ from dnnsplit_onnx.errors import ManifestError, MissingExtraError, ModelError
 from dnnsplit_onnx.manifest import load_manifest
 from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session, open_slice
 from dnnsplit_onnx.runtime.values import to_python, to_value
+from tests.providers import pretend_cuda, without_gpu
 from tests.runtime.folders import PERCEPTRON, edit_manifest, edit_slice, scale_weight, split, with_weights
 
 Write = Callable[..., Path]
@@ -131,26 +132,39 @@ def test_cuda_where_there_is_none_is_refused_and_not_replaced(perceptron: Path) 
 
 
 def test_a_session_that_fell_back_is_refused(perceptron: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A GPU build on a machine without a driver: CUDA is listed, and the session is on the CPU.
-    real = ort.InferenceSession
-    monkeypatch.setattr(
-        ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    )
-    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
-    monkeypatch.setattr(
-        ort,
-        "InferenceSession",
-        lambda source, settings, providers: real(source, settings, providers=providers[1:]),
-    )
+    without_gpu(monkeypatch)
     with pytest.raises(MissingExtraError, match="fell back to CPUExecutionProvider"):
         open_session(perceptron, SessionOptions(provider="cuda"))
 
 
 def test_bound_runs_give_the_same(perceptron: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = open_session(perceptron)
-    plain = to_python(ort, session.run(values(x=X))["y"])
-    session.provider = "elsewhere"  # not the CPU, so inputs and outputs are bound
+    plain = to_python(ort, open_session(perceptron).run(values(x=X))["y"])
+    pretend_cuda(monkeypatch)
+    session = open_session(perceptron, SessionOptions(provider="cuda"))
     assert np.array_equal(to_python(ort, session.run(values(x=X))["y"]), plain)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 1073741824",
+        "Available memory of 0 is smaller than requested bytes of 1073741824",
+        "CUDA failure 2: out of memory",
+    ],
+)
+def test_too_little_memory_on_a_device_says_what_to_do(
+    perceptron: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    pretend_cuda(monkeypatch)
+    session = open_session(perceptron, SessionOptions(provider="cuda"))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(session, "_run_bound", fail)
+    with pytest.raises(ModelError, match="fails to run") as caught:
+        session.run(values(x=X))
+    assert "`memory_gb`" in (caught.value.hint or "")
 
 
 class TestSlices:

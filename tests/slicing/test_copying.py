@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from dnnsplit_onnx.errors import ModelError
 from dnnsplit_onnx.modelfile import ModelFile
 from dnnsplit_onnx.slicing import copying
 from dnnsplit_onnx.slicing.copying import Copier
@@ -110,3 +111,46 @@ def test_small_buffers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copying, "_SMALL", 60)
     monkeypatch.setattr(copying, "_STEP", 10_000)
     assert written(tmp_path, CONTENT) == EXPECTED
+
+
+SPARSE_PIECES = [
+    DataRange("sparse", 0, 1 << 20),  # a hole, data, a hole
+    b"head",
+    DataRange("sparse", 3 << 20, 5 << 20),  # a hole alone, and it is the end
+]
+
+
+def sparse_source(folder: Path) -> bytes:
+    """8 MiB of which 4 KiB were written, and what it reads as."""
+    with (folder / "sparse").open("wb") as file:
+        file.seek(512 << 10)
+        file.write(DATA[:4096])
+        file.truncate(8 << 20)
+    return (folder / "sparse").read_bytes()
+
+
+@pytest.mark.parametrize("can_tell", [True, False])
+def test_holes_stay_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_tell: bool) -> None:
+    whole = sparse_source(tmp_path)
+    if not can_tell:  # as on other systems
+        monkeypatch.delattr(os, "SEEK_DATA")
+        monkeypatch.delattr(os, "SEEK_HOLE")
+    content, told = Content.of(SPARSE_PIECES), []
+    with Copier(ModelFile(tmp_path / "m.onnx", onnx.ModelProto())) as copier:
+        copier.report = told.append
+        copier.write(tmp_path / "target", content)
+    expected = whole[: 1 << 20] + b"head" + whole[3 << 20 :]
+    assert (tmp_path / "target").read_bytes() == expected
+    assert sum(told) == content.nbytes == len(expected)
+    if can_tell and (tmp_path / "sparse").stat().st_blocks * 512 < 1 << 20:
+        assert (tmp_path / "target").stat().st_blocks * 512 < 1 << 20
+
+
+def test_a_sparse_source_cut_short_is_no_hole(tmp_path: Path) -> None:
+    sparse_source(tmp_path)
+    os.truncate(tmp_path / "sparse", 4 << 20)
+    with (
+        pytest.raises(ModelError, match="became shorter"),
+        Copier(ModelFile(tmp_path / "m.onnx", onnx.ModelProto())) as copier,
+    ):
+        copier.write(tmp_path / "target", Content.of(SPARSE_PIECES))

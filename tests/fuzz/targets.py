@@ -1,0 +1,166 @@
+"""What is fuzzed: one function for each reader of bytes that may come from anyone.
+
+A target takes any bytes. It may raise the package's own errors, which are caught here;
+whatever else it raises is a find. Targets read memory and no files, so that they are fast,
+and go as far behind the parser as a command does before it computes for long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from dnnsplit_onnx.errors import DnnsplitError
+from dnnsplit_onnx.graph import Graph, build_graph
+from dnnsplit_onnx.manifest import parse_manifest
+from dnnsplit_onnx.modelfile import ModelFile, read_model
+from dnnsplit_onnx.ordering import order_workload
+from dnnsplit_onnx.planning import plan
+from dnnsplit_onnx.plans import parse_plan
+from dnnsplit_onnx.profiles import parse_profile
+from dnnsplit_onnx.runtime.archive import read_arrays
+from dnnsplit_onnx.runtime.origin import bindings_of
+from dnnsplit_onnx.serving.exchange import read_error
+from dnnsplit_onnx.serving.http import parse_request, parse_response
+from dnnsplit_onnx.serving.protocol import parse, receive
+from dnnsplit_onnx.serving.routes import Routes, parse_cuts
+from dnnsplit_onnx.serving.trace import read_trace
+from dnnsplit_onnx.shapes import bind_shapes
+from dnnsplit_onnx.slicing.records import check_stages
+from dnnsplit_onnx.topology import read_topology
+from dnnsplit_onnx.wire import attach, detach
+from dnnsplit_onnx.workload import measure
+
+Target = Callable[[bytes], None]
+
+# A folder that is not there: weights outside the model are looked for and not found.
+_NOWHERE = Path("/nonexistent/model.onnx")
+_MOST_PROFILED = 10_000
+
+
+def wire(data: bytes) -> None:
+    """The reader of the protobuf wire format, in both directions."""
+    skeleton = detach(data, "model.onnx", 8)
+    attach(skeleton, "model", lambda _: True)
+
+
+def model(data: bytes) -> None:
+    """A whole model: what `inspect` does with it, short of drawing."""
+    graph = build_graph(ModelFile(_NOWHERE, read_model(data, _NOWHERE)))
+    workload = order_workload(measure(graph, bind_shapes(graph)), "file")
+    _ = workload.flops_below, workload.moved_nbytes, workload.candidates, workload.memory
+
+
+def tiers(data: bytes) -> None:
+    """A tiers file; a small model is planned over what it describes."""
+    topology = read_topology(data, Path("tiers.toml"))
+    if len(topology.tier) <= 4 and not any(tier.profile for tier in topology.tier):
+        figures = plan(_small_graph(), topology).figures
+        assert all(np.isfinite((figures.latency_s, figures.cost_usd, figures.throughput_per_s)))
+
+
+def manifest(data: bytes) -> None:
+    """A manifest, as `serve` and `run` take it."""
+    found = parse_manifest(data, "manifest.json")
+    assert parse_manifest(found.to_json().encode(), "again") == found
+    bindings_of(found)
+    Routes(found)
+
+
+def profile(data: bytes) -> None:
+    """A measured profile, and the seconds that a plan takes from it."""
+    found = parse_profile(data, "profile.json")
+    if found.nodes <= _MOST_PROFILED:
+        below = found.seconds_below(np.ones(found.nodes, np.int64))
+        assert np.all(np.isfinite(below))
+        assert np.all(np.diff(below) >= 0)
+
+
+def plan_file(data: bytes) -> None:
+    """A plan file, as `split` takes it."""
+    found = parse_plan(data, "plan.json")
+    check_stages(_small_graph(), found.figures.stages)
+    found.to_dict()
+
+
+def head(data: bytes) -> None:
+    """The head of an HTTP request, and of an answer."""
+    for parser in (parse_request, parse_response):
+        try:
+            parser.__wrapped__(data + b"\r\n\r\n")
+        except DnnsplitError:
+            continue
+
+
+def body(data: bytes) -> None:
+    """The body of a request and of an answer: the JSON part up to a NUL, then binary data."""
+    text, _, binary = data.partition(b"\0")
+    for kind in ("inputs", "outputs"):
+        try:
+            _receive_all(text, binary, kind)
+        except DnnsplitError:
+            continue
+    read_error(text, 500)
+    read_trace(text.decode("utf-8", "replace"))
+
+
+def archive(data: bytes) -> None:
+    """An archive of inputs."""
+    read_arrays(BytesIO(data), "inputs.npz")
+
+
+def _receive_all(text: bytes, binary: bytes, kind: str) -> None:
+    message = parse(text, "inputs" if kind == "inputs" else "outputs", len(binary))
+    at = 0
+
+    def read_into(view: memoryview) -> None:
+        nonlocal at
+        view[:] = binary[at : at + len(view)]
+        at += len(view)
+
+    for tensor in message.tensors:
+        receive(tensor, read_into, lambda nbytes: np.empty(nbytes, np.uint8))
+        message.is_binary(tensor.name) if message.outputs is None else None
+    if "dnnsplit_cuts" in message.parameters:
+        parse_cuts(message.parameters["dnnsplit_cuts"])
+
+
+def _small_graph(cache: list[Graph] = []) -> Graph:  # noqa: B006 - made once
+    if not cache:
+        text = """<ir_version: 8, opset_import: ["" : 17]>
+            g (float[1, 64] x) => (float[1, 2] y) <float[64, 8] w, float[8, 2] v> {
+                a = MatMul(x, w)
+                b = Relu(a)
+                c = MatMul(b, v)
+                y = Sigmoid(c)
+            }"""
+        parsed = onnx.parser.parse_model(text)
+        for name, shape in (("w", (64, 8)), ("v", (8, 2))):
+            parsed.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
+        cache.append(build_graph(ModelFile(_NOWHERE, parsed)))
+    return cache[0]
+
+
+TARGETS: dict[str, Target] = {
+    "wire": wire,
+    "model": model,
+    "tiers": tiers,
+    "manifest": manifest,
+    "profile": profile,
+    "plan": plan_file,
+    "head": head,
+    "body": body,
+    "archive": archive,
+}
+
+
+def run(name: str, data: bytes) -> None:
+    """Runs a target on some bytes; what it raises is a find."""
+    try:
+        TARGETS[name](data)
+    except DnnsplitError:
+        return

@@ -1,0 +1,1 @@
+"""Input made to do harm: each kind is refused with a clear error, in bounded time and memory."""

@@ -1,0 +1,81 @@
+"""The pages of the documentation: their code runs, their links lead somewhere, all are listed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.pages import DOCS, blocks, run_page
+
+ROOT = DOCS.parent
+PAGES = sorted(DOCS.glob("*.md"))
+TEXTS = [*PAGES, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md"))]
+_LINK = re.compile(r"(?<!\\)\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["choosing-tiers", "states", "extending"])
+def test_the_code_on_a_page_runs(name: str, tmp_path: Path) -> None:
+    page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    assert any(block.language in ("sh", "python") for block in blocks(page))
+    run_page(page, tmp_path)
+
+
+def prose(text: str) -> str:
+    """A page without its code."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """What the headings of a page are called in links, on GitHub and on the site."""
+    found = set()
+    for heading in _HEADING.findall(prose(path.read_text(encoding="utf-8"))):
+        words = re.sub(r"[^\w\s-]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower())
+        found.add(re.sub(r"[\s]+", "-", words.strip()))
+    return found
+
+
+def broken_links(path: Path, text: str) -> Iterator[str]:
+    """Relative links that lead to no file, or to no heading of a page."""
+    for target in _LINK.findall(prose(text)):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        name, _, anchor = target.partition("#")
+        page = (path.parent / name) if name else path
+        if not page.exists() or (anchor and anchor not in anchors(page)):
+            yield target
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    assert list(broken_links(path, path.read_text(encoding="utf-8"))) == []
+
+
+def test_a_broken_link_is_noticed() -> None:
+    text = "[a](tutorial.md) [b](tutorial.md#cut-it) [c](tutorial.md#no) [d](no.md) `x[1](2)`"
+    assert list(broken_links(DOCS / "index.md", text)) == ["tutorial.md#no", "no.md", "2"]
+
+
+def pages_of(nav: Any) -> Iterator[str]:
+    """The pages that a site's navigation lists."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for part in nav if isinstance(nav, list) else nav.values():
+            yield from pages_of(part)
+
+
+def test_the_site_lists_every_page() -> None:
+    listed = list(pages_of(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]))
+    assert sorted(listed) == [path.name for path in PAGES]
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_pages_name_no_place_of_one_machine(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert re.findall(r"(?<![\w.])/(?:work|tmp|root|home)/\S*", text) == []
