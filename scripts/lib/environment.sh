@@ -26,12 +26,13 @@ find_python() {
 
 # environment cpu: what users install. environment dev: the tools of ./scripts/test as well.
 # environment all: the frameworks of the converters too, several gigabytes.
+# environment docs: what users install, and what builds the site.
 # What is installed is noted in .venv, so that the next run finds it and goes on at once.
 environment() {
     local kind=$1 made python wanted
     wanted=$(cat pyproject.toml constraints.txt | cksum)
     if [ -x .venv/bin/python ] && .venv/bin/python -c '' 2>/dev/null; then
-        for made in ".venv/made-$kind" .venv/made-all $([ "$kind" = all ] || echo .venv/made-dev); do
+        for made in ".venv/made-$kind" $(more_than "$kind"); do
             if [ "$(cat "$made" 2>/dev/null)" = "$wanted" ]; then return; fi
         done
     else
@@ -42,10 +43,21 @@ environment() {
     fi
     local packages=(-e '.[cpu]')
     if [ "$kind" = all ]; then packages=(-e '.[cpu,keras,pytorch,zoo]'); fi
-    if [ "$kind" != cpu ]; then mapfile -t -O "${#packages[@]}" packages < <(dev_packages); fi
+    case $kind in
+        dev | all) mapfile -t -O "${#packages[@]}" packages < <(group dev) ;;
+        docs) mapfile -t -O "${#packages[@]}" packages < <(group docs) ;;
+    esac
     say "installing ${packages[*]:1}"
     install "${packages[@]}"
     printf '%s\n' "$wanted" >".venv/made-$kind"
+}
+
+# The environments that hold all of another.
+more_than() {
+    case $1 in
+        cpu) echo .venv/made-dev .venv/made-all .venv/made-docs ;;
+        dev) echo .venv/made-all ;;
+    esac
 }
 
 make_venv() {
@@ -65,12 +77,13 @@ install() {
     fi
 }
 
-# The dev group of pyproject.toml; pip learned to read groups only lately.
-dev_packages() {
-    .venv/bin/python - <<'PYTHON'
+# A group of pyproject.toml; pip learned to read groups only lately.
+group() {
+    .venv/bin/python - "$1" <<'PYTHON'
+import sys
 import tomllib
 
 with open("pyproject.toml", "rb") as file:
-    print(*tomllib.load(file)["dependency-groups"]["dev"], sep="\n")
+    print(*tomllib.load(file)["dependency-groups"][sys.argv[1]], sep="\n")
 PYTHON
 }

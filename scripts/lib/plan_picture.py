@@ -23,7 +23,7 @@ from dnnsplit_onnx.topology import read_topology
 
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "plan.svg"
 MODEL = "random_squeezenet"
-COLUMNS = 92
+COLUMNS = 94
 
 # rich's own form without its window buttons and without fonts from a network.
 FORM = """\
@@ -66,6 +66,7 @@ def picture() -> str:
     console.print()
     for part in plan_renderables(console, made, graph):
         console.print(part)
+    console.print()
     drawn = console.export_svg(theme=MONOKAI, code_format=FORM, unique_id="plan")
     return "\n".join(line.rstrip() for line in drawn.splitlines()) + "\n"
 

@@ -60,7 +60,7 @@ def fields(thing: type) -> list[tuple[str, str]]:
     """Fields and their types, of a dataclass or a pydantic model, in order."""
     if dataclasses.is_dataclass(thing):
         return [(each.name, f"{each.type}{default(each)}") for each in dataclasses.fields(thing)]
-    hints = {**thing.__dict__.get("__annotations__", {})}
+    hints = inspect.get_annotations(thing)
     models = getattr(thing, "model_fields", {})
     return [
         (name, f"{hints.get(name)}{'' if field.is_required() else ' = ...'}")
@@ -94,11 +94,14 @@ def parameter(each: Any) -> str:
     names = "/".join((*each.opts, *each.secondary_opts))
     if each.param_type_name == "argument":
         names = str(each.metavar or each.name)
-    choices = getattr(each.type, "choices", None)
-    kind = "|".join(map(str, choices)) if choices else each.type.name
+    choices, kind = each.type_descriptor.choices, each.type_descriptor.annotation
+    if choices:
+        kind = "|".join(map(str, choices))
+    else:
+        kind = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
     words = [f"{names} <{kind}>"]
     words += ["required"] if each.required else []
-    words += ["repeatable"] if each.multiple or each.nargs != 1 else []
+    words += ["repeatable"] if getattr(each, "multiple", False) or each.nargs != 1 else []
     if not each.required and each.default not in (None, False, (), []):
         words.append(f"default {each.default}")
     return ", ".join(words)
