@@ -178,6 +178,18 @@ class Manifest(_Record):
         return value
 
     @property
+    def fresh_inputs(self) -> tuple[Port, ...]:
+        """The model's inputs that a request brings: all but states."""
+        kept = {state.input for state in self.states}
+        return tuple(port for port in self.model.inputs if port.name not in kept)
+
+    @property
+    def results(self) -> tuple[Port, ...]:
+        """The model's outputs that a request is about: all but states."""
+        kept = {state.output for state in self.states}
+        return tuple(port for port in self.model.outputs if port.name not in kept)
+
+    @property
     def state_pairs(self) -> list[str]:
         """The states as `load_graph` takes them."""
         return [f"{state.input}={state.output}" for state in self.states] or ["none"]

@@ -16,6 +16,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from dnnsplit_onnx.inference import infer
+
 # Operators whose output is no larger than what broadcasting makes of their inputs; `Range`
 # is looked at before it is run.
 _COMPUTED = frozenset(
@@ -46,8 +48,6 @@ def infer_with_values(model: onnx.ModelProto) -> onnx.ModelProto:
     Returns:
         The same nodes, with more `value_info`.
     """
-    from onnx import shape_inference
-
     replaced: dict[int, onnx.NodeProto] = {}
     for _ in range(_PASSES):
         found = dict(_compute(model))
@@ -59,7 +59,7 @@ def infer_with_values(model: onnx.ModelProto) -> onnx.ModelProto:
             replaced[index] = model.graph.node[index]
         _state(seeded.graph, found)
         try:
-            model = shape_inference.infer_shapes(seeded, data_prop=True)
+            model = infer(seeded)
         except Exception:  # it refuses what it cannot follow in many ways
             break
     if replaced:

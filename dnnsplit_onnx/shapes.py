@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 
 from dnnsplit_onnx.errors import ShapeError
 from dnnsplit_onnx.graph import Graph
+from dnnsplit_onnx.inference import infer
 from dnnsplit_onnx.shape_values import infer_with_values
 
 Dim = int | str | None
@@ -324,8 +325,6 @@ def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
     and a bound dimension contradicts it. So it is set aside first, and taken only for
     values of which nothing can be proved.
     """
-    from onnx import shape_inference
-
     said = [*model.graph.value_info, *model.graph.output]
     outputs = list(model.graph.output)
     del model.graph.value_info[:]
@@ -342,7 +341,7 @@ def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
             del model.graph.value_info[:]
             model.graph.value_info.extend([*kept, *stated.values()])
         try:
-            model = shape_inference.infer_shapes(model, data_prop=True)
+            model = infer(model)
         except Exception:  # it refuses what it cannot follow in many ways
             break
     if any(node.op_type in ("Range", "Shape", "Size") for node in model.graph.node):

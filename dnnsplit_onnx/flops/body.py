@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from dnnsplit_onnx.flops.scope import SMALL, GraphContext
 from dnnsplit_onnx.flops.types import Context, TensorType
 from dnnsplit_onnx.flops.view import NodeView
+from dnnsplit_onnx.inference import infer
 
 _SCALARS = (TensorType(TensorProto.INT64, ()), TensorType(TensorProto.BOOL, ()))  # iteration, condition
 
@@ -77,7 +78,7 @@ def _infer(body: onnx.GraphProto, inputs: list[TensorType], outer: Context) -> o
     imports = [helper.make_opsetid(domain, max(1, outer.opset(domain))) for domain in sorted(domains)]
     model = helper.make_model(graph, opset_imports=imports)
     try:
-        return shape_inference.infer_shapes(model, data_prop=True).graph
+        return infer(model).graph
     except (shape_inference.InferenceError, ValueError, RuntimeError):
         return None  # not provable, so not assumed
 

@@ -11,16 +11,15 @@ into Python objects. Only what a request brings and what it is about passes thro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dnnsplit_onnx.errors import InputError
-from dnnsplit_onnx.manifest import Manifest, Port, StateRecord, load_manifest
+from dnnsplit_onnx.manifest import Manifest, StateRecord, load_manifest
 from dnnsplit_onnx.runtime.chain import Chain, to_values
-from dnnsplit_onnx.runtime.inputs import numpy_dtype
+from dnnsplit_onnx.runtime.initial import empty_states
 from dnnsplit_onnx.runtime.origin import slices_folder
 from dnnsplit_onnx.runtime.provider import runtime
 from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
@@ -107,32 +106,5 @@ class Steps:
 
     def _empty(self, inputs: Mapping[str, Any]) -> dict[str, Value]:
         ort, shapes = runtime(), {name: np.shape(value) for name, value in inputs.items()}
-        sizes = _sizes(self._fresh, shapes)
-        firsts = {shape[0] for shape in shapes.values() if shape}
-        batch = firsts.pop() if len(firsts) == 1 else None
-        return {
-            port.name: to_value(ort, np.zeros(_shape(port, sizes, batch), numpy_dtype(port)))
-            for port in self._kept
-        }
-
-
-def _sizes(ports: Collection[Port], shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """The symbolic dimensions that inputs settle."""
-    return {
-        dim: size
-        for port in ports
-        for dim, size in zip(port.shape or (), shapes.get(port.name, ()), strict=False)
-        if isinstance(dim, str)
-    }
-
-
-def _shape(port: Port, sizes: Mapping[str, int], batch: int | None) -> tuple[int, ...]:
-    if port.shape is None or port.kind != "tensor":
-        raise InputError(
-            f"nobody can tell what state `{port.name}` is at first", hint="pass it to the first step"
-        )
-    first = 0 if batch is None else batch
-    return tuple(
-        dim if isinstance(dim, int) else sizes.get(dim or "", first if axis == 0 else 0)
-        for axis, dim in enumerate(port.shape)
-    )
+        made = empty_states(self._kept, self._fresh, shapes)
+        return {name: to_value(ort, array) for name, array in made.items()}

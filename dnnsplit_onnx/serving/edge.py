@@ -32,6 +32,7 @@ from dnnsplit_onnx.serving.metrics import Metrics
 from dnnsplit_onnx.serving.pool import Target
 from dnnsplit_onnx.serving.remote import Remote
 from dnnsplit_onnx.serving.routes import Cuts, Route, Routes, format_cuts
+from dnnsplit_onnx.serving.sequences import Sequence
 from dnnsplit_onnx.serving.stage import Stage
 from dnnsplit_onnx.serving.stream import Deadline
 from dnnsplit_onnx.serving.trace import Hop, TierTrace
@@ -152,32 +153,41 @@ class Edge:
         if self.remote is not None and route.legs[0].goes_on:
             self.remote.prepare(route, Deadline(_PREPARE_S))
 
-    def infer(self, inputs: Mapping[str, Any], *, deadline_s: float | None = None) -> Answer:
+    def infer(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        deadline_s: float | None = None,
+        sequence: Sequence | None = None,
+        cuts: Cuts | None = None,
+    ) -> Answer:
         """Runs one request.
 
         Args:
-            inputs: The model's inputs by name.
+            inputs: The model's inputs by name, but for states.
             deadline_s: How long it may take.
+            sequence: Its place in a sequence; see `Conversation`.
+            cuts: Run it with these, and no others: where the states of its sequence are.
 
         Raises:
             InputError: The inputs do not fit the model.
             ServingError: The request failed; no other answer will come.
         """
         start = time.perf_counter()
-        values: Arrays = check_inputs(inputs, self.routes.manifest.model.inputs)
+        values: Arrays = check_inputs(inputs, self.routes.manifest.fresh_inputs)
         deadline = Deadline(self.deadline_s if deadline_s is None else deadline_s)
         attempts = 0
         self.history.began()
         try:
             while True:
                 attempts += 1
-                route = self._choose()
+                route = self._choose() if cuts is None else self.routes.route(cuts)
                 try:
-                    outputs, tiers, hop = self._run(route, values, deadline)
+                    outputs, tiers, hop = self._run(route, values, deadline, sequence)
                     break
                 except _HopError as failure:
                     self.health.down(failure.link, failure.error.message)
-                    if attempts > len(self.routes.tiers) or deadline.remaining_s <= 0:
+                    if cuts is not None or attempts > len(self.routes.tiers) or deadline.remaining_s <= 0:
                         raise failure.error from None
         except BaseException as error:
             self.metrics.add("requests_total", label=f'result="{type(error).__name__}"')
@@ -245,21 +255,21 @@ class Edge:
         return self.routes.route(cuts)
 
     def _run(
-        self, route: Route, values: Arrays, deadline: Deadline
+        self, route: Route, values: Arrays, deadline: Deadline, sequence: Sequence | None
     ) -> tuple[Arrays, tuple[TierTrace, ...], Hop | None]:
         start, times = time.perf_counter(), Times()
         leg = route.legs[0]
-        made = self.stage.run(leg, values, deadline, times)
+        made = self.stage.run(leg, values, deadline, times, sequence)
         live, hop = {**values, **made}, None
         if leg.goes_on:
-            hop = self._send_on(route, live, deadline)
+            hop = self._send_on(route, live, deadline, sequence)
         else:
             self._local_s = time.perf_counter() - start
         mine = TierTrace(leg.name, times.queue_s, times.compute_s, time.perf_counter() - start, hop=hop)
-        outputs = {port.name: live.get(port.name) for port in self.routes.manifest.model.outputs}
+        outputs = {port.name: live.get(port.name) for port in self.routes.manifest.results}
         return outputs, (mine, *(hop.tiers if hop else ())), hop
 
-    def _send_on(self, route: Route, live: Arrays, deadline: Deadline) -> Hop:
+    def _send_on(self, route: Route, live: Arrays, deadline: Deadline, sequence: Sequence | None) -> Hop:
         """Has the tiers above do the rest, and adds what they make to the live values."""
         assert self.remote is not None  # the reach is 0 otherwise, and no route goes on
         sent = {port.name: live.get(port.name) for port in route.legs[0].sends}
@@ -267,7 +277,7 @@ class Edge:
         hop_deadline = Deadline(deadline.remaining_s - self._reserve_s(deadline))
         try:
             with self.chooser.under_way(nbytes):
-                results, hop = self.remote.infer(route, sent, hop_deadline)
+                results, hop = self.remote.infer(route, sent, hop_deadline, sequence)
         except LinkError as error:
             raise _HopError(error.link or 0, error) from None
         except DeadlineError as error:

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from dnnsplit_onnx.serving.routes import Leg, Routes
+from dnnsplit_onnx.serving.sequences import Sequence
 from dnnsplit_onnx.serving.stream import Deadline
 
 #: Values by name; None is an optional that is absent.
@@ -61,7 +62,14 @@ class Engine(Protocol):
         """Whether this process runs the tier's part of a route on a GPU."""
         ...
 
-    def run(self, leg: Leg, values: Values, deadline: Deadline, times: Times | None = None) -> Arrays:
+    def run(
+        self,
+        leg: Leg,
+        values: Values,
+        deadline: Deadline,
+        times: Times | None = None,
+        sequence: Sequence | None = None,
+    ) -> Arrays:
         """Runs this tier's part of a route.
 
         Args:
@@ -69,6 +77,8 @@ class Engine(Protocol):
             values: What arrived; others are left alone.
             deadline: When to give up waiting. A run that has begun is finished.
             times: Filled in.
+            sequence: The request's place in a sequence; without one, states start empty
+                and are not kept.
 
         Returns:
             What the slice makes, by name; nothing for a tier without work.

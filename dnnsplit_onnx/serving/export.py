@@ -156,6 +156,11 @@ def _inference_service(
 
 
 def _chosen(manifest: Manifest, tiers: Sequence[str]) -> list[SliceRecord]:
+    if manifest.states:
+        raise InputError(
+            "the model keeps states from request to request, which these engines are not told to do",
+            hint="serve its tiers with `serve`",
+        )
     known = {record.tier: record for record in manifest.slices}
     for tier in tiers:
         if tier not in known:

@@ -20,6 +20,7 @@ from dnnsplit_onnx.serving.metrics import Metrics
 from dnnsplit_onnx.serving.protocol import Message, ReadInto, TensorHead, encode, parse, receive
 from dnnsplit_onnx.serving.remote import Remote
 from dnnsplit_onnx.serving.routes import Leg, Route, parse_cuts
+from dnnsplit_onnx.serving.sequences import Sequence, read_sequence
 from dnnsplit_onnx.serving.stream import Deadline
 from dnnsplit_onnx.serving.trace import Hop, TierTrace
 
@@ -74,7 +75,8 @@ class Inference:
         values = self._receive(message, leg, read_into, arena)
         received_s = time.perf_counter() - self._start
         deadline = self._deadline(message)
-        results, hops = self._compute(route, leg, values, deadline)
+        sequence = read_sequence(message.parameters)
+        results, hops = self._compute(route, leg, values, deadline, sequence)
         self._count(length, received_s)
         wanted = available if message.outputs is None else message.outputs
         present = {name: array for name in wanted if (array := results[name]) is not None}
@@ -106,7 +108,7 @@ class Inference:
         """Names of what this tier can answer with."""
         if leg.goes_on and self._remote is None:
             # It stands alone, as a plain server of its slice.
-            return [port.name for port in leg.record.outputs] if leg.record is not None else []
+            return [port.name for port in leg.own_outputs]
         return [port.name for port in leg.answers]
 
     def _receive(self, message: Message, leg: Leg, read_into: ReadInto, arena: Arena) -> Arrays:
@@ -131,15 +133,15 @@ class Inference:
         return Deadline(seconds - (time.perf_counter() - self._start))
 
     def _compute(
-        self, route: Route, leg: Leg, values: Arrays, deadline: Deadline
+        self, route: Route, leg: Leg, values: Arrays, deadline: Deadline, sequence: Sequence | None
     ) -> tuple[Arrays, list[Hop]]:
         deadline.need(f"receiving at tier `{leg.name}`")
-        made: Arrays = self._stage.run(leg, values, deadline, self._times)
+        made: Arrays = self._stage.run(leg, values, deadline, self._times, sequence)
         if not leg.goes_on or self._remote is None:
             return made, []
         live = {**values, **made}
         sent = {port.name: live.get(port.name) for port in leg.sends}
-        results, hop = self._remote.infer(route, sent, deadline)
+        results, hop = self._remote.infer(route, sent, deadline, sequence)
         self._metrics.observe("transfer_seconds", hop.wire_s)
         self._metrics.add("sent_bytes_total", hop.sent_nbytes, label='peer="next"')
         self._metrics.add("received_bytes_total", hop.received_nbytes, label='peer="next"')

@@ -9,7 +9,7 @@ the binary tensor extension: tensors then travel as JSON, which is exact too, an
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from dnnsplit_onnx.serving.http import JSON_LENGTH, ResponseHead
 from dnnsplit_onnx.serving.pool import Connection, Pool, Target
 from dnnsplit_onnx.serving.protocol import Message, encode, parse, receive, to_text
 from dnnsplit_onnx.serving.routes import Leg, Route, Routes, format_cuts
+from dnnsplit_onnx.serving.sequences import Sequence
 from dnnsplit_onnx.serving.stream import Deadline
 from dnnsplit_onnx.serving.trace import Hop, TierTrace, read_trace
 
@@ -56,7 +57,11 @@ class Remote:
         self._is_ours = self._is_binary = True
 
     def infer(
-        self, route: Route, values: Mapping[str, np.ndarray | None], deadline: Deadline
+        self,
+        route: Route,
+        values: Mapping[str, np.ndarray | None],
+        deadline: Deadline,
+        sequence: Sequence | None = None,
     ) -> tuple[Arrays, Hop]:
         """Has the rest of a request done.
 
@@ -64,6 +69,7 @@ class Remote:
             route: What it passes.
             values: What the next tier reads, or passes on.
             deadline: By when the answer must be here. The next tier is told what is left.
+            sequence: The request's place in a sequence, if it has one.
 
         Returns:
             The model's outputs that are made there or above, and where the time went.
@@ -80,7 +86,10 @@ class Remote:
             if not self._is_binary:
                 _check_finite(present)
             entries, buffers = encode(present, lambda _: self._is_binary)
-            text = to_text(self._request(leg, route, entries, deadline))
+            asked = self._request(leg, route, entries, deadline)
+            if sequence is not None:
+                asked["parameters"] = asked.get("parameters", {}) | sequence.parameters()
+            text = to_text(asked)
             fields: dict[str, str | int] = {"Content-Type": "application/json"}
             if self._is_binary:
                 fields = {JSON_LENGTH.title(): len(text), "Content-Type": "application/octet-stream"}
@@ -135,7 +144,7 @@ class Remote:
         self._pool.close()
 
     def _request(
-        self, leg: Leg, route: Route, entries: Sequence[Mapping[str, Any]], deadline: Deadline
+        self, leg: Leg, route: Route, entries: Iterable[Mapping[str, Any]], deadline: Deadline
     ) -> dict[str, Any]:
         asked: dict[str, Any] = {"parameters": {"binary_data": True}} if self._is_binary else {}
         outputs = [{"name": port.name, **asked} for port in leg.answers]

@@ -21,10 +21,11 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from dnnsplit_onnx.errors import DnnsplitError
+from dnnsplit_onnx.errors import DnnsplitError, InputError
 from dnnsplit_onnx.serving.engine import Arrays, Times, Values
 from dnnsplit_onnx.serving.errors import DeadlineError, ServingError
 from dnnsplit_onnx.serving.routes import Leg, Routes
+from dnnsplit_onnx.serving.sequences import Sequence
 from dnnsplit_onnx.serving.stream import Deadline
 
 _log = logging.getLogger(__name__)
@@ -98,6 +99,11 @@ class Replicas:
     ) -> None:
         self.routes, self.tier = routes, tier
         self.name = routes.tiers[tier]
+        if routes.default.legs[tier].states:
+            raise InputError(
+                f"tier `{self.name}` keeps states from request to request, which replicas do not share",
+                hint="serve it without --engine ray",
+            )
         self._on_start, self._on_close = on_start, on_close
         self._news = threading.Condition()
         self._jobs: deque[_Job] = deque()
@@ -137,7 +143,14 @@ class Replicas:
         if not self.ready:
             raise self._runners[0].error or ServingError(f"no replica of tier `{self.name}` could be started")
 
-    def run(self, leg: Leg, values: Values, deadline: Deadline, times: Times | None = None) -> Arrays:
+    def run(
+        self,
+        leg: Leg,
+        values: Values,
+        deadline: Deadline,
+        times: Times | None = None,
+        sequence: Sequence | None = None,  # noqa: ARG002
+    ) -> Arrays:
         """Runs this tier's part of a route on the next replica that is free; see `Engine.run`."""
         record = leg.record
         if record is None:

@@ -6,6 +6,8 @@ model's outputs it answers with:
 
     arrives at t  =  what t reads, and what tiers above t read and neither t nor they make
     answers of t  =  the model's outputs that t or a tier above it makes
+
+States are neither: the tier that reads and makes one keeps it from request to request.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from dnnsplit_onnx.errors import ManifestError
-from dnnsplit_onnx.manifest import Manifest, Port, SliceRecord
+from dnnsplit_onnx.manifest import Manifest, Port, SliceRecord, StateRecord
 from dnnsplit_onnx.serving.datatypes import BY_ONNX
 from dnnsplit_onnx.serving.errors import ProtocolError
 
@@ -38,6 +40,7 @@ class Leg:
         sends: What goes on to the next tier.
         answers: The model's outputs that this tier or one above it makes.
         goes_on: Whether a tier above has work.
+        states: What the slice hands from one request to the next.
     """
 
     tier: int
@@ -47,6 +50,13 @@ class Leg:
     sends: tuple[Port, ...]
     answers: tuple[Port, ...]
     goes_on: bool
+    states: tuple[StateRecord, ...] = ()
+
+    @property
+    def own_outputs(self) -> tuple[Port, ...]:
+        """What the slice makes for others."""
+        kept = {state.output for state in self.states}
+        return tuple(port for port in (self.record.outputs if self.record else ()) if port.name not in kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,7 @@ class Routes:
             for record in (*manifest.candidates, *manifest.slices)
         }
         self._ports = _ports(manifest, self._records.values())
+        self._kept = {name for state in manifest.states for name in (state.input, state.output)}
         self._routes: dict[Cuts, Route] = {}
         self.default = self.route(self.cuts)
 
@@ -142,8 +153,8 @@ class Routes:
         for tier in reversed(range(len(self.tiers))):
             record, sends, goes_on = records[tier], tuple(needed), any(records[tier + 1 :])
             if record is not None:
-                made = {port.name for port in record.outputs}
-                reads = dict.fromkeys(port.name for port in record.inputs)
+                made = {port.name for port in record.outputs} - self._kept
+                reads = dict.fromkeys(port.name for port in record.inputs if port.name not in self._kept)
                 needed = reads | {name: None for name in needed if name not in made}
                 answers |= made
             returned = tuple(port for port in self.manifest.model.outputs if port.name in answers)
@@ -156,10 +167,19 @@ class Routes:
                 tuple(self._ports[n] for n in sends),
                 returned,
                 goes_on,
+                self._states(record),
             )
             legs.insert(0, leg)
         self._check(legs[0])
         return Route(cuts, tuple(legs))
+
+    def _states(self, record: SliceRecord | None) -> tuple[StateRecord, ...]:
+        """The states that a slice reads or makes."""
+        if record is None or not self._kept:
+            return ()
+        reads = {port.name for port in record.inputs}
+        made = {port.name for port in record.outputs}
+        return tuple(s for s in self.manifest.states if s.input in reads or s.output in made)
 
     def _record(self, tier: int, start: int, stop: int) -> SliceRecord | None:
         if start == stop:
@@ -187,6 +207,8 @@ def identity(manifest: Manifest) -> str:
     """What two tiers must have in common: the model and all slices, not where they lie."""
     content = manifest.model_dump(mode="json", include={"slices", "candidates"})
     content["model"] = manifest.model.sha256
+    if manifest.states:
+        content["states"] = manifest.state_pairs
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

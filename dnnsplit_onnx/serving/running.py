@@ -99,7 +99,7 @@ def run_requests(
         InputError: The inputs do not fit the model.
     """
     manifest = edge.routes.manifest
-    given = input_sets(manifest.model.inputs, inputs, bindings_of(manifest), seed=0, runs=1)[0]
+    given = input_sets(manifest.fresh_inputs, inputs, bindings_of(manifest), seed=0, runs=1)[0]
     endless = repeat(given.values) if runs is None else repeat(given.values, runs)
     asked = takewhile(lambda _: stop is None or not stop.is_set(), endless)
     tally = _Tally(given.source)

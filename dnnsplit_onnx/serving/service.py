@@ -15,7 +15,9 @@ A model is named after its tier, and may be followed by `/versions/1`.
 
 Parameters of an inference request that are this project's own: `dnnsplit_cuts` (which
 slices to run, `12,40`), `dnnsplit_manifest` (what the sender's slices were cut from) and
-`dnnsplit_trace` (asks for times). `timeout`, in microseconds, is Triton's.
+`dnnsplit_trace` (asks for times). `timeout`, in microseconds, is Triton's, and so are
+`sequence_id`, `sequence_start` and `sequence_end` of requests that belong together, which
+`dnnsplit_step` numbers.
 """
 
 from __future__ import annotations
@@ -264,7 +266,7 @@ class Service:
         """What the tier reads and answers with, as `GET /v2/models/NAME` says it."""
         routes, leg = self.stage.routes, self.stage.routes.default.legs[self.stage.tier]
         alone = self.remote is None and leg.goes_on
-        outputs = leg.record.outputs if alone and leg.record is not None else leg.answers
+        outputs = leg.own_outputs if alone else leg.answers
         return {
             "name": self.stage.name,
             "versions": [_VERSION],

@@ -9,7 +9,9 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import numpy as np
 
 from dnnsplit_onnx.errors import DnnsplitError, InputError, ModelError
 from dnnsplit_onnx.manifest import SliceRecord, check_files
+from dnnsplit_onnx.runtime.initial import empty_states
 from dnnsplit_onnx.runtime.inputs import generate
 from dnnsplit_onnx.runtime.origin import bindings_of
 from dnnsplit_onnx.runtime.provider import runtime
@@ -27,6 +30,7 @@ from dnnsplit_onnx.serving.datatypes import BY_ONNX
 from dnnsplit_onnx.serving.engine import Times, Values
 from dnnsplit_onnx.serving.errors import ProtocolError
 from dnnsplit_onnx.serving.routes import Leg, Routes
+from dnnsplit_onnx.serving.sequences import Memories, Sequence, Turn
 from dnnsplit_onnx.serving.slots import Slots
 from dnnsplit_onnx.serving.stream import Deadline
 
@@ -53,6 +57,8 @@ class Stage:
             all the cores that its session uses.
         most_sessions: How many slices are kept open; the one unused for longest goes first.
         ready: Whether a slice has really run.
+        most_sequences: Of how many sequences states are kept.
+        sequence_idle_s: How long one must have been silent to make room for another.
     """
 
     folder: Path
@@ -62,6 +68,8 @@ class Stage:
     workers: int = 1
     most_sessions: int = 16
     ready: bool = False
+    most_sequences: int = 64
+    sequence_idle_s: float = 600.0
 
     def __post_init__(self) -> None:
         self.name = self.routes.tiers[self.tier]
@@ -70,6 +78,7 @@ class Stage:
         self._ort = runtime()  # looks at what is installed: too slow to ask for each request
         self._lock = threading.Lock()
         self._sessions: OrderedDict[str, Future[Session]] = OrderedDict()
+        self._memories = Memories(self.most_sequences, self.sequence_idle_s)
 
     def _refuse_idle_graph(self) -> None:
         """Refuses CUDA graphs on a tier that does not run on CUDA.
@@ -95,7 +104,12 @@ class Stage:
         return int(self.ready)
 
     def run(
-        self, leg: Leg, values: Values, deadline: Deadline, times: Times | None = None
+        self,
+        leg: Leg,
+        values: Values,
+        deadline: Deadline,
+        times: Times | None = None,
+        sequence: Sequence | None = None,
     ) -> dict[str, np.ndarray | None]:
         """Runs this tier's part of a route.
 
@@ -104,9 +118,11 @@ class Stage:
             values: What arrived; others are left alone.
             deadline: When to give up waiting for a slot. A run that has begun is finished.
             times: Filled in.
+            sequence: The request's place in a sequence; without one, states start empty
+                and are not kept.
 
         Returns:
-            What the slice makes, by name; nothing for a tier without work.
+            What the slice makes for others, by name; nothing for a tier without work.
 
         Raises:
             DeadlineError: No slot became free in time.
@@ -116,17 +132,57 @@ class Stage:
         if leg.record is None:
             return {}
         times = times or Times()
-        feeds = self._feeds(leg.record, values)
         # Opened before a slot is taken: requests for slices that are open go on meanwhile.
         session = self._session(leg.record)
+        if leg.states:
+            return self._step(leg, session, values, deadline, times, sequence)
+        feeds = self._feeds(leg.record, values)
+        with self._computing(deadline, times):
+            return self._run(session, leg.record, feeds)
+
+    @contextmanager
+    def _computing(self, deadline: Deadline, times: Times) -> Iterator[None]:
+        """Takes a slot for what is done inside, and times it."""
         with self.slots.take(deadline) as times.queue_s:
             start = time.perf_counter()
             try:
-                made = self._run(session, leg.record, feeds)
+                yield
             except ModelError as error:
                 raise ProtocolError(error.message, status=422) from error
             times.compute_s = time.perf_counter() - start
-        return made
+
+    def _step(
+        self,
+        leg: Leg,
+        session: Session,
+        values: Values,
+        deadline: Deadline,
+        times: Times,
+        sequence: Sequence | None,
+    ) -> dict[str, np.ndarray | None]:
+        """Runs a slice that hands states from one request to the next.
+
+        They stay values of onnxruntime, on the device that made them.
+        """
+        assert leg.record is not None, "a slice has the states"
+        kept = {state.input for state in leg.states}
+        given = [port for port in leg.record.inputs if port.name not in kept]
+        feeds = {port.name: to_value(self._ort, values.get(port.name), port.dtype) for port in given}
+        made_states = {state.output for state in leg.states}
+
+        def empty() -> dict[str, Any]:
+            shapes = {name: np.shape(array) for name, array in values.items() if array is not None}
+            ports = [port for port in leg.record.inputs if port.name in kept] if leg.record else []
+            arrays = empty_states(ports, given, shapes)
+            return {name: to_value(self._ort, array) for name, array in arrays.items()}
+
+        turns = self._memories.step(sequence, leg.record.file or "", empty) if sequence else _once(empty)
+        with turns as turn, self._computing(deadline, times):
+            made = session.run(feeds | turn.states, on_device=made_states & set(session.outputs))
+            turn.after = {
+                state.input: made[state.output] for state in leg.states if state.input in turn.states
+            }
+        return {name: to_python(self._ort, value) for name, value in made.items() if name not in made_states}
 
     def _feeds(self, record: SliceRecord, values: Values) -> dict[str, Any]:
         if self._is_plain(record):
@@ -139,6 +195,11 @@ class Stage:
         if not self._is_plain(record):
             return {name: to_python(self._ort, value) for name, value in session.run(feeds).items()}
         return {**session.run_arrays(feeds)}
+
+    @property
+    def sequences(self) -> int:
+        """Of how many sequences states are kept."""
+        return len(self._memories)
 
     def is_on_device(self, leg: Leg) -> bool:
         """Whether this process runs the tier's part of a route on a GPU."""
@@ -235,3 +296,9 @@ class Stage:
                 ", ".join(session.cpu_nodes[:_MOST_NAMED]),
             )
         return session
+
+
+@contextmanager
+def _once(empty: Callable[[], Any]) -> Iterator[Turn]:
+    """A request of no sequence: its states are forgotten."""
+    yield Turn(0, empty())

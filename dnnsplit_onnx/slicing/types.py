@@ -27,6 +27,7 @@ import onnx
 
 from dnnsplit_onnx.errors import CutError
 from dnnsplit_onnx.graph import ONNX_DOMAINS, Graph
+from dnnsplit_onnx.inference import infer
 from dnnsplit_onnx.slicing.ask_runtime import ask_runtime
 from dnnsplit_onnx.slicing.deduce import deduce_types
 
@@ -158,7 +159,7 @@ def _proved(graph: Graph, declared: Mapping[str, onnx.TypeProto]) -> dict[str, o
 
 def _infer(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        inferred = infer(model)
     except Exception:  # it refuses what it cannot follow in many ways; then nothing is proved
         return {}
     inputs = {value.name for value in model.graph.input}

@@ -85,7 +85,7 @@ def test_a_tier_that_never_answers_is_given_up_within_the_deadline(network: Netw
     edge.infer(inputs())
     gate, run = threading.Event(), Stage.run
 
-    def held(stage, leg, values, deadline, times=None):
+    def held(stage, leg, values, deadline, times=None, sequence=None):
         if stage.name == "cloud":
             gate.wait(20)
         return run(stage, leg, values, deadline, times)
@@ -221,7 +221,7 @@ def test_deadlines_are_carried_up_the_chain(network: Network, monkeypatch):
     seen: dict[str, float] = {}
     run = Stage.run
 
-    def watch(stage, leg, values, deadline, times=None):
+    def watch(stage, leg, values, deadline, times=None, sequence=None):
         seen[stage.name] = deadline.remaining_s
         return run(stage, leg, values, deadline, times)
 

@@ -250,7 +250,7 @@ class Gate:
         self.open = threading.Event()
         run = Stage.run
 
-        def held(stage: Stage, leg, values, deadline, times=None):
+        def held(stage: Stage, leg, values, deadline, times=None, sequence=None):
             assert self.open.wait(30)
             return run(stage, leg, values, deadline, times)
 
