@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 import onnx
 from onnx import TypeProto, helper
 
+from dnnsplit_onnx.casts import casts_a_long_vector
+
 _ONNX = ("", "ai.onnx")
 # A domain that nobody knows operators of.
 _HIDDEN = "dnnsplit_onnx.hidden"
@@ -37,16 +39,17 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnx import shape_inference
 
     if not any(_ranges(graph) for graph in _graphs(model)):
-        return shape_inference.infer_shapes(model, data_prop=True)
+        return shape_inference.infer_shapes(model, data_prop=not casts_a_long_vector(model))
     hidden = onnx.ModelProto()
     hidden.CopyFrom(model)
     _swap(hidden, _ONNX, _HIDDEN)
     hidden.opset_import.add(domain=_HIDDEN, version=1)
     for function in hidden.functions:
         function.opset_import.add(domain=_HIDDEN, version=1)
-    inferred = shape_inference.infer_shapes(hidden, data_prop=True)
+    inferred = shape_inference.infer_shapes(hidden, data_prop=not casts_a_long_vector(hidden))
     if _tell(inferred.graph, {}):
-        inferred = shape_inference.infer_shapes(inferred, data_prop=True)
+        propagate = not casts_a_long_vector(inferred)
+        inferred = shape_inference.infer_shapes(inferred, data_prop=propagate)
     _swap(inferred, (_HIDDEN,), None)
     for holder in (inferred, *inferred.functions):
         kept = [opset for opset in holder.opset_import if opset.domain != _HIDDEN]

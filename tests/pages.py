@@ -10,6 +10,7 @@ A comment before a block says what is special about it:
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -134,3 +136,14 @@ def _address_of(server: subprocess.Popen[str]) -> str:
             return found[0]
         seen.append(line)
     raise AssertionError(f"it ended and printed no address:\n{''.join(seen)}")
+
+
+def load_script(name: str) -> ModuleType:
+    """A script of scripts/lib as a module."""
+    spec = importlib.util.spec_from_file_location(name, DOCS.parent / "scripts" / "lib" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from types import ModuleType
 
 import pytest
 
-from tests.pages import DOCS
+from tests.pages import DOCS, load_script
 from tests.test_package import broken_rules, imports_of, modules
 
-ROOT = DOCS.parent
-
-
-def load(name: str) -> ModuleType:
-    """A script of scripts/lib as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / "lib" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-drawing = load("architecture_picture")
+drawing = load_script("architecture_picture")
 ROOM_OF = {name: room.title for room in drawing.ROOMS for name in room.modules}
 ORDER = [room.title for room in drawing.ROOMS]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.pages import DOCS, blocks, run_page
+from dnnsplit_onnx.manifest import Manifest, SliceRecord
+from dnnsplit_onnx.schemas import schema_text
+from dnnsplit_onnx.topology import Limits, Link, Tier, Topology, parse_topology
+from tests.pages import DOCS, blocks, load_script, run_page
 
 ROOT = DOCS.parent
 PAGES = sorted(DOCS.glob("*.md"))
@@ -42,7 +47,7 @@ def anchors(path: Path) -> set[str]:
 
 def broken_links(path: Path, text: str) -> Iterator[str]:
     """Relative links that lead to no file, or to no heading of a page."""
-    for target in _LINK.findall(prose(text)):
+    for target in _LINK.findall(re.sub(r"`[^`\n]*`", "", prose(text))):
         if target.startswith(("http://", "https://", "mailto:")):
             continue
         name, _, anchor = target.partition("#")
@@ -58,7 +63,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def test_a_broken_link_is_noticed() -> None:
     text = "[a](tutorial.md) [b](tutorial.md#cut-it) [c](tutorial.md#no) [d](no.md) `x[1](2)`"
-    assert list(broken_links(DOCS / "index.md", text)) == ["tutorial.md#no", "no.md", "2"]
+    assert list(broken_links(DOCS / "index.md", text)) == ["tutorial.md#no", "no.md"]
 
 
 def pages_of(nav: Any) -> Iterator[str]:
@@ -79,3 +84,32 @@ def test_the_site_lists_every_page() -> None:
 def test_pages_name_no_place_of_one_machine(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert re.findall(r"(?<![\w.])/(?:work|tmp|root|home)/\S*", text) == []
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_tiers_files_on_pages_are_right(path: Path) -> None:
+    for block in blocks(path.read_text(encoding="utf-8")):
+        if block.language == "toml" and "[[link]]" in block.text:  # others are parts of one
+            parse_topology(tomllib.loads(block.text), path.name)
+
+
+def test_the_picture_of_a_plan_is_what_the_program_prints() -> None:
+    drawing = load_script("plan_picture")
+    svg = drawing.PICTURE.read_text(encoding="utf-8")
+    assert "http" not in svg.replace("http://www.w3.org/2000/svg", "")
+    shown = drawing.text_of(svg)
+    assert shown == drawing.text_of(drawing.picture()), "run scripts/lib/plan_picture.py"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    told = next(line for line in readme.splitlines() if line.endswith("(docs/plan.svg)"))
+    assert all(figure in shown and figure in told for figure in ("32.4 kB", "38.4 ms", "1.28"))
+
+
+def test_the_page_of_files_has_every_key() -> None:
+    page = (DOCS / "files.md").read_text(encoding="utf-8")
+    tiers = {name for table in (Tier, Link, Limits, Topology) for name in table.model_fields}
+    tables = {"tier", "link", "limits", "input_nbytes"}
+    manifest = {*Manifest.model_fields, *SliceRecord.model_fields} - {"nbytes"}
+    plan = set(json.loads(schema_text("plan"))["properties"])
+    told = set(re.findall(r"`\[*([a-z_0-9]+)(?:\[\])?\]*`", page))
+    assert (tiers | manifest | plan) - tables - told == set()
+    assert tables <= told

@@ -96,7 +96,7 @@ def test_effort_grows_with_the_nodes(tmp_path: Path) -> None:
     topology = tmp_path / "t.toml"
     topology.write_text(tiers(3))
     small, large = (
-        output_of(COUNT, long(tmp_path / f"{size}.onnx", size), topology) for size in (2_500, 10_000)
+        output_of(COUNT, long(tmp_path / f"{size}.onnx", size), topology) for size in (1_250, 5_000)
     )
     assert large < 6 * small
 

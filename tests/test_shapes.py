@@ -31,7 +31,7 @@ g (float[batch, 3] images) => (float[batch, 2] y)
         (TensorProto.BFLOAT16, (5,), 10),
         (TensorProto.FLOAT8E5M2, (5,), 5),
         (TensorProto.INT4, (5,), 3),
-        *([(TensorProto.UINT2, (5,), 2)] if hasattr(TensorProto, "UINT2") else []),  # since onnx 1.20
+        (TensorProto.UINT2, (5,), 2),
         (TensorProto.COMPLEX128, (2,), 32),
         (TensorProto.STRING, (2,), None),
         (TensorProto.FLOAT, ("batch", 3), None),

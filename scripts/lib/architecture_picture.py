@@ -81,7 +81,7 @@ ROOMS = (
     Room(
         "The graph",
         "nodes, values, shapes, states, names",
-        ("states", "graph", "shape_values", "shapes", "layers", "cut_names"),
+        ("states", "graph", "casts", "inference", "shape_values", "shapes", "layers", "cut_names"),
         2,
         0,
     ),

@@ -8,6 +8,7 @@ that version. `tests/test_old_files.py` reads the files of all versions for ever
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -70,21 +71,22 @@ def write_model(folder: Path) -> Path:
 
 
 def write(folder: Path) -> None:
-    """All files of one version; the commands make them."""
-    model = str(write_model(folder))
-    flops, measured = folder / "tiers.toml", folder / "measured.toml"
-    flops.write_text(TIERS.format(edge="gflops = 0.001"), encoding="utf-8")
-    measured.write_text(TIERS.format(edge='profile = "edge.profile.json"'), encoding="utf-8")
-    bind = ["--bind", "batch=2"]
-    about = [model, "--tiers", str(flops), *bind]
-    commands = [
-        ["profile", model, "--tier", "edge", "--runs", "3", "-o", str(folder / "edge.profile.json"), *bind],
-        ["plan", *about, "-o", str(folder / "plan.json")],
-        ["split", *about, "--at", "3", "--all-candidates", "-o", str(folder / "slices")],
-    ]
-    for words in commands:
-        if main(words):
-            sys.exit(f"failed: {' '.join(words)}")
+    """All files of one version; the commands make them, from within, so that no path is absolute."""
+    with contextlib.chdir(folder):
+        model = str(write_model(Path()))
+        Path("tiers.toml").write_text(TIERS.format(edge="gflops = 0.001"), encoding="utf-8")
+        measured = TIERS.format(edge='profile = "edge.profile.json"')
+        Path("measured.toml").write_text(measured, encoding="utf-8")
+        bind = ["--bind", "batch=2"]
+        about = [model, "--tiers", "tiers.toml", *bind]
+        commands = [
+            ["profile", model, "--tier", "edge", "--runs", "3", "-o", "edge.profile.json", *bind],
+            ["plan", *about, "-o", "plan.json"],
+            ["split", *about, "--at", "3", "--all-candidates", "-o", "slices"],
+        ]
+        for words in commands:
+            if main(words):
+                sys.exit(f"failed: {' '.join(words)}")
 
 
 if __name__ == "__main__":

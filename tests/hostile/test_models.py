@@ -287,3 +287,19 @@ def test_shape_values_that_stretch_each_other_are_not_computed(tmp_path: Path) -
     path.write_bytes(made.SerializeToString())
     graph = load_graph(path)
     assert bind_shapes(graph)["m"].elements in (None, 1000**6)
+
+
+@pytest.mark.parametrize("through", ["an input", "a shape"])
+def test_long_vectors_that_are_cast_take_no_memory(through: str, tmp_path: Path) -> None:
+    """onnx's data propagation would write down 2^33 dimensions."""
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=7)]
+    if through == "a shape":  # its length is known to propagation alone
+        nodes = [
+            helper.make_node("Shape", ["x"], ["s"]),
+            helper.make_node("ConstantOfShape", ["s"], ["c"]),
+            helper.make_node("Cast", ["c"], ["y"], to=7),
+        ]
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model(nodes, [1 << 33], None).SerializeToString())
+    ended = confined("inspect", path)
+    assert ended.code == 0, ended

@@ -1,0 +1,42 @@
+"""Which modules get faults, and which tests are to notice them.
+
+The tests are those of the module and quick ones that use it; each line is then held by those
+among them that run it.
+"""
+
+from __future__ import annotations
+
+_PLANS = (
+    "tests/planners/test_dag.py",
+    "tests/cli/test_plan.py",
+    "tests/test_old_files.py",
+)
+_CUTS = ("tests/test_cuts.py", "tests/test_states.py", "tests/test_rules.py", "tests/test_costs.py")
+_SLICES = (
+    "tests/slicing/test_constructs.py",
+    "tests/slicing/test_output.py",
+    "tests/slicing/test_types.py",
+    "tests/slicing/test_tags.py",
+)
+_FORMULAS = ("tests/flops/test_registry.py", "tests/flops/test_against_loops.py")
+
+TARGETS: dict[str, tuple[str, ...]] = {
+    "dnnsplit_onnx.planning": ("tests/test_input_nbytes.py", *_PLANS),
+    "dnnsplit_onnx.plans": _PLANS,
+    "dnnsplit_onnx.cuts": _CUTS,
+    "dnnsplit_onnx.slicing.ranges": _SLICES,
+    "dnnsplit_onnx.slicing.extract": _SLICES,
+    "dnnsplit_onnx.slicing.index": _SLICES,
+    "dnnsplit_onnx.slicing.slicer": _SLICES,
+    "dnnsplit_onnx.slicing.files": ("tests/slicing/test_files.py", *_SLICES),
+    "dnnsplit_onnx.slicing.copying": ("tests/slicing/test_copying.py", *_SLICES),
+    "dnnsplit_onnx.flops.matmul": ("tests/flops/test_matmul.py", *_FORMULAS),
+    "dnnsplit_onnx.flops.convolution": ("tests/flops/test_convolution.py", *_FORMULAS),
+    "dnnsplit_onnx.flops.recurrent": ("tests/flops/test_recurrent.py", *_FORMULAS),
+    "dnnsplit_onnx.flops.elementwise": (
+        "tests/flops/test_elementwise.py",
+        "tests/flops/test_recurrent.py",
+        *_FORMULAS,
+    ),
+    "dnnsplit_onnx.flops.registry": _FORMULAS,
+}
