@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dnnsplit_onnx.conforming import misfit
-from dnnsplit_onnx.errors import PlanError
+from dnnsplit_onnx.errors import InputError, PlanError
 from dnnsplit_onnx.reading import read_bounded
 from dnnsplit_onnx.weights import Weights
 
@@ -344,7 +344,7 @@ class Plan:
                 tuple(data.get("cost_models", ())),
                 data.get("topology"),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InputError) as error:
             raise PlanError(f"not a plan: {error}", hint="write one with `plan ... -o plan.json`") from None
         if (field := misfit(made)) is not None:
             raise PlanError(

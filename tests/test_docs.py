@@ -113,3 +113,10 @@ def test_the_page_of_files_has_every_key() -> None:
     told = set(re.findall(r"`\[*([a-z_0-9]+)(?:\[\])?\]*`", page))
     assert (tiers | manifest | plan) - tables - told == set()
     assert tables <= told
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_scripts_and_tests_that_pages_name_are_there(path: Path) -> None:
+    named = re.findall(r"`(?:\./)?((?:scripts|tests|examples)/[\w./-]+)", path.read_text(encoding="utf-8"))
+    made = ("scripts/paper/results", "tests/data/vN")
+    assert [name for name in named if not (ROOT / name).exists() and not name.startswith(made)] == []

@@ -166,7 +166,7 @@ FORBIDDEN = {
     "conforming": ("*",),
     "weights": ("*", "-errors"),
     "plans": ("*", "-errors", "-weights", "-reading", "-conforming"),
-    "flops": ("*", "-errors", "-inference", "-flops"),
+    "flops": ("*", "-errors", "-inference", "-shape_values", "-flops"),
     "costs": ("planners", "planning", "objective", "slicing", "runtime", "manifest"),
     "objective": ("planners", "planning", "slicing", "runtime", "manifest"),
     "planners": ("planning", "slicing", "runtime", "manifest", "verification", "benchmark"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from dnnsplit_onnx.errors import PlanError
 from dnnsplit_onnx.plans import Figures, ParetoPoint, Plan, SingleTier, Stage, Transfer, load_plan, parse_plan
@@ -29,8 +31,16 @@ def figures(**changes: Any) -> Figures:
 
 
 def made(**changes: Any) -> Plan:
-    settings: dict[str, Any] = {"figures": figures(), "single_tier": SINGLES}
-    return Plan("latency", "exact", "order", True, (), **(settings | changes))
+    settings: dict[str, Any] = {
+        "objective": "latency",
+        "planner": "exact",
+        "optimality": "order",
+        "feasible": True,
+        "violations": (),
+        "figures": figures(),
+        "single_tier": SINGLES,
+    }
+    return Plan(**(settings | changes))
 
 
 def test_each_objective_has_a_figure() -> None:
@@ -219,9 +229,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_notebook_and_a_terminal_show_it() -> None:
-    import rich.console
-
     assert "<table" in made()._repr_html_()
-    console = rich.console.Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console = Console(width=100, record=True, file=StringIO())
     console.print(made())
     assert "edge" in console.export_text()

@@ -1,4 +1,7 @@
-"""Shapes inside a Loop.
+"""Shapes inside a branch of an If, and inside a Loop.
+
+Inference of the whole model goes into branches, and gives up where a shape is computed from
+lengths (see `shape_values`). A branch by itself, what it captures given, is inferred further.
 
 A carried value may change its shape from one iteration to the next, so inference says nothing about the
 shapes of a body whose exporter did not declare them. But nearly always they stay: if the body, given the
@@ -17,8 +20,17 @@ from dnnsplit_onnx.flops.scope import SMALL, GraphContext
 from dnnsplit_onnx.flops.types import Context, TensorType
 from dnnsplit_onnx.flops.view import NodeView
 from dnnsplit_onnx.inference import infer
+from dnnsplit_onnx.shape_values import infer_with_values
 
 _SCALARS = (TensorType(TensorProto.INT64, ()), TensorType(TensorProto.BOOL, ()))  # iteration, condition
+
+
+def branch(node: NodeView, body: onnx.GraphProto) -> tuple[onnx.GraphProto, Context]:
+    """A branch of an If with the shapes that are proven of it, and its context."""
+    inferred = _infer(body, [], node.context)
+    if inferred is None:
+        return body, GraphContext(body, outer=node.context)
+    return inferred, GraphContext(inferred, outer=node.context)
 
 
 def loop_body(node: NodeView, body: onnx.GraphProto) -> tuple[onnx.GraphProto, Context]:
@@ -78,7 +90,7 @@ def _infer(body: onnx.GraphProto, inputs: list[TensorType], outer: Context) -> o
     imports = [helper.make_opsetid(domain, max(1, outer.opset(domain))) for domain in sorted(domains)]
     model = helper.make_model(graph, opset_imports=imports)
     try:
-        return infer(model).graph
+        return infer_with_values(infer(model)).graph
     except (shape_inference.InferenceError, ValueError, RuntimeError):
         return None  # not provable, so not assumed
 

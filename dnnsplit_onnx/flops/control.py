@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from dnnsplit_onnx.flops.body import loop_body
+from dnnsplit_onnx.flops.body import branch, loop_body
 from dnnsplit_onnx.flops.registry import register
 from dnnsplit_onnx.flops.scope import GraphContext, graph_work
 from dnnsplit_onnx.flops.types import Context
@@ -26,8 +26,11 @@ def _stated_trips(node: NodeView) -> int | None:
 
 
 def _branch(node: NodeView, name: str) -> Work:
-    graph = node.graph_attribute(name)
-    return graph_work(graph, GraphContext(graph, outer=node.context))
+    body = node.graph_attribute(name)
+    try:
+        return graph_work(body, GraphContext(body, outer=node.context))
+    except UnknownWork:
+        return graph_work(*branch(node, body))
 
 
 @register("If")

@@ -243,3 +243,31 @@ def test_nodes_without_their_subgraphs_are_uncounted() -> None:
     context = GraphContext(onnx.GraphProto(), opsets={"": 21})
     for op_type in ("If", "Loop", "Scan", "SequenceMap"):
         assert count_node(onnx.helper.make_node(op_type, ["a", "b"], ["c"]), context) is None
+
+
+def test_a_branch_whose_shapes_are_computed_from_lengths() -> None:
+    """Inference of the whole model stops at the Range; the branch by itself is followed further."""
+    text = """
+    g (bool c, float[6, 4] x) => (float[N, 1] y)
+    <int64 zero = {0}, int64 one = {1}, int64[1] last = {1}> {
+        y = If (c) <
+            then_branch = a () => (float[N, 1] p) {
+                shape = Shape (x)
+                count = Gather <axis = 0> (shape, zero)
+                numbers = Range (zero, count, one)
+                floats = Cast <to = 1> (numbers)
+                column = Unsqueeze (floats, last)
+                e1 = Exp (column) e2 = Exp (e1) e3 = Exp (e2) e4 = Exp (e3)
+                p = Exp (e4)
+            },
+            else_branch = b () => (float[N, 1] q) {
+                q = ReduceSum <keepdims = 1> (x, last)
+            }
+        >
+    }
+    """
+    # Five times Exp of six numbers, and the Range that makes them; the sum of the other takes 24.
+    work = last_node_work(text)
+    assert work is not None
+    assert work.flops >= 30
+    assert last_node_work(text.replace("(x)\n", "(z)\n", 1)) is None  # of unknown length, it is not counted

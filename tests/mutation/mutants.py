@@ -95,7 +95,7 @@ def mutants(source: str) -> list[Mutant]:
     for path, node, statement in _nodes(ast.parse(source), (), None):
         for changed in _changes(node, path):
             line = getattr(node, "lineno", statement.lineno)
-            change = f"{_code(node)} -> {_code(changed)}"
+            change = _described(node, changed)
             first, last = _header(statement)
             found.append(
                 Mutant(
@@ -142,9 +142,14 @@ def _header(statement: ast.stmt) -> tuple[int, int]:
     return statement.lineno, max(statement.lineno, body[0].lineno - 1) if body else last
 
 
+def _described(node: ast.AST, changed: ast.AST) -> str:
+    if isinstance(node, ast.Call) and isinstance(changed, ast.Call):
+        (gone,) = (keyword for keyword in node.keywords if keyword not in changed.keywords)
+        return f"{_code(node.func)}() without {_code(gone)}"
+    return f"{_code(node)} -> {_code(changed)}"
+
+
 def _code(node: ast.AST) -> str:
-    if isinstance(node, ast.cmpop | ast.operator | ast.boolop | ast.unaryop):
-        return type(node).__name__
     return ast.unparse(ast.fix_missing_locations(copy.deepcopy(node))).splitlines()[0]
 
 

@@ -7,6 +7,8 @@ among them that run it.
 from __future__ import annotations
 
 _PLANS = (
+    "tests/test_plans.py",
+    "tests/test_planning.py",
     "tests/planners/test_dag.py",
     "tests/cli/test_plan.py",
     "tests/test_old_files.py",
@@ -24,7 +26,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "dnnsplit_onnx.planning": ("tests/test_input_nbytes.py", *_PLANS),
     "dnnsplit_onnx.plans": _PLANS,
     "dnnsplit_onnx.cuts": _CUTS,
-    "dnnsplit_onnx.slicing.ranges": _SLICES,
+    "dnnsplit_onnx.slicing.ranges": ("tests/slicing/test_ranges.py", *_SLICES),
     "dnnsplit_onnx.slicing.extract": _SLICES,
     "dnnsplit_onnx.slicing.index": _SLICES,
     "dnnsplit_onnx.slicing.slicer": _SLICES,

@@ -14,13 +14,13 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import select
 import signal
 import sys
 import tempfile
-import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 # A trial may take so many times as long as its tests take without a fault, and so much more.
 _SLOWER, _SECONDS_MORE = 10.0, 20.0
 _PYTEST = (
-    *("-x", "-q", "--tb=short", "--no-header", f"--rootdir={ROOT}"),
+    *("-x", "-q", "--tb=short", "--no-header"),
     *("-p", "no:cacheprovider", "-p", "no:xdist"),
     # hypothesis is imported already, and has no assertions to rewrite
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
@@ -169,26 +169,16 @@ def _in_a_child(run: Callable[[], int], seconds: float, log: Path) -> int:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
-    end = time.monotonic() + seconds
-    with _reaped(child):
-        while time.monotonic() < end:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.02)
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    return -signal.SIGKILL
-
-
-@contextmanager
-def _reaped(child: int) -> Iterator[None]:
-    """Ends what a child left running."""
+    handle = os.pidfd_open(child)
     try:
-        yield
+        ended, _, _ = select.select([handle], [], [], seconds)
+        if not ended:
+            os.kill(child, signal.SIGKILL)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     finally:
+        os.close(handle)
         with suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)
+            os.killpg(child, signal.SIGKILL)  # what it left running
 
 
 def _contexts(data: Path, source: Path) -> dict[int, list[str]]:
