@@ -29,21 +29,21 @@ def up(
     """Serve every tier of a folder on this machine, for trying things out.
 
     Starts a process for each tier above the edge, chained on loopback, and keeps them until
-    Ctrl-C. The edge is the client: `run DIR --url URL` in another terminal.
+    Ctrl-C or SIGTERM. The edge is the client: `run DIR --url URL` in another terminal.
 
     Example: dnnsplit-onnx up slices
     """
+    from dnnsplit_onnx.serving.launch import until_told
     from dnnsplit_onnx.serving.local import LocalTiers
 
     words = [] if threads is None else ["--threads", str(threads)]
     words += [] if provider is None else ["--provider", provider]
-    with LocalTiers(folder, words) as tiers:
+    with until_told() as stop, LocalTiers(folder, words) as tiers:
         _say(tiers.url, str(folder), json=options.json)
         if not tiers.tiers:
             return
-        try:
-            ended = tiers.wait()
-        except KeyboardInterrupt:
+        ended = tiers.wait(stop)
+        if ended is None:
             return
         raise RequestError(f"tier `{ended.name}` ended by itself", hint="its errors are above")
 

@@ -7,6 +7,7 @@ import os
 import selectors
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,15 +68,17 @@ class LocalTiers:
         """The URL of tier 1; None if there is but one tier."""
         return self.tiers[0].url if self.tiers else None
 
-    def wait(self) -> LocalTier:
-        """Waits until a process ends by itself, and returns its tier."""
-        while True:
+    def wait(self, stop: threading.Event) -> LocalTier | None:
+        """Waits until a process ends by itself, and returns its tier; None once `stop` is set."""
+        while not stop.is_set():
             for tier in self.tiers:
                 try:
                     tier.process.wait(0.2)
                 except subprocess.TimeoutExpired:
                     continue
-                return tier
+                # All of them are told to stop where a terminal or a supervisor tells one.
+                return None if stop.is_set() else tier
+        return None
 
     def stop(self) -> None:
         """Stops all processes, the lowest first, so that none loses its next tier."""

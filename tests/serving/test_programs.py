@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -94,6 +95,20 @@ def test_a_server_that_is_told_to_stop_stops(slices: Path):
             assert urllib.request.urlopen(url + "/v2/health/ready").status == 200
             process.send_signal(number)
             assert process.wait(20) == 0
+
+
+def test_up_leaves_nothing_behind_when_it_is_told_to_stop(slices: Path):
+    words = [sys.executable, "-m", "dnnsplit_onnx", "up", str(slices), *ONE, "--json"]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        process = subprocess.Popen(words, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        with process.stdout:
+            url = json.loads(process.stdout.readline())["url"]
+            assert urllib.request.urlopen(url + "/v2/health/ready").status == 200
+            process.send_signal(number)
+            assert process.wait(30) == 0
+        with pytest.raises(urllib.error.URLError):
+            urllib.request.urlopen(url + "/v2/health/live")
 
 
 @pytest.mark.parametrize(
