@@ -122,11 +122,11 @@ _PYTORCH: dict[str, tuple[_Row, tuple[str, ...]]] = {
     ),
     "llama": (_Row("Llama-like decoder, 128 tokens", 124, 124_668_672, 902, 13_111_394_304), _TRANSFORMERS),
     "llama_past": (
-        _Row("Llama-like decoder, a step with its caches", 124, 124_668_672, 915, 100_073_472),
+        _Row("Llama-like decoder, a step with its caches", 124, 124_668_672, 915, 100_386_816),
         _TRANSFORMERS,
     ),
     "yolo": (_Row("YOLO-like detector, 640 x 640", 202, 6_642_911, 259, 8_080_409_600), _TORCH),
-    "lstm": (_Row("two-layer LSTM classifier", 2, 54_922, 31, 656_000), _TORCH),
+    "lstm": (_Row("two-layer LSTM classifier", 2, 54_922, 31, 1_704_576), _TORCH),
 }
 
 

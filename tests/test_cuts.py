@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,15 +11,20 @@ from hypothesis import strategies as st
 
 from dnnsplit_onnx.cuts import (
     UNKNOWN,
+    check_states,
     crossing_values,
     cut_nbytes,
     live_values,
     live_values_of_all,
     outputs_above,
+    parted_states,
     staircase,
+    tied_nodes,
 )
+from dnnsplit_onnx.errors import CutError
 from dnnsplit_onnx.graph import Graph, load_graph
 from dnnsplit_onnx.shapes import bind_shapes
+from dnnsplit_onnx.states import State
 from tests.conftest import LIGHT, light
 
 
@@ -119,3 +126,88 @@ def test_the_staircase_is_where_bytes_fall_below_all_before(sizes, start):
         and all(before == UNKNOWN or nbytes < before for before in sizes[start:at])
     ]  # fmt: skip
     assert list(staircase(np.array([*sizes, 0]), start)) == expected
+
+
+def test_bytes_are_whole_numbers_of_64_bits(graph_text):
+    graph = graph_text(
+        """g (float[8] x) => (float[8] a, float[0] b)
+        <int64[1] z = {0}>
+        { a = Relu (x)
+          b = Slice (a, z, z) }"""
+    )
+    size = bind_shapes(graph).nbytes
+    for nbytes in (cut_nbytes(graph, size), outputs_above(graph, size)):
+        assert nbytes.dtype == np.int64
+    assert outputs_above(graph, size).tolist() == [32, 0, 0]  # b has no bytes
+    huge = cut_nbytes(graph, {"x": 2**53 + 1, "a": 1}.get)
+    assert huge.tolist() == [2**53 + 1, 1, 0]
+    assert outputs_above(graph, {"a": 2**53 + 1, "b": 0}.get).tolist() == [2**53 + 1, 0, 0]
+
+
+def test_each_accounting_charges_its_values(graph_text):
+    graph = graph_text(
+        "g (float[8] x) => (float[8] y) { a = Relu (x) b = Neg (a) c = Abs (b) y = Add (c, a) }"
+    )
+    assert crossing_values(graph, 2) == crossing_values(graph, 2, "live") == ("a", "b")
+    assert crossing_values(graph, 2, "layer-input") == ("b",)
+    assert crossing_values(graph, 4) == ()
+
+
+# Nodes 1, 2 and 4 keep the state `s`: two read it, the last makes it.
+STATEFUL = """g (float[8] x, float[8] s) => (float[8] y, float[8] t)
+    { a = Relu (x)
+      b = Add (a, s)
+      c = Mul (b, s)
+      d = Neg (c)
+      t = Add (c, d)
+      y = Abs (d) }"""
+
+
+@pytest.fixture
+def stateful(graph_text) -> Graph:
+    return replace(graph_text(STATEFUL), states=(State("s", "t"),))
+
+
+def test_a_state_is_kept_by_its_readers_and_its_maker(stateful):
+    assert [ties for _, ties in tied_nodes(stateful)] == [(1, 2, 4)]
+    assert parted_states(stateful).tolist() == [False, False, True, True, True, False, False]
+    assert "s" not in live_values(stateful, 0)
+    assert live_values(replace(stateful, states=()), 0) == ("x", "s")
+
+
+@pytest.mark.parametrize("position", [2, 3, 4])
+def test_a_cut_that_parts_a_state_is_refused_wherever_it_is(stateful, position):
+    with pytest.raises(CutError) as refused:
+        check_states(stateful, [0, position])
+    assert refused.value.message == f"cut {position} parts state `s` from `t`"
+    assert refused.value.context == "a state stays on one tier: what reads it and what makes it run there"
+    assert refused.value.hint == "the nearest cuts are 1 and 5; or --state none sends it each time"
+
+
+def test_the_state_that_is_parted_is_the_one_that_is_named(graph_text):
+    graph = graph_text(
+        """g (float[8] x, float[8] s, float[8] u) => (float[8] y, float[8] t, float[8] v)
+        { a = Add (x, s)
+          t = Neg (a)
+          b = Add (t, u)
+          v = Abs (b)
+          y = Relu (v) }"""
+    )
+    both = replace(graph, states=(State("s", "t"), State("u", "v"), State("x", "gone"), State("no", "gone")))
+    with pytest.raises(CutError, match="cut 3 parts state `u`") as refused:
+        check_states(both, [3])
+    assert refused.value.hint is not None
+    assert "cuts are 2 and 4" in refused.value.hint
+    with pytest.raises(CutError, match="cut 1 parts state `s`"):
+        check_states(both, [1])
+
+
+def test_whole_cuts_and_graphs_without_states_pass(stateful):
+    check_states(stateful, [0, 1, 5, 6])
+    check_states(stateful, [-1, 7, 100])  # no cuts at all: that is for others to say
+    check_states(replace(stateful, states=()), [2, 3, 4])
+
+
+def test_the_staircase_of_nothing_is_empty():
+    assert staircase(np.array([0])) == ()
+    assert staircase(np.array([5, 3, 0]), 2) == ()

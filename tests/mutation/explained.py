@@ -18,19 +18,22 @@ class Equivalent:
 
     Attributes:
         module: Where it is put in.
+        where: In which function.
         text: The line of the source.
         change: What becomes what, as `Mutant.change`.
         why: Why nothing follows from it.
     """
 
     module: str
+    where: str
     text: str
     change: str
     why: str
 
     def covers(self, module: str, mutant: Mutant) -> bool:
         """Whether it is this fault."""
-        return (self.module, self.text, self.change) == (module, mutant.text, mutant.change)
+        mine = (self.module, self.where, self.text, self.change)
+        return mine == (module, mutant.where, mutant.text, mutant.change)
 
 
 @cache

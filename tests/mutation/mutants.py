@@ -60,6 +60,7 @@ class Mutant:
     Attributes:
         line: Where it is, from 1.
         first, last: Lines of the statement that it is in, without the statements inside that one.
+        where: The function that it is in, with those around it; nothing at the top of the module.
         text: The line of the source.
         change: What becomes what, as code.
         path: The way to the node from the module: a field and, in a list, an index.
@@ -69,6 +70,7 @@ class Mutant:
     line: int
     first: int
     last: int
+    where: str
     text: str
     change: str
     path: Path
@@ -92,36 +94,39 @@ class Mutant:
 def mutants(source: str) -> list[Mutant]:
     """All faults that can be put into a module, in the order of its lines."""
     lines, found = source.splitlines(), []
-    for path, node, statement in _nodes(ast.parse(source), (), None):
+    for path, node, statement, where in _nodes(ast.parse(source), (), None, ()):
         for changed in _changes(node, path):
             line = getattr(node, "lineno", statement.lineno)
-            change = _described(node, changed)
             first, last = _header(statement)
+            change = _described(node, changed)
+            text = lines[line - 1].strip()
             found.append(
-                Mutant(
-                    line, min(first, line), max(last, line), lines[line - 1].strip(), change, path, changed
-                )
+                Mutant(line, min(first, line), max(last, line), ".".join(where), text, change, path, changed)
             )
     return found
 
 
-def _nodes(node: ast.AST, path: Path, statement: ast.stmt | None) -> Iterator[tuple[Path, ast.AST, ast.stmt]]:
-    """The nodes that may change, how to get to them, and the statements that they are in."""
+def _nodes(
+    node: ast.AST, path: Path, statement: ast.stmt | None, where: tuple[str, ...]
+) -> Iterator[tuple[Path, ast.AST, ast.stmt, tuple[str, ...]]]:
+    """The nodes that may change, how to get to them, and the statements and functions they are in."""
     if isinstance(node, ast.stmt):
         statement = node
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        where = (*where, node.name)
     if statement is not None:
-        yield path, node, statement
+        yield path, node, statement, where
     if _is_left_alone(node):
         return
     for name, value in ast.iter_fields(node):
         if name in _LEFT_ALONE or (isinstance(node, ast.ClassDef) and name == "keywords"):
             continue
         if isinstance(value, ast.AST):
-            yield from _nodes(value, (*path, (name, None)), statement)
+            yield from _nodes(value, (*path, (name, None)), statement, where)
         elif isinstance(value, list):
             for index, child in enumerate(value):
                 if isinstance(child, ast.AST) and not _is_docstring(child):
-                    yield from _nodes(child, (*path, (name, index)), statement)
+                    yield from _nodes(child, (*path, (name, index)), statement, where)
 
 
 def _is_left_alone(node: ast.AST) -> bool:

@@ -30,7 +30,11 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "dnnsplit_onnx.slicing.extract": _SLICES,
     "dnnsplit_onnx.slicing.index": _SLICES,
     "dnnsplit_onnx.slicing.slicer": _SLICES,
-    "dnnsplit_onnx.slicing.files": ("tests/slicing/test_files.py", *_SLICES),
+    "dnnsplit_onnx.slicing.files": (
+        "tests/slicing/test_files.py",
+        "tests/slicing/test_candidates.py",
+        *_SLICES,
+    ),
     "dnnsplit_onnx.slicing.copying": ("tests/slicing/test_copying.py", *_SLICES),
     "dnnsplit_onnx.flops.matmul": ("tests/flops/test_matmul.py", *_FORMULAS),
     "dnnsplit_onnx.flops.convolution": ("tests/flops/test_convolution.py", *_FORMULAS),

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import helper as h
 
 from dnnsplit_onnx.graph import load_graph
 from dnnsplit_onnx.manifest import SliceRecord
 from dnnsplit_onnx.modelfile import data_range, is_external, tensors
 from dnnsplit_onnx.slicing import files, slice_model
 from tests.slicing.chain import check_cut, plan_at, run_whole
+from tests.slicing.constructs import model, value
 from tests.slicing.weights import SIDE, attributes, layers, matrix, refer, save
 
 X = matrix(99)[:5]
@@ -78,6 +80,21 @@ def test_weights_are_aligned(tmp_path: Path) -> None:
     assert [place.offset for place in places] == [0, 65536, 65536 + (3 << 20), 65536 * 50]
     assert layout.content.nbytes == places[-1].offset + sizes[-1]
     assert layout.place(files.DataRange("w", 10_000_100, 5)).offset == 65636
+    # What is written is as long as it says, zeros between the weights.
+    written, at = [], 0
+    for piece in layout.content.pieces:
+        if isinstance(piece, bytes):
+            assert not any(piece)
+            at += len(piece)
+        else:
+            written.append((at, piece.length))
+            at += piece.length
+    assert written == [(place.offset, place.length) for place in places]
+    assert at == layout.content.nbytes
+
+
+def test_the_largest_message_is_what_protobuf_reads() -> None:
+    assert files.MAX_MESSAGE_NBYTES == 2_147_483_647
 
 
 def test_a_slice_too_large_for_protobuf_gets_a_data_file(
@@ -132,3 +149,58 @@ def test_small_external_weights_become_inline(tmp_path: Path) -> None:
     path = save(built, tmp_path / "source.onnx", external=True)
     manifest = check_cut(path, (1,), {"x": X}, tmp_path / "out", expected=expected)
     assert [_references(tmp_path / "out", r) for r in manifest.slices] == [[], ["model.onnx.data"] * 4]
+
+
+def test_weights_in_files_do_not_count_for_the_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, size = layers(), SIDE * SIDE * 4
+    (tmp_path / "weights").write_bytes(matrix(0).tobytes() + matrix(1).tobytes())
+    for at in range(2):
+        refer(built.graph.initializer[at], "weights", at * size, size)
+    path = save(built, tmp_path / "source.onnx", external=False)
+    monkeypatch.setattr(files, "MAX_MESSAGE_NBYTES", 3 * size)  # room for two, not for four
+    (record,) = check_cut(path, (), {"x": X}, tmp_path / "out").slices
+    assert [data.nbytes for data in record.data] == [2 * size]
+
+
+def everywhere() -> onnx.ModelProto:
+    """Weights of all kinds: two initializers and two constants, and the shape of a Reshape, a small one."""
+    parts = [h.make_node("Reshape", ["x", "shape"], ["m0"])]
+    for at, name in enumerate(("w0", "w1", "c2", "c3")):
+        if name.startswith("c"):
+            parts.append(h.make_node("Constant", [], [name], value=onnx.numpy_helper.from_array(matrix(at))))
+        parts.append(h.make_node("MatMul", [f"m{at}", name], [f"m{at + 1}"]))
+    weights = [onnx.numpy_helper.from_array(matrix(at), f"w{at}") for at in range(2)]
+    weights.insert(0, onnx.numpy_helper.from_array(np.array([-1, SIDE], np.int64), "shape"))
+    ends = [[value(name, shape=("N", SIDE))] for name in ("x", "m4")]
+    return model(h.make_graph(parts, "g", *ends, weights))
+
+
+@pytest.mark.parametrize(
+    ("most", "in_data"),
+    [
+        (3 * SIDE * SIDE * 4, ("w1", "c3")),  # what the source has in a file
+        (2 * SIDE * SIDE * 4, ("w0", "w1", "c3")),  # all initializers too
+        (SIDE * SIDE * 4, ("w0", "w1", "c2", "c3")),  # all there is; the small one stays where it is
+    ],
+)
+def test_what_moves_when_a_slice_is_too_large(
+    most: int, in_data: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, size = everywhere(), SIDE * SIDE * 4
+    (tmp_path / "weights").write_bytes(matrix(1).tobytes() + matrix(3).tobytes())
+    constant = next(node for node in built.graph.node if node.output[0] == "c3")
+    refer(built.graph.initializer[2], "weights", 0, size)
+    refer(constant.attribute[0].t, "weights", size, size)
+    path = save(built, tmp_path / "source.onnx", external=False)
+    expected = run_whole(path, {"x": X})
+    monkeypatch.setattr(files, "MAX_MESSAGE_NBYTES", most)
+    (record,) = check_cut(path, (), {"x": X}, tmp_path / "out", expected=expected).slices
+    assert [data.nbytes for data in record.data] == [len(in_data) * size]
+    part = onnx.load(tmp_path / "out" / str(record.file), load_external_data=False)
+    constants = {
+        node.output[0]: node.attribute[0].t for node in part.graph.node if node.op_type == "Constant"
+    }
+    found = {tensor.name: tensor for tensor in part.graph.initializer} | constants
+    assert {name for name, tensor in found.items() if is_external(tensor)} == set(in_data)
