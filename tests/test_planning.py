@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from dnnsplit_onnx import planning
 from dnnsplit_onnx.errors import CutError, ShapeError
 from dnnsplit_onnx.graph import Graph
+from dnnsplit_onnx.planners.problem import Solution
 from dnnsplit_onnx.planning import plan, plan_of, problem_of, single_tiers, workload_of
 from dnnsplit_onnx.shapes import bind_shapes
 from dnnsplit_onnx.states import State
@@ -134,6 +136,15 @@ def test_everything_on_one_tier(workload) -> None:
     assert edge.throughput_per_s == pytest.approx(1 / 3)
     assert cloud.throughput_per_s == pytest.approx(1 / 4)
     assert edge.weighted == edge.energy_j
+
+
+def test_an_exact_planner_that_breaks_a_limit_is_caught(workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "get_planner", lambda _: lambda _: Solution((0,), "order", 1))
+    limited = tiers(limits={"deadline_ms": 2500})
+    with pytest.raises(AssertionError, match="planner `exact` chose a plan that breaks its limits"):
+        plan(workload.graph, limited, workload=workload)
+    # The published ones know no limits: their plans are said to break them.
+    assert not plan(workload.graph, limited, planner="neurosurgeon", workload=workload).feasible
 
 
 @pytest.mark.parametrize("weights", [{"latency": 2.0}, Weights.of({"latency": 2.0})])

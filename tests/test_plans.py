@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -96,6 +97,19 @@ def test_a_split_gives_work_to_more_than_one_tier() -> None:
     assert not made(figures=replace(figures(), stages=alone)).is_split
     three = (replace(edge, stop=2), Stage("near", 2, 2, 0, 0.0, 0.0, None), replace(cloud, start=2))
     assert made(figures=replace(figures(), stages=three)).cuts == (2, 2)
+
+
+def test_what_is_not_said_of_a_plan() -> None:
+    plain = made()
+    assert (plain.order, plain.accounting, plain.evaluated) == ("file", "live", 0)
+    assert (plain.pareto, plain.notes, plain.cost_models, plain.bindings, plain.limits) == (
+        (),
+        (),
+        (),
+        {},
+        {},
+    )
+    assert (plain.lower_bound, plain.gap, plain.weights, plain.permutation, plain.topology) == (None,) * 5
 
 
 FULL = {
@@ -226,6 +240,16 @@ def test_text_that_is_no_plan_is_refused(text: bytes, message: str) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=f"cannot read plan `{tmp_path / 'none.json'}`: "):
         load_plan(tmp_path / "none.json")
+
+
+def test_a_plan_may_come_through_a_pipe() -> None:
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, json.dumps(made().to_dict()).encode())
+        os.close(writing)
+        assert load_plan(f"/dev/fd/{reading}") == made()
+    finally:
+        os.close(reading)
 
 
 def test_a_notebook_and_a_terminal_show_it() -> None:

@@ -19,6 +19,7 @@ from dnnsplit_onnx.flops import (  # noqa: F401
     contrib_attention,
     contrib_experts,
     contrib_fused,
+    contrib_packed,
     control,
     convolution,
     einsum,

@@ -97,25 +97,23 @@ class SliceIndex:
             indices in the file, in an order in which they can run.
         """
         graph = self.graph
-        weights: set[str] = set()
+        seen: set[str] = set()
         nodes: set[int] = set()
         pending = list(names)
         while pending:
             name = pending.pop()
-            for annotation in self.annotations.get(name, ()):
-                pending.extend(
-                    e.value for e in annotation.quant_parameter_tensor_names if e.value not in weights
-                )
-            if name in weights or name not in graph.constants:
+            if name in seen:
                 continue
-            weights.add(name)
+            seen.add(name)
+            for annotation in self.annotations.get(name, ()):
+                pending.extend(entry.value for entry in annotation.quant_parameter_tensor_names)
             index = graph.constant_nodes.get(name)
             if index is not None and index not in nodes:
                 nodes.add(index)
                 node = graph.proto.graph.node[index]
                 pending.extend(reads_of(node))
-                pending.extend(value for value in node.output if value)
-        return weights, sorted(nodes, key=self._constant_rank.__getitem__)
+                pending.extend(node.output)
+        return seen & graph.constants, sorted(nodes, key=self._constant_rank.__getitem__)
 
 
 def _header(model: onnx.ModelProto) -> onnx.ModelProto:

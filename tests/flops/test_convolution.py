@@ -76,6 +76,11 @@ def test_deform_conv() -> None:
     assert work_of("DeformConv", [X, W, offset], [Y]) == Work(3888, 7776 + 648)
     assert work_of("DeformConv", [X, W, offset, (4,)], [Y]) == Work(3888, 7776 + 648 + 144)
     assert work_of("DeformConv", [X, W, offset, (4,), mask], [Y]) == Work(3888, 7776 + 648 + 972 + 144)
+    # A sample lies between 2 neighbours on a line, and between 8 in space.
+    line = [(1, 3, 8), (4, 3, 3), (1, 3, 6)]
+    assert work_of("DeformConv", line, [(1, 4, 6)]) == Work(216, 3 * 3 * 6 * 4 + 18)
+    space = [(1, 1, 3, 3, 3), (1, 1, 2, 2, 2), (1, 24, 2, 2, 2)]
+    assert work_of("DeformConv", space, [(1, 1, 2, 2, 2)]) == Work(64, 8 * 8 * 16 + 192)
 
 
 @pytest.mark.parametrize(

@@ -214,3 +214,37 @@ def test_pairwise_distances() -> None:
     assert work_of("CDist", [(3, 4), (5, 4)], domain=MS, metric="sqeuclidean") == Work(0, 180)
     assert work_of("CDist", [(3, 4), (5, 4)], domain=MS, metric="euclidean") == Work(0, 195)
     assert count("CDist", [(3, 4), (5, 4)], domain=MS, metric="jaccard") is None
+
+
+def test_packed_weights_of_onnxruntime_132() -> None:
+    # 2 x 3 rows, K = 64, N = 16: 6144 MACs, 1024 weights, 96 results
+    a, blob = (2, 3, 64), (16, 40)
+    sizes = {"domain": MS, "K": 64, "N": 16}
+    assert work_of("MatMulPacked", [a, blob], **sizes) == Work(6144, 1024)
+    assert work_of("MatMulPacked", [a, blob, ()], activation_type="silu", **sizes) == Work(
+        6144, 1024 + 96 * 6
+    )
+    assert work_of("MatMulPacked", [a, blob], activation_type="relu2", **sizes) == Work(6144, 1024 + 96 * 2)
+    assert count("MatMulPacked", [a, blob], activation_type="unheard", **sizes) is None
+    assert count("MatMulPacked", [(2, 65), blob], **sizes) is None
+    # An adapter of rank 8: 6 rows x 8 x (64 + 16) more, its 640 weights, and the sum of 96 results.
+    packed, scales = (16, 2, 16), (16, 2)
+    down, up = [(8, 2, 32), (8, 2)], [(16, 1, 32), (16, 1)]
+    whole = [a, packed, scales, *down, *up]
+    assert work_of("MatMulNBitsQLoRA", whole, **sizes) == Work(6144 + 3840, 2048 + 1280 + 96)
+    bare = [a, packed, scales, *down, (16, 0, 32), (16, 1)]
+    assert work_of("MatMulNBitsQLoRA", bare, **sizes) == Work(6144, 2048)
+
+
+def test_gated_halves() -> None:
+    # Swish of alpha 1 is 5 a result, of another alpha 6; then the product.
+    two = [(3, 8), (3, 8)]
+    assert work_of("SwiGLU", two, domain=MS) == Work(0, 24 * 6)
+    assert work_of("SwiGLU", [(3, 16)], domain=MS) == Work(0, 24 * 6)
+    rich = {"activation_alpha": 1.702, "activation_beta": 1.0, "limit": 7.0}
+    assert work_of("SwiGLU", two, domain=MS, **rich) == Work(0, 24 * (3 + 6 + 1 + 1))
+    # 5 rows, K = 8, a router of 4 and halves of 6.
+    product = [(5, 8), (8, 16)]
+    assert work_of("RouterGateUpProj", product, domain=MS, router_size=4) == Work(640, 5 * 6 * 6)
+    assert count("RouterGateUpProj", product, domain=MS, router_size=5) is None
+    assert count("RouterGateUpProj", [(5, 7), (8, 16)], domain=MS, router_size=4) is None

@@ -19,6 +19,7 @@ _SLICES = (
     "tests/slicing/test_output.py",
     "tests/slicing/test_types.py",
     "tests/slicing/test_tags.py",
+    "tests/slicing/test_survival.py",
 )
 _FORMULAS = ("tests/flops/test_registry.py", "tests/flops/test_against_loops.py")
 
@@ -28,7 +29,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "dnnsplit_onnx.cuts": _CUTS,
     "dnnsplit_onnx.slicing.ranges": ("tests/slicing/test_ranges.py", *_SLICES),
     "dnnsplit_onnx.slicing.extract": _SLICES,
-    "dnnsplit_onnx.slicing.index": _SLICES,
+    "dnnsplit_onnx.slicing.index": ("tests/slicing/test_index.py", *_SLICES),
     "dnnsplit_onnx.slicing.slicer": _SLICES,
     "dnnsplit_onnx.slicing.files": (
         "tests/slicing/test_files.py",

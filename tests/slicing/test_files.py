@@ -93,6 +93,13 @@ def test_weights_are_aligned(tmp_path: Path) -> None:
     assert at == layout.content.nbytes
 
 
+def test_weights_side_by_side_stay_apart_and_those_that_overlap_together() -> None:
+    ranges = [files.DataRange("w", at, 100) for at in (0, 100, 350, 300, 320)]
+    layout = files.lay_out_data(ranges, "model.onnx.data")
+    assert [layout.place(where).offset for where in ranges] == [0, 64 * 2, 64 * 4 + 50, 64 * 4, 64 * 4 + 20]
+    assert layout.content.nbytes == 64 * 4 + 150
+
+
 def test_the_largest_message_is_what_protobuf_reads() -> None:
     assert files.MAX_MESSAGE_NBYTES == 2_147_483_647
 
