@@ -73,9 +73,10 @@ class Copier:
         """Writes a file that does not exist yet.
 
         Raises:
-            ModelError: A file of the source became shorter.
+            ModelError: A file of the source cannot be read, or became shorter.
             OSError: The file cannot be written.
         """
+        self._open_all(content)
         target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             self._fill(target, content)
@@ -91,10 +92,14 @@ class Copier:
         return self._submit(self._crc32, content)
 
     def _submit(self, checksum: Callable[[Content], str], content: Content) -> Future[str]:
+        self._open_all(content)
+        return self._hashers.submit(checksum, content)
+
+    def _open_all(self, content: Content) -> None:
+        """Opens what a content is made of, before threads look for it."""
         for piece in content.pieces:
             if isinstance(piece, DataRange):
                 self._open(piece.location)
-        return self._hashers.submit(checksum, content)
 
     def _open(self, location: str) -> int:
         if location not in self._files:
@@ -128,7 +133,7 @@ class Copier:
 
     def _copy_range(self, target: int, where: DataRange) -> None:
         """Appends a range of the source to the target, holes as holes."""
-        descriptor = self._open(where.location)
+        descriptor = self._files[where.location]
         for start, stop, is_hole in _extents(descriptor, where.offset, where.offset + where.length):
             if is_hole:
                 os.lseek(target, stop - start, os.SEEK_CUR)
@@ -138,7 +143,7 @@ class Copier:
 
     def _copy(self, target: int, where: DataRange) -> None:
         """Appends a range of the source to the target, all of it."""
-        descriptor = self._open(where.location)
+        descriptor = self._files[where.location]
         at, end = where.offset, where.offset + where.length
         while at < end:
             count = _in_kernel(descriptor, target, at, min(end - at, _STEP))

@@ -95,6 +95,7 @@ def test_fused_conv(activation: str, operations: int) -> None:
     assert work_of("FusedConv", [X, W, (4,)], [Y], **options) == Work(3888, 144 * (1 + operations))
     # The residual Z is added before the activation.
     assert work_of("FusedConv", [X, W, (4,), Y], [Y], **options) == Work(3888, 144 * (2 + operations))
+    assert work_of("FusedConv", [X, W, (4,)], [Y], domain=MS) == Work(3888, 144)
     y = (1, 6, 6, 4)
     assert work_of("NhwcFusedConv", [(1, 8, 8, 3), W, (4,), y], [y], **options) == Work(
         3888, 144 * (2 + operations)

@@ -80,6 +80,17 @@ def test_fused_gemm() -> None:
     assert work_of("GemmFloat8", [*inputs, None, None, ()], **options) == Work(60, 30 + 15)
 
 
+def test_an_activation_that_is_not_given_is_none() -> None:
+    assert work_of("FusedMatMulActivation", [(3, 4), (4, 5)], domain=MS) == Work(60, 0)
+    assert work_of("FusedGemm", [(3, 4), (4, 5), (5,)], domain=MS) == Work(60, 15)
+    assert work_of("GemmFloat8", [(3, 4), (4, 5), (5,)], domain=MS) == Work(60, 15)
+
+
+def test_a_vector_is_not_transposed() -> None:
+    options = {"domain": MS, "transA": 1, "transBatchA": 1}
+    assert work_of("FusedMatMul", [(4,), (4, 5)], **options) == Work(20, 0)
+
+
 def test_qgemm() -> None:
     inputs = [(3, 4), (), (), (4, 5), (), (), (5,)]
     assert work_of("QGemm", inputs, domain=MS) == Work(60, 12 + 20 + 30)  # a float result is scaled
@@ -116,7 +127,9 @@ def test_packed_weights() -> None:
     shape = np.array([64, 16])
     assert work_of("MatMulFpQ4", [a, (640,), shape], domain=MS, blk_quant_type=0) == Work(6144, 1024)
     assert work_of("MatMulFpQ4", [a, (640,), shape], domain=MS, blk_quant_type=1) == Work(6144, 2048)
+    assert work_of("MatMulFpQ4", [a, (640,), shape], domain=MS) == Work(6144, 2048)  # type 1 is the default
     assert count("MatMulFpQ4", [a, (640,), (2,)], domain=MS) is None  # the shape is data
+    assert count("MatMulFpQ4", [a, (640,), np.array([64])], domain=MS) is None
 
 
 def test_float8_and_float4_weights() -> None:

@@ -42,6 +42,8 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "dnnsplit_onnx.flops.recurrent": ("tests/flops/test_recurrent.py", *_FORMULAS),
     "dnnsplit_onnx.flops.elementwise": (
         "tests/flops/test_elementwise.py",
+        "tests/flops/test_convolution.py",
+        "tests/flops/test_matmul.py",
         "tests/flops/test_recurrent.py",
         *_FORMULAS,
     ),

@@ -22,10 +22,15 @@ DATA = bytes(range(256)) * 4096  # 1 MiB
 
 
 def written(folder: Path, content: Content) -> bytes:
+    """The bytes that were written, after a look at all that is said and left of it."""
     (folder / "source").write_bytes(DATA)
+    opened, told = set(Path("/proc/self/fd").iterdir()), []
     with Copier(ModelFile(folder / "m.onnx", onnx.ModelProto())) as copier:
+        copier.report = told.append
         digest, crc = copier.sha256(content), copier.crc32(content)
         copier.write(folder / "target", content)
+    assert set(Path("/proc/self/fd").iterdir()) == opened
+    assert sum(told) == content.nbytes
     found = (folder / "target").read_bytes()
     assert digest.result() == hashlib.sha256(found).hexdigest()
     assert crc.result() == f"{zlib.crc32(found):08x}"
@@ -154,3 +159,46 @@ def test_a_sparse_source_cut_short_is_no_hole(tmp_path: Path) -> None:
         Copier(ModelFile(tmp_path / "m.onnx", onnx.ModelProto())) as copier,
     ):
         copier.write(tmp_path / "target", Content.of(SPARSE_PIECES))
+
+
+@pytest.mark.parametrize("nbytes", [100, 100_000])
+def test_a_source_that_became_shorter_is_named(nbytes: int, tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(DATA)
+    content = Content.of([DataRange("source", len(DATA) - nbytes + 1, nbytes)])
+    copier = Copier(ModelFile(tmp_path / "m.onnx", onnx.ModelProto()))
+    with pytest.raises(ModelError) as refused, copier:
+        copier.write(tmp_path / "target", content)
+    assert refused.value.message == f"`{tmp_path / 'source'}` became shorter while it was read"
+    assert refused.value.hint == "something else writes to the model: let it finish, and try again"
+    with pytest.raises(ModelError, match="became shorter"), Copier(copier._source) as again:
+        again.sha256(content).result()
+
+
+def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
+    content = Content.of([DataRange("none", 0, 10)])
+    with Copier(ModelFile(tmp_path / "m.onnx", onnx.ModelProto())) as copier:
+        with pytest.raises(ModelError, match=f"cannot read `{tmp_path / 'none'}`: No such file"):
+            copier.crc32(content)
+        with pytest.raises(ModelError, match=f"cannot read `{tmp_path / 'none'}`: No such file"):
+            copier.write(tmp_path / "target", Content.of([DataRange("none", 0, 1 << 20)]))
+
+
+def test_others_may_read_what_the_users_mask_lets_them(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        written(tmp_path, CONTENT)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "target").stat().st_mode & 0o777 == 0o640
+
+
+def test_content_without_ranges_needs_no_source(tmp_path: Path) -> None:
+    assert written(tmp_path, Content.of([b"a", b"", b"b" * 100])) == b"a" + b"b" * 100
+    assert Content.of([]).nbytes == 0
+
+
+def test_a_copier_may_go_without_being_asked_how_far_it_is(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(DATA)
+    with Copier(ModelFile(tmp_path / "m.onnx", onnx.ModelProto())) as copier:
+        copier.write(tmp_path / "target", CONTENT)
+    assert (tmp_path / "target").read_bytes() == EXPECTED
