@@ -101,14 +101,14 @@ class Copier:
             if isinstance(piece, DataRange):
                 self._open(piece.location)
 
-    def _open(self, location: str) -> int:
-        if location not in self._files:
-            path = self._source.folder / location
-            try:
-                self._files[location] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                raise ModelError(f"cannot read `{path}`: {error.strerror}") from None
-        return self._files[location]
+    def _open(self, location: str) -> None:
+        if location in self._files:
+            return
+        path = self._source.folder / location
+        try:
+            self._files[location] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ModelError(f"cannot read `{path}`: {error.strerror}") from None
 
     def _fill(self, target: int, content: Content) -> None:
         waiting = bytearray()

@@ -270,3 +270,9 @@ def test_import_is_light() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["False"]
+
+
+@pytest.mark.parametrize("work", [Work(-1, 1), Work(1, -1), Work(-1, -1)])
+def test_less_than_nothing_is_unknown(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._FORMULAS, ("tests", "Broken"), lambda _: work)
+    assert count("Broken", [(2,)], domain="tests") is None

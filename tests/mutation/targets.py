@@ -30,7 +30,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "dnnsplit_onnx.slicing.ranges": ("tests/slicing/test_ranges.py", *_SLICES),
     "dnnsplit_onnx.slicing.extract": _SLICES,
     "dnnsplit_onnx.slicing.index": ("tests/slicing/test_index.py", *_SLICES),
-    "dnnsplit_onnx.slicing.slicer": _SLICES,
+    "dnnsplit_onnx.slicing.slicer": ("tests/slicing/test_files.py", *_SLICES),
     "dnnsplit_onnx.slicing.files": (
         "tests/slicing/test_files.py",
         "tests/slicing/test_candidates.py",

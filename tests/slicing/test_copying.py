@@ -183,13 +183,14 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
             copier.write(tmp_path / "target", Content.of([DataRange("none", 0, 1 << 20)]))
 
 
-def test_others_may_read_what_the_users_mask_lets_them(tmp_path: Path) -> None:
-    before = os.umask(0o027)
+@pytest.mark.parametrize(("mask", "mode"), [(0, 0o666), (0o027, 0o640)])
+def test_others_may_do_what_the_users_mask_lets_them(mask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
     try:
         written(tmp_path, CONTENT)
     finally:
         os.umask(before)
-    assert (tmp_path / "target").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "target").stat().st_mode & 0o777 == mode
 
 
 def test_content_without_ranges_needs_no_source(tmp_path: Path) -> None:
@@ -202,3 +203,17 @@ def test_a_copier_may_go_without_being_asked_how_far_it_is(tmp_path: Path) -> No
     with Copier(ModelFile(tmp_path / "m.onnx", onnx.ModelProto())) as copier:
         copier.write(tmp_path / "target", CONTENT)
     assert (tmp_path / "target").read_bytes() == EXPECTED
+
+
+def test_a_file_that_cannot_tell_its_holes_is_all_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.lseek
+
+    def lseek(descriptor: int, at: int, what: int) -> int:
+        if what in (os.SEEK_DATA, os.SEEK_HOLE):
+            raise OSError(errno.EINVAL, "no holes here")
+        return whole(descriptor, at, what)
+
+    monkeypatch.setattr(os, "lseek", lseek)
+    assert written(tmp_path, CONTENT) == EXPECTED

@@ -57,6 +57,11 @@ def test_each_slice_has_its_own_weights_only(tmp_path: Path) -> None:
     manifest = slice_model(graph, plan_at(graph, (4, 6)), tmp_path / "out")
     size = SIDE * SIDE * 4
     assert [record.data[0].nbytes for record in manifest.slices] == [2 * size, size, 2 * size]
+    for record in manifest.slices:  # the names that docs/files.md promises
+        assert record.file == f"{record.tier}/model.onnx"
+        assert record.data[0].file == f"{record.tier}/model.onnx.data"
+        names = {path.name for path in (tmp_path / "out" / record.tier).iterdir()}
+        assert names == {"model.onnx", "model.onnx.data"}
 
 
 def test_shared_and_overlapping_weights_are_written_once(tmp_path: Path) -> None:

@@ -143,3 +143,18 @@ def test_without_onnxruntime_the_error_says_so(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(CutError) as caught:
         extract(index, 2, 4)
     assert "not installed" in str(caught.value.context)
+
+
+def test_an_output_of_the_model_without_a_type_cannot_cross(tmp_path: Path) -> None:
+    nodes = [
+        onnx.helper.make_node("Mystery", ["x"], ["v"], name="maker", domain="tests"),
+        onnx.helper.make_node("Mystery", ["v"], ["y"], domain="tests"),
+    ]
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2])
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("tests", 1)]
+    graph = onnx.helper.make_graph(nodes, "g", [x], [onnx.ValueInfoProto(name="v"), y])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "m.onnx")
+    index = SliceIndex(load_graph(tmp_path / "m.onnx"))
+    with pytest.raises(CutError, match="`v`"):
+        extract(index, 1, 2)
