@@ -159,7 +159,7 @@ FORBIDDEN = {
     "bounds": ("*", "-errors", "-functions", "-wire"),
     "casts": ("*",),
     "inference": ("*", "-casts"),
-    "shape_values": ("*", "-inference",),
+    "shape_values": ("*", "-inference"),
     "shapes": ("*", "-inference", "-errors", "-graph", "-modelfile", "-shape_values"),
     "cuts": ("*", "-errors", "-graph", "-states"),
     "topology": ("*", "-errors", "-reading"),
