@@ -27,6 +27,8 @@ Cuts = NDArray[np.intp]
 _OBJECTIVES: tuple[Objective, ...] = ("latency", "cost", "throughput", "energy")
 #: Relative rounding of a float sum, with room to spare.
 _SLACK = 1e-9
+#: What figures that are equal in exact arithmetic differ by.
+_ROUNDING = 1e-12
 
 
 def pareto_front(problem: Problem, limit: int = 64, most_plans: int = 200_000) -> tuple[ParetoPoint, ...]:
@@ -51,8 +53,23 @@ def pareto_front(problem: Problem, limit: int = 64, most_plans: int = 200_000) -
     cuts = cuts[_allowed(problem, cuts)]
     columns = _columns(problem, cuts)
     kept = _within_limits(problem, cuts, columns)
-    front = kept[nondominated([column[kept] for column in columns])]
+    front = kept[nondominated([_without_rounding(column[kept]) for column in columns])]
     return tuple(_point(problem.figures(cuts[at].tolist())) for at in _spread(columns, front, limit))
+
+
+def _without_rounding(column: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A figure of many plans, those that differ by rounding alone made equal.
+
+    Otherwise a plan that is better by the last digit of one figure and far worse in all
+    others would stand on the front.
+    """
+    order = np.argsort(column, kind="stable")
+    ascending = column[order]
+    starts = np.ones(len(column), dtype=np.bool_)
+    starts[1:] = ascending[1:] > ascending[:-1] * (1 + _ROUNDING)
+    alike = np.empty_like(column)
+    alike[order] = ascending[starts][np.cumsum(starts) - 1] if len(column) else ascending
+    return alike
 
 
 def _plans(positions: int, links: int) -> int:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 
 from dnnsplit_onnx.planners import Problem, get_planner
 from dnnsplit_onnx.planners import front as front_module
+from dnnsplit_onnx.planners import pareto as pareto_module
 from dnnsplit_onnx.planners.front import nondominated
 from dnnsplit_onnx.planners.pareto import pareto_front
 from tests.strategies import generators, problems, with_random_limits
@@ -89,3 +90,13 @@ def test_front_is_bounded_and_keeps_the_best_of_each_figure() -> None:
 
 def test_one_tier_has_one_plan() -> None:
     assert [point.cuts for point in pareto_front(large_problem(1))] == [()]
+
+
+def test_a_last_digit_puts_no_plan_on_the_front() -> None:
+    column = np.array([3.0, 1.0, np.inf, 1.0 + 4e-16, 2.0, 3.0 - 4e-16, np.inf, 0.0])
+    alike = pareto_module._without_rounding(column)
+    assert alike[1] == alike[3] == 1.0
+    assert alike[0] == alike[5] < 3.0
+    assert alike.tolist()[2:5:2] == [math.inf, 2.0]
+    assert alike[7] == 0.0
+    assert len(pareto_module._without_rounding(np.array([]))) == 0
