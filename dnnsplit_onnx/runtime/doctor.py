@@ -7,8 +7,6 @@ own: a library that is broken may take its process with it.
 from __future__ import annotations
 
 import platform
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -18,7 +16,7 @@ from dnnsplit_onnx._version import __version__
 from dnnsplit_onnx.errors import DnnsplitError
 from dnnsplit_onnx.runtime.driver import LIBRARY as DRIVER_LIBRARY
 from dnnsplit_onnx.runtime.driver import Driver, find_driver
-from dnnsplit_onnx.runtime.extras import Extra, find_extras
+from dnnsplit_onnx.runtime.extras import Extra, failure_of, find_extras
 from dnnsplit_onnx.runtime.libraries import CudaBuild, cuda_build
 from dnnsplit_onnx.runtime.provider import INSTALL_CPU, INSTALL_GPU, installed_runtimes, runtime
 
@@ -28,7 +26,6 @@ _GPU = "onnxruntime-gpu"
 _DRIVERS = {12: 525, 13: 580}
 _FIRST_CUDA_13 = "1.27"
 _KEEP_TO_CPU = f"keep to the CPU: pip uninstall -y {_GPU} && {INSTALL_CPU}"
-_SECONDS = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +156,7 @@ def _try(provider: str) -> str | None:
     Returns:
         Why it failed, or None if it ran.
     """
-    command = [sys.executable, "-W", "ignore", "-m", "dnnsplit_onnx.runtime.probe", provider]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
-    except (OSError, subprocess.SubprocessError) as error:
-        return str(error)
-    if done.returncode == 0:
-        return None
-    lines = done.stderr.strip().splitlines()
-    return lines[-1] if lines else f"a small model on `{provider}` ends with status {done.returncode}"
+    return failure_of(["-m", "dnnsplit_onnx.runtime.probe", provider], f"a small model on `{provider}`")
 
 
 def _of_runtime(found: Runtime, build: CudaBuild | None) -> Iterator[Problem]:

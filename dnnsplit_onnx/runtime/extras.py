@@ -120,7 +120,17 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _import(modules: list[str]) -> str | None:
     """Why modules cannot be imported, None if they can."""
-    command = [sys.executable, "-W", "ignore", "-c", f"import {', '.join(modules)}"]
+    return failure_of(["-c", f"import {', '.join(modules)}"], "importing")
+
+
+def failure_of(arguments: list[str], what: str) -> str | None:
+    """Why a Python process of its own fails, None if it does not.
+
+    Args:
+        arguments: What Python is to run.
+        what: What it is, for a process that ends without a word.
+    """
+    command = [sys.executable, "-W", "ignore", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.SubprocessError) as error:
@@ -128,4 +138,4 @@ def _import(modules: list[str]) -> str | None:
     if done.returncode == 0:
         return None
     lines = done.stderr.strip().splitlines()
-    return lines[-1] if lines else f"importing ends with status {done.returncode}"
+    return lines[-1] if lines else f"{what} ends with status {done.returncode}"

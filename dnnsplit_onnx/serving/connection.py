@@ -77,6 +77,7 @@ class Connection:
             # The client went away, or was too slow: there is nobody to tell.
             _log.debug("a connection ended: %s", error)
         except Exception:
+            # A fault of ours ends this connection, and no other.
             _log.exception("a connection failed")
         finally:
             self._socket.close()
