@@ -17,8 +17,8 @@ import onnx
 
 from dnnsplit_onnx.converters.adapter import Adapter, Array, Feeds
 from dnnsplit_onnx.converters.parity import difference, run_onnx
-from dnnsplit_onnx.layers import layer_of, with_parents
-from dnnsplit_onnx.modelfile import open_model
+from dnnsplit_onnx.graph.layers import layer_of, with_parents
+from dnnsplit_onnx.graph.modelfile import open_model
 
 
 def first_divergence(adapter: Adapter, model: Path, feeds: Feeds, tolerance: float) -> str | None:

@@ -1,6 +1,6 @@
 """From what an exporter wrote to the file a user gets.
 
-1. Each node gets its layer's name (`dnnsplit_onnx.layers`).
+1. Each node gets its layer's name (`dnnsplit_onnx.graph.layers`).
 2. What exporters leave behind is taken out: stack traces and every other text that holds a
    path of the author's machine, and the exporter's own bookkeeping.
 3. Dimensions that nobody named (`unk__398`) get the name of the input dimension they are.
@@ -18,10 +18,10 @@ from pathlib import Path
 
 import onnx
 
-from dnnsplit_onnx.graph import subgraphs
-from dnnsplit_onnx.layers import LAYER_KEY, set_layer
-from dnnsplit_onnx.modelfile import ModelFile, data_range, open_model, set_data_range, tensors
-from dnnsplit_onnx.wire import DataRange, attach
+from dnnsplit_onnx.graph.graph import subgraphs
+from dnnsplit_onnx.graph.layers import LAYER_KEY, set_layer
+from dnnsplit_onnx.graph.modelfile import ModelFile, data_range, open_model, set_data_range, tensors
+from dnnsplit_onnx.graph.protobuf import DataRange, attach
 
 # A protobuf message ends at 2^31 bytes; the graph around the weights needs some of that.
 INLINE_LIMIT = (1 << 31) - (64 << 20)

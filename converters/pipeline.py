@@ -25,7 +25,7 @@ from dnnsplit_onnx.converters.parity import TOLERANCE, Difference, compare, refu
 from dnnsplit_onnx.converters.routes import Route
 from dnnsplit_onnx.converters.samples import sample_inputs
 from dnnsplit_onnx.errors import OutputError, VerificationError
-from dnnsplit_onnx.modelfile import open_model
+from dnnsplit_onnx.graph.modelfile import open_model
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,19 +20,19 @@ from typing import TYPE_CHECKING, Any
 from dnnsplit_onnx._version import __version__
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.benchmark import BenchReport, bench
     from dnnsplit_onnx.errors import DnnsplitError
-    from dnnsplit_onnx.graph import Graph, Node, load_graph
-    from dnnsplit_onnx.manifest import Manifest, load_manifest
-    from dnnsplit_onnx.objective import evaluate
-    from dnnsplit_onnx.planning import plan
-    from dnnsplit_onnx.plans import Plan, load_plan
-    from dnnsplit_onnx.report.plan_html import plan_html
-    from dnnsplit_onnx.report.plan_view import plan_renderables
-    from dnnsplit_onnx.shapes import bind_shapes
+    from dnnsplit_onnx.graph.graph import Graph, Node, load_graph
+    from dnnsplit_onnx.graph.shapes import bind_shapes
+    from dnnsplit_onnx.machines.topology import Topology, load_topology
+    from dnnsplit_onnx.measuring.benchmark import BenchReport, bench
+    from dnnsplit_onnx.measuring.verification import Verification, verify
+    from dnnsplit_onnx.planning.choosing import plan
+    from dnnsplit_onnx.planning.objective import evaluate
+    from dnnsplit_onnx.planning.plans import Plan, load_plan
+    from dnnsplit_onnx.reporting.plan_html import plan_html
+    from dnnsplit_onnx.reporting.plan_view import plan_renderables
     from dnnsplit_onnx.slicing import slice_model
-    from dnnsplit_onnx.topology import Topology, load_topology
-    from dnnsplit_onnx.verification import Verification, verify
+    from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest
 
 __all__ = [
     "BenchReport",
@@ -61,26 +61,26 @@ __all__ = [
 # Modules are not named after the functions they hold: an imported submodule becomes an
 # attribute of its package and would hide them.
 _HOME = {
-    "BenchReport": "benchmark",
-    "bench": "benchmark",
+    "BenchReport": "measuring.benchmark",
+    "bench": "measuring.benchmark",
     "DnnsplitError": "errors",
-    "Graph": "graph",
-    "Node": "graph",
-    "load_graph": "graph",
-    "Manifest": "manifest",
-    "load_manifest": "manifest",
-    "evaluate": "objective",
-    "plan": "planning",
-    "Plan": "plans",
-    "load_plan": "plans",
-    "plan_html": "report.plan_html",
-    "plan_renderables": "report.plan_view",
-    "bind_shapes": "shapes",
+    "Graph": "graph.graph",
+    "Node": "graph.graph",
+    "load_graph": "graph.graph",
+    "Manifest": "slicing.manifest",
+    "load_manifest": "slicing.manifest",
+    "evaluate": "planning.objective",
+    "plan": "planning.choosing",
+    "Plan": "planning.plans",
+    "load_plan": "planning.plans",
+    "plan_html": "reporting.plan_html",
+    "plan_renderables": "reporting.plan_view",
+    "bind_shapes": "graph.shapes",
     "slice_model": "slicing",
-    "Topology": "topology",
-    "load_topology": "topology",
-    "Verification": "verification",
-    "verify": "verification",
+    "Topology": "machines.topology",
+    "load_topology": "machines.topology",
+    "Verification": "measuring.verification",
+    "verify": "measuring.verification",
 }
 
 

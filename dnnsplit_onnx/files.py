@@ -1,15 +1,80 @@
-"""Files that are written whole or not at all."""
+"""Files: small ones read within a bound, all written whole or not at all, and their digests.
+
+A tiers file, a profile, a plan or a manifest is kilobytes, at most a few megabytes. Whoever
+reads one without a bound can be handed an endless one: `/dev/zero` under another name, or
+gigabytes of JSON, which take ten times their size once parsed.
+
+Hashing a large file takes about as long as copying it, and needs none of what a command
+imports and plans before it writes anything. So whoever knows early that a digest will be
+needed calls `begin_sha256`, and whoever needs it asks for `pending_sha256`. Nothing here is
+slow to import.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
+import stat
 import tempfile
+import threading
+import zlib
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import lru_cache
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import BinaryIO
 
 from dnnsplit_onnx.errors import OutputError
+
+#: No file of these kinds is larger (64 MiB): a profile with the times of a million nodes is not.
+LARGEST_NBYTES = 1 << 26
+# A thread that hashes lets others run Python code meanwhile, and waits for them between two
+# chunks: the chunks are large, so that it seldom waits.
+_CHUNK = 1 << 23
+
+Stamp = tuple[int, int]
+
+
+def read_bounded(path: Path, *, most_nbytes: int = LARGEST_NBYTES, regular: bool = True) -> bytes:
+    """The content of a small file.
+
+    Args:
+        path: The file.
+        most_nbytes: How large it may be.
+        regular: Whether it must be a regular file. A pipe that nobody writes to would be
+            waited for without end; only a path that the user typed may be one.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or is larger.
+    """
+    with BufferedReader(open_regular(path)) if regular else path.open("rb") as file:
+        data = file.read(most_nbytes + 1)
+    if len(data) > most_nbytes:
+        raise OSError(errno.EFBIG, f"larger than {most_nbytes >> 10} KiB", str(path))
+    return data
+
+
+def open_regular(path: Path) -> FileIO:
+    """Opens a file for reading, unbuffered, if it is one that ends.
+
+    Raises:
+        OSError: It cannot be read, or is a folder, a device, a pipe or a socket.
+    """
+    # Without O_NONBLOCK, opening a pipe alone may wait for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return FileIO(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 @contextmanager
@@ -58,3 +123,70 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: It cannot be read, or is a device or a pipe, which may have no end.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_crc32(path: Path) -> str:
+    """The CRC-32 of a file, in hexadecimal; raises as `file_sha256` does."""
+    value = 0
+    with open_regular(path) as file:
+        buffer = memoryview(bytearray(1 << 18))
+        while count := file.readinto(buffer):
+            value = zlib.crc32(buffer[:count], value)
+    return f"{value:08x}"
+
+
+def stamp(path: Path) -> Stamp:
+    """Size and time of a file; a file that changes has another.
+
+    Raises:
+        OSError: It is not there.
+    """
+    info = path.stat()
+    return info.st_size, info.st_mtime_ns
+
+
+def begin_sha256(path: Path) -> None:
+    """Starts to compute the digest of a file that will be asked for; never fails."""
+    try:
+        pending_sha256(path, stamp(path))
+    except OSError:
+        return  # whoever opens the file says what is wrong with it
+
+
+@lru_cache(maxsize=4)
+def pending_sha256(path: Path, version: Stamp) -> Future[str]:  # noqa: ARG001
+    """The SHA-256 of a file in hexadecimal, once it is known.
+
+    Args:
+        path: The file.
+        version: Its stamp. For one path and stamp the file is read once.
+
+    Returns:
+        The digest to come. Its `result` raises OSError if the file cannot be read.
+    """
+    future: Future[str] = Future()
+    threading.Thread(target=_hash, args=(path, future), name="sha256", daemon=True).start()
+    return future
+
+
+def _hash(path: Path, future: Future[str]) -> None:
+    found = hashlib.sha256()
+    try:
+        with path.open("rb", buffering=0) as file:
+            buffer = memoryview(bytearray(_CHUNK))
+            while count := file.readinto(buffer):
+                found.update(buffer[:count])
+    except OSError as error:
+        future.set_exception(error)
+    else:
+        future.set_result(found.hexdigest())

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from dnnsplit_onnx.graph import Graph, load_graph
+from dnnsplit_onnx.graph.graph import Graph, load_graph
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 

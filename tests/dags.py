@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from dnnsplit_onnx.flops import Work
-from dnnsplit_onnx.graph import build_graph
-from dnnsplit_onnx.modelfile import ModelFile
-from dnnsplit_onnx.shapes import bind_shapes
-from dnnsplit_onnx.states import State
-from dnnsplit_onnx.workload import Workload
+from dnnsplit_onnx.graph.graph import build_graph
+from dnnsplit_onnx.graph.modelfile import ModelFile
+from dnnsplit_onnx.graph.shapes import bind_shapes
+from dnnsplit_onnx.graph.states import State
+from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.flops import Work
 
 
 def random_workload(rng: np.random.Generator, size: int, *, most_bytes: int = 12) -> Workload:

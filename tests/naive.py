@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from dnnsplit_onnx.costs import CostTable
-from dnnsplit_onnx.topology import Topology
+from dnnsplit_onnx.machines.topology import Topology
+from dnnsplit_onnx.planning.costs import CostTable
 
 
 def figures(cuts: Sequence[int], costs: CostTable, topology: Topology) -> dict[str, float | None]:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from dnnsplit_onnx.costs import CostTable
-from dnnsplit_onnx.cuts import UNKNOWN
-from dnnsplit_onnx.memory import StageMemory
-from dnnsplit_onnx.planners import Problem
-from dnnsplit_onnx.topology import Limits, Link, Tier, Topology
-from dnnsplit_onnx.weights import Weights
+from dnnsplit_onnx.machines.topology import Limits, Link, Tier, Topology
+from dnnsplit_onnx.planning.costs import CostTable
+from dnnsplit_onnx.planning.planners import Problem
+from dnnsplit_onnx.planning.weights import Weights
+from dnnsplit_onnx.work.cuts import UNKNOWN
+from dnnsplit_onnx.work.memory import StageMemory
 
 #: The most nodes for each number of tiers, so that every combination can be tried.
 NODES = {1: 8, 2: 10, 3: 9, 4: 7, 5: 6, 6: 5, 7: 4, 8: 4}

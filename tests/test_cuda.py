@@ -12,17 +12,17 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from dnnsplit_onnx.benchmark import bench
 from dnnsplit_onnx.errors import DnnsplitError
-from dnnsplit_onnx.graph import load_graph
-from dnnsplit_onnx.manifest import load_manifest
-from dnnsplit_onnx.runtime.chain import Chain, to_values
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.measuring.benchmark import bench
+from dnnsplit_onnx.measuring.verification import verify
+from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.runtime.doctor import diagnose
-from dnnsplit_onnx.runtime.inputs import generate
+from dnnsplit_onnx.runtime.inputs import generate, to_values
 from dnnsplit_onnx.runtime.probe import run_probe
 from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
 from dnnsplit_onnx.slicing import slice_model
-from dnnsplit_onnx.verification import verify
+from dnnsplit_onnx.slicing.manifest import load_manifest
 from tests.conftest import light
 from tests.slicing.chain import plan_at
 

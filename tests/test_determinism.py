@@ -21,7 +21,7 @@ import onnx
 import pytest
 
 from dnnsplit_onnx.cli.app import main
-from dnnsplit_onnx.graph import load_graph
+from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.slicing import slice_all_candidates, slice_model
 from tests.slicing.chain import plan_at
 from tests.slicing.constructs import CONSTRUCTS
@@ -167,7 +167,7 @@ def test_paths_have_forward_slashes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bad", ["..\\m.onnx", "a\\b.onnx", "/abs.onnx", "../m.onnx", "C:\\m.onnx"])
 def test_other_paths_are_refused(bad: str, tmp_path: Path) -> None:
     from dnnsplit_onnx.errors import ManifestError
-    from dnnsplit_onnx.manifest import load_manifest
+    from dnnsplit_onnx.slicing.manifest import load_manifest
 
     path = tmp_path / "m.onnx"
     onnx.save(CONSTRUCTS["skip_connections"]()[0], path)

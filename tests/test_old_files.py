@@ -27,10 +27,10 @@ from dnnsplit_onnx import (
 from dnnsplit_onnx import manifest as manifests
 from dnnsplit_onnx.cli.app import main
 from dnnsplit_onnx.errors import ManifestError, PlanError, ProfileError
-from dnnsplit_onnx.ordering import order_workload
-from dnnsplit_onnx.profiles import load_profile
-from dnnsplit_onnx.shapes import bind_shapes
-from dnnsplit_onnx.workload import measure
+from dnnsplit_onnx.graph.shapes import bind_shapes
+from dnnsplit_onnx.machines.profiles import load_profile
+from dnnsplit_onnx.work.analysis import measure
+from dnnsplit_onnx.work.orders import order_workload
 
 DATA = Path(__file__).parent / "data"
 VERSIONS = sorted(path.name for path in DATA.glob("v*"))

@@ -60,7 +60,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) ->
         files = (path for path in (ROOT / source).rglob("*") if path.is_file())
         kept = (path for path in files if "__pycache__" not in path.parts)
         expected |= {f"{target}/{path.relative_to(ROOT / source).as_posix()}" for path in kept}
-    assert {"dnnsplit_onnx/py.typed", "dnnsplit_onnx/devices.toml"} < expected
+    assert {"dnnsplit_onnx/py.typed", "dnnsplit_onnx/machines/devices.toml"} < expected
     names = set(wheel.namelist())
     info = {name for name in names if ".dist-info/" in name}
     assert names - info == expected
@@ -221,10 +221,10 @@ def test_imports_follow_the_data() -> None:
 @pytest.mark.parametrize(
     ("code", "found"),
     [
-        ("from dnnsplit_onnx.planners.exact import exact", True),
-        ("def f():\n    import dnnsplit_onnx.planners", True),
+        ("from dnnsplit_onnx.planning.planners.exact import exact", True),
+        ("def f():\n    import dnnsplit_onnx.planning.planners", True),
         ("from dnnsplit_onnx import planners", True),
-        ("from dnnsplit_onnx.plans import Plan", False),
+        ("from dnnsplit_onnx.planning.plans import Plan", False),
     ],
 )
 def test_a_wrong_import_is_noticed(tmp_path: Path, code: str, found: bool) -> None:
@@ -236,7 +236,7 @@ def test_the_report_draws_without_the_command_line() -> None:
     assert not any(
         imported.startswith("cli")
         for name, path in modules()
-        if name.startswith("dnnsplit_onnx.report")
+        if name.startswith("dnnsplit_onnx.reporting")
         for imported in imports_of(path)
     )
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dnnsplit_onnx.planners import get_planner
+from dnnsplit_onnx.planning.planners import get_planner
 
 FOLDER = Path(__file__).parents[1] / "scripts" / "paper"
 SCRIPTS = sorted(path.name for path in FOLDER.iterdir() if path.is_file() and os.access(path, os.X_OK))

@@ -18,10 +18,10 @@ from lib.paying import deal  # noqa: E402
 from lib.random_lines import Pairs, random_topologies  # noqa: E402
 from lib.trusting import tiers_of, trust  # noqa: E402
 
-from dnnsplit_onnx.planning import problem_of  # noqa: E402
-from dnnsplit_onnx.shapes import bind_shapes  # noqa: E402
-from dnnsplit_onnx.topology import Topology, parse_topology  # noqa: E402
-from dnnsplit_onnx.workload import Workload, measure  # noqa: E402
+from dnnsplit_onnx.graph.shapes import bind_shapes  # noqa: E402
+from dnnsplit_onnx.machines.topology import Topology, parse_topology  # noqa: E402
+from dnnsplit_onnx.planning.choosing import problem_of  # noqa: E402
+from dnnsplit_onnx.work.analysis import Workload, measure  # noqa: E402
 
 MINE = sorted(
     path.name

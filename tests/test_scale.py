@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from dnnsplit_onnx import load_graph, load_manifest, load_topology, plan, slice_model, verify
-from dnnsplit_onnx.ordering import order_workload
-from dnnsplit_onnx.shapes import bind_shapes
-from dnnsplit_onnx.workload import measure
+from dnnsplit_onnx.graph.shapes import bind_shapes
+from dnnsplit_onnx.work.analysis import measure
+from dnnsplit_onnx.work.orders import order_workload
 from tests.big_models import heavy, line, long, tiers
 
 # In a process of its own, whose peak memory nothing else is part of: prints MB of it, and
@@ -37,8 +37,8 @@ print(json.dumps([after / 1024, (after - before) / 1024]))
 COUNT = """
 import sys
 from dnnsplit_onnx import bind_shapes, load_graph, load_topology, plan
-from dnnsplit_onnx.ordering import order_workload
-from dnnsplit_onnx.workload import measure
+from dnnsplit_onnx.work.orders import order_workload
+from dnnsplit_onnx.work.analysis import measure
 calls = 0
 def count(frame, event, argument):
     global calls

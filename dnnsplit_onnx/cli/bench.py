@@ -37,8 +37,8 @@ def bench(
 
     Example: dnnsplit-onnx bench slices --tier edge --runs 200
     """
-    from dnnsplit_onnx.benchmark import bench
-    from dnnsplit_onnx.report.progress import progress
+    from dnnsplit_onnx.measuring.benchmark import bench
+    from dnnsplit_onnx.reporting.progress import progress
 
     with progress("measuring") as update:
         report = bench(
@@ -49,7 +49,7 @@ def bench(
 
         print_json(report.to_dict())
         return
-    from dnnsplit_onnx.report.console import stdout_console
-    from dnnsplit_onnx.report.proof_view import print_bench
+    from dnnsplit_onnx.reporting.console import stdout_console
+    from dnnsplit_onnx.reporting.proof_view import print_bench
 
     print_bench(stdout_console(), report.to_dict())

@@ -38,8 +38,8 @@ def compare(
     Example: dnnsplit-onnx compare model.onnx --tiers tiers.toml --planners exact,dads
     """
     from dnnsplit_onnx.cli.loading import load_workload
-    from dnnsplit_onnx.comparing import compare
-    from dnnsplit_onnx.report.progress import progress
+    from dnnsplit_onnx.planning.comparing import compare
+    from dnnsplit_onnx.reporting.progress import progress
 
     refuse_early(plot, force=force)
     topology, weights = options.topology(), options.weights()
@@ -56,7 +56,7 @@ def compare(
             progress=update,
         )
     if plot is not None:
-        from dnnsplit_onnx.report.comparison_plot import plot_comparison
+        from dnnsplit_onnx.reporting.comparison_plot import plot_comparison
 
         plot_comparison(plot, found, force=force)
     if options.json:
@@ -64,8 +64,8 @@ def compare(
 
         print_json({"model": model, "order": workload.order, **found.to_dict()})
     else:
-        from dnnsplit_onnx.report.comparison import print_comparison
-        from dnnsplit_onnx.report.console import stdout_console
+        from dnnsplit_onnx.reporting.comparison import print_comparison
+        from dnnsplit_onnx.reporting.console import stdout_console
 
         print_comparison(stdout_console(), found)
     if found.best is None:

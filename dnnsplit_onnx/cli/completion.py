@@ -15,7 +15,7 @@ def models(incomplete: str) -> Iterator[str]:
 
 def planners(incomplete: str) -> Iterator[str]:
     """Names of planners."""
-    from dnnsplit_onnx.planners import PLANNERS
+    from dnnsplit_onnx.planning.planners import PLANNERS
 
     yield from (name for name in PLANNERS if name.startswith(incomplete))
 
@@ -27,14 +27,14 @@ def zoo(incomplete: str) -> Iterator[str]:
 
 def devices(incomplete: str) -> Iterator[str]:
     """Names of devices that a tiers file can start from."""
-    from dnnsplit_onnx.presets import presets
+    from dnnsplit_onnx.machines.presets import presets
 
     yield from (name for name in presets().devices if name.startswith(incomplete))
 
 
 def links(incomplete: str) -> Iterator[str]:
     """Names of links that a tiers file can start from."""
-    from dnnsplit_onnx.presets import presets
+    from dnnsplit_onnx.machines.presets import presets
 
     yield from (name for name in presets().connections if name.startswith(incomplete))
 

@@ -33,7 +33,7 @@ def compose(
     Example: dnnsplit-onnx compose slices -o deploy --cuda cloud
     """
     from dnnsplit_onnx.cli.output import print_json
-    from dnnsplit_onnx.serving.deploy import plan_deployment, write_deployment
+    from dnnsplit_onnx.serving.deploy.deploy import plan_deployment, write_deployment
 
     deployment = plan_deployment(folder, dict.fromkeys(cuda or (), "cuda"))
     for tier in cuda or ():

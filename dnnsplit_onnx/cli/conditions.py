@@ -13,8 +13,8 @@ from dnnsplit_onnx.cli.options import ModelOptions
 from dnnsplit_onnx.errors import InputError
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.topology import Topology
-    from dnnsplit_onnx.weights import Weights
+    from dnnsplit_onnx.machines.topology import Topology
+    from dnnsplit_onnx.planning.weights import Weights
 
 Aim = Literal["latency", "cost", "throughput", "energy", "weighted"]
 
@@ -54,7 +54,7 @@ class ConditionOptions(ModelOptions):
             InputError: There is none.
             TopologyError: It cannot be read, or says something impossible.
         """
-        from dnnsplit_onnx.topology import load_topology
+        from dnnsplit_onnx.machines.topology import load_topology
 
         if self.tiers is None:
             raise InputError(
@@ -69,7 +69,7 @@ class ConditionOptions(ModelOptions):
         Raises:
             InputError: They cannot be read, or are missing, or are of no use.
         """
-        from dnnsplit_onnx.weights import Weights
+        from dnnsplit_onnx.planning.weights import Weights
 
         if self.objective != "weighted":
             if self.weight:

@@ -52,7 +52,7 @@ def convert(
     """
     from dnnsplit_onnx.cli.options import ModelOptions
     from dnnsplit_onnx.converters import convert
-    from dnnsplit_onnx.report.progress import progress
+    from dnnsplit_onnx.reporting.progress import progress
 
     sizes = ModelOptions(bind=bind).bindings
     with progress("converting the model"):

@@ -31,8 +31,8 @@ def doctor(
 
         print_json(found.to_dict())
     else:
-        from dnnsplit_onnx.report.console import stdout_console
-        from dnnsplit_onnx.report.doctor_view import print_diagnosis
+        from dnnsplit_onnx.reporting.console import stdout_console
+        from dnnsplit_onnx.reporting.doctor_view import print_diagnosis
 
         print_diagnosis(stdout_console(), found.to_dict())
     if not found.healthy:

@@ -51,7 +51,7 @@ def triton(
     Example: dnnsplit-onnx export triton slices --tier cloud -o models
     """
     from dnnsplit_onnx.cli.output import print_json
-    from dnnsplit_onnx.serving.export import export_triton
+    from dnnsplit_onnx.serving.deploy.export import export_triton
 
     exported = export_triton(folder, output, tiers=tiers or (), provider=provider, force=force)
     if options.json:
@@ -86,7 +86,7 @@ def kserve(
     """
     from dnnsplit_onnx.cli.output import print_json
     from dnnsplit_onnx.files import written_whole
-    from dnnsplit_onnx.serving.export import export_kserve
+    from dnnsplit_onnx.serving.deploy.export import export_kserve
 
     text = export_kserve(
         folder, storage_uri=storage_uri, tiers=tiers or (), provider=provider, namespace=namespace

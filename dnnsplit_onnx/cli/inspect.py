@@ -16,12 +16,12 @@ def inspect(model: Model, options: ModelOptions, plot: Plot = None, force: Force
     Example: dnnsplit-onnx inspect model.onnx --bind batch=1
     """
     from dnnsplit_onnx.cli.loading import load_workload
-    from dnnsplit_onnx.report.inspection import Inspection
+    from dnnsplit_onnx.work.inspection import Inspection
 
     refuse_early(plot, force=force)
     found = Inspection(load_workload(model, options), options.cut_size)
     if plot is not None:
-        from dnnsplit_onnx.report.inspect_plot import plot_inspection
+        from dnnsplit_onnx.reporting.inspect_plot import plot_inspection
 
         plot_inspection(plot, found, force=force)
     if options.json:
@@ -30,8 +30,8 @@ def inspect(model: Model, options: ModelOptions, plot: Plot = None, force: Force
         print_json(found.to_dict())
         return
     from dnnsplit_onnx.cli.output import next_command
-    from dnnsplit_onnx.report.console import stdout_console
-    from dnnsplit_onnx.report.inspect_view import print_inspection
+    from dnnsplit_onnx.reporting.console import stdout_console
+    from dnnsplit_onnx.reporting.inspect_view import print_inspection
 
     console = stdout_console()
     print_inspection(console, found)

@@ -10,10 +10,10 @@ from dnnsplit_onnx.cli.options import ModelOptions
 from dnnsplit_onnx.errors import CutError, DnnsplitError
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.plans import Plan
-    from dnnsplit_onnx.shapes import Types
-    from dnnsplit_onnx.topology import Topology
-    from dnnsplit_onnx.workload import Workload
+    from dnnsplit_onnx.graph.shapes import Types
+    from dnnsplit_onnx.machines.topology import Topology
+    from dnnsplit_onnx.planning.plans import Plan
+    from dnnsplit_onnx.work.analysis import Workload
 
 ZOO = "zoo:"
 
@@ -37,11 +37,11 @@ def model_file(model: str) -> Path:
 
 def load_workload(model: str, options: ModelOptions) -> Workload:
     """Reads a model, counts its work, and brings its nodes into order."""
-    from dnnsplit_onnx.graph import load_graph
-    from dnnsplit_onnx.ordering import order_workload
-    from dnnsplit_onnx.report.progress import progress
-    from dnnsplit_onnx.shapes import bind_shapes
-    from dnnsplit_onnx.workload import measure
+    from dnnsplit_onnx.graph.graph import load_graph
+    from dnnsplit_onnx.graph.shapes import bind_shapes
+    from dnnsplit_onnx.reporting.progress import progress
+    from dnnsplit_onnx.work.analysis import measure
+    from dnnsplit_onnx.work.orders import order_workload
 
     bindings, trips = options.bindings, options.trip_counts
     with progress("reading the model"):
@@ -56,7 +56,7 @@ def _with_observed(types: Types, sample: Path | None) -> Types:
     Without a sample it is a courtesy: whatever stands in its way leaves sizes unknown.
     """
     from dnnsplit_onnx.cli.output import note
-    from dnnsplit_onnx.shapes import free_dimensions
+    from dnnsplit_onnx.graph.shapes import free_dimensions
 
     if not types.unsized or (sample is None and free_dimensions(types.graph, types.bindings)):
         return types
@@ -84,8 +84,8 @@ def make_plan(workload: Workload, options: PlanOptions) -> tuple[Workload, Plan]
         The workload, in the order that the plan's positions count in, and the plan. It is
         another order if the cuts, chosen or named, are no prefixes of the one there was.
     """
-    from dnnsplit_onnx.planning import plan, workload_of
-    from dnnsplit_onnx.report.progress import progress
+    from dnnsplit_onnx.planning.choosing import plan, workload_of
+    from dnnsplit_onnx.reporting.progress import progress
 
     topology, weights = options.topology(), options.weights()
     cuts = None
@@ -113,8 +113,8 @@ def _cut_at(
     Raises:
         CutError: They are not one for each link, or not nested.
     """
-    from dnnsplit_onnx.cut_names import resolve_cuts
-    from dnnsplit_onnx.ordering import in_order_of
+    from dnnsplit_onnx.graph.cut_names import resolve_cuts
+    from dnnsplit_onnx.work.orders import in_order_of
 
     if len(cuts) != len(topology.link):
         tiers = f"{len(topology.tier)} tier{'s' if len(topology.tier) > 1 else ''}"

@@ -12,8 +12,8 @@ from dnnsplit_onnx.cli.options import Force, Model, takes
 from dnnsplit_onnx.errors import InfeasibleError
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.plans import Plan
-    from dnnsplit_onnx.workload import Workload
+    from dnnsplit_onnx.planning.plans import Plan
+    from dnnsplit_onnx.work.analysis import Workload
 
 
 @takes(PlanOptions)
@@ -68,8 +68,8 @@ def write_plan(data: dict[str, Any], output: Path, *, force: bool) -> None:
 def show(made: Plan, workload: Workload, following: tuple[str, ...] = ()) -> None:
     """Prints a plan, and the command to run next."""
     from dnnsplit_onnx.cli.output import next_command
-    from dnnsplit_onnx.report.console import stdout_console
-    from dnnsplit_onnx.report.plan_view import print_plan
+    from dnnsplit_onnx.reporting.console import stdout_console
+    from dnnsplit_onnx.reporting.plan_view import print_plan
 
     console = stdout_console()
     print_plan(console, made, workload.graph, workload.uncounted)

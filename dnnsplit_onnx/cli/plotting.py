@@ -24,7 +24,7 @@ def refuse_early(plot: Path | None, *, force: bool) -> None:
     if plot is None:
         return
     from dnnsplit_onnx.files import already_exists
-    from dnnsplit_onnx.report.figure import need_matplotlib, picture_format
+    from dnnsplit_onnx.reporting.figure import need_matplotlib, picture_format
 
     if plot.exists() and not force:
         raise already_exists(plot)

@@ -12,7 +12,7 @@ from dnnsplit_onnx.cli.options import Bind, Force, ModelOptions, NodeOrder, Prov
 from dnnsplit_onnx.errors import InputError
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.profiles import Profile
+    from dnnsplit_onnx.machines.profiles import Profile
     from dnnsplit_onnx.runtime.sessions import SessionOptions
 
 _HOW = "profile MODEL --tier NAME -o FILE, or --listen PORT on one machine and --link HOST:PORT on the other"
@@ -122,8 +122,8 @@ def _measure_model(model: str, options: ProfileOptions) -> None:
 
 def _measured(model: str, tier: str, options: ProfileOptions) -> Profile:
     from dnnsplit_onnx.cli.loading import load_workload
-    from dnnsplit_onnx.profiling.segments import measure_segments
-    from dnnsplit_onnx.report.progress import progress
+    from dnnsplit_onnx.measuring.profiling.segments import measure_segments
+    from dnnsplit_onnx.reporting.progress import progress
 
     settings = _session_options(tier, options)
     if options.per_node and settings.provider != "cpu":
@@ -137,7 +137,7 @@ def _measured(model: str, tier: str, options: ProfileOptions) -> Profile:
             workload, tier, options=settings, inputs=options.inputs, runs=options.runs, progress=update
         )
         if options.per_node:
-            from dnnsplit_onnx.profiling.nodes import measure_nodes
+            from dnnsplit_onnx.measuring.profiling.nodes import measure_nodes
 
             times = measure_nodes(workload, options=settings, inputs=options.inputs)
             found = found.model_copy(update={"node_seconds": times})
@@ -149,7 +149,7 @@ def _session_options(tier: str, options: ProfileOptions) -> SessionOptions:
 
     provider = options.provider
     if options.tiers is not None:
-        from dnnsplit_onnx.topology import load_topology
+        from dnnsplit_onnx.machines.topology import load_topology
 
         topology = load_topology(options.tiers)
         named = next((t for t in topology.tier if t.name == tier), None)
@@ -162,8 +162,8 @@ def _session_options(tier: str, options: ProfileOptions) -> SessionOptions:
 
 
 def _show(found: Profile, output: Path) -> None:
-    from dnnsplit_onnx.report import units
-    from dnnsplit_onnx.report.console import grid, stdout_console
+    from dnnsplit_onnx.reporting import units
+    from dnnsplit_onnx.reporting.console import grid, stdout_console
 
     console = stdout_console()
     table = grid("segment", ">nodes", ">median", ">spread", ">share")
@@ -193,7 +193,7 @@ def _show(found: Profile, output: Path) -> None:
 
 
 def _measure_link(where: str, options: Reporting) -> None:
-    from dnnsplit_onnx.profiling.link import measure_link
+    from dnnsplit_onnx.measuring.profiling.link import measure_link
 
     host, port = _address(where, "--link")
     found = measure_link(host or "127.0.0.1", port)
@@ -209,7 +209,7 @@ def _measure_link(where: str, options: Reporting) -> None:
 
 
 def _listen(where: str) -> None:
-    from dnnsplit_onnx.profiling.link import LinkPeer
+    from dnnsplit_onnx.measuring.profiling.link import LinkPeer
 
     host, port = _address(where, "--listen")
     peer = LinkPeer(host or "127.0.0.1", port)

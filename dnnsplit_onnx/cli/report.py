@@ -10,10 +10,10 @@ import typer
 from dnnsplit_onnx.cli.options import Common, Folder, Force, takes
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.manifest import Manifest
-    from dnnsplit_onnx.plans import Plan
-    from dnnsplit_onnx.topology import Topology
-    from dnnsplit_onnx.workload import Workload
+    from dnnsplit_onnx.machines.topology import Topology
+    from dnnsplit_onnx.planning.plans import Plan
+    from dnnsplit_onnx.slicing.manifest import Manifest
+    from dnnsplit_onnx.work.analysis import Workload
 
 
 @takes(Common)
@@ -65,9 +65,9 @@ def report(
     Example: dnnsplit-onnx report slices -o report.html --bench bench.json
     """
     from dnnsplit_onnx.files import already_exists, written_whole
-    from dnnsplit_onnx.manifest import load_manifest
-    from dnnsplit_onnx.plans import Plan
-    from dnnsplit_onnx.runtime.origin import slices_folder
+    from dnnsplit_onnx.planning.plans import Plan
+    from dnnsplit_onnx.running.origin import slices_folder
+    from dnnsplit_onnx.slicing.manifest import load_manifest
 
     place, manifest = slices_folder(folder), load_manifest(folder)
     if output.exists() and not force:
@@ -75,9 +75,9 @@ def report(
     plan = Plan.from_dict(manifest.plan)
     topology = _topology(plan, tiers)
 
-    from dnnsplit_onnx.report.page import gather, render
-    from dnnsplit_onnx.report.page.measured import load_bench
-    from dnnsplit_onnx.report.progress import progress
+    from dnnsplit_onnx.reporting.page import gather, render
+    from dnnsplit_onnx.reporting.page.measured import load_bench
+    from dnnsplit_onnx.reporting.progress import progress
 
     measured = None if bench is None else load_bench(bench, [stage.tier for stage in plan.figures.stages])
     workload = _workload(place, manifest, plan, model, sample_input, trips)
@@ -91,7 +91,7 @@ def report(
 
 def _topology(plan: Plan, tiers: Path | None) -> Topology | None:
     """The tiers that are named, or those that the plan holds; None if there are none."""
-    from dnnsplit_onnx.topology import load_topology, parse_topology
+    from dnnsplit_onnx.machines.topology import load_topology, parse_topology
 
     if tiers is not None:
         return load_topology(tiers)
@@ -114,8 +114,8 @@ def _workload(
     from dnnsplit_onnx.cli.loading import load_workload, model_file
     from dnnsplit_onnx.cli.options import ModelOptions
     from dnnsplit_onnx.errors import ManifestError
-    from dnnsplit_onnx.ordering import CUSTOM, in_order_of
-    from dnnsplit_onnx.runtime.origin import bindings_of, find_model
+    from dnnsplit_onnx.running.origin import bindings_of, find_model
+    from dnnsplit_onnx.work.orders import CUSTOM, in_order_of
 
     path = find_model(place, manifest, None if model is None else model_file(model))
     bind = [f"{dim}={size}" for dim, size in bindings_of(manifest).items()]

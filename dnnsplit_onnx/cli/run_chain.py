@@ -15,8 +15,8 @@ from dnnsplit_onnx.cli.serving_options import NetworkOptions, log_to_stderr
 from dnnsplit_onnx.errors import InputError, RequestError
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.serving.edge import Edge
-    from dnnsplit_onnx.serving.running import Report
+    from dnnsplit_onnx.serving.edge.edge import Edge
+    from dnnsplit_onnx.serving.edge.running import Report
 
 
 @takes(NetworkOptions)
@@ -80,7 +80,7 @@ def run(
 
     Example: dnnsplit-onnx run slices --input x.npz --url http://near:8000 -o y.npz
     """
-    from dnnsplit_onnx.serving.running import run_requests
+    from dnnsplit_onnx.serving.edge.running import run_requests
 
     log_to_stderr()
     _check(adaptive=adaptive, tiers=tiers, keep=keep, dashboard=dashboard)
@@ -113,7 +113,7 @@ def _check(*, adaptive: bool, tiers: Path | None, keep: bool, dashboard: str | N
 
 def _until_told(stack: ExitStack) -> Event:
     """Ctrl-C ends the requests, not the program: it still says what came of them."""
-    from dnnsplit_onnx.serving.launch import until_told
+    from dnnsplit_onnx.serving.tier.launch import until_told
 
     return stack.enter_context(until_told(insist=True))
 
@@ -133,15 +133,15 @@ def _open(
     tiers: Path | None,
     model: str | None,
 ) -> Edge:
-    from dnnsplit_onnx.serving.edge import Edge
-    from dnnsplit_onnx.serving.pool import Target
-    from dnnsplit_onnx.serving.security import read_token
+    from dnnsplit_onnx.serving.edge.edge import Edge
+    from dnnsplit_onnx.serving.wire.pool import Target
+    from dnnsplit_onnx.serving.wire.security import read_token
 
     target = None if url is None else Target(url, read_token(options.token_file), options.tls)
     if tiers is None:
         return Edge(folder, target, options=options.session, deadline_s=deadline_s)
     from dnnsplit_onnx.cli.loading import model_file
-    from dnnsplit_onnx.serving.adaptive import adaptive_edge
+    from dnnsplit_onnx.serving.edge.adaptive import adaptive_edge
 
     whole = None if model is None else model_file(model)
     return adaptive_edge(folder, target, tiers, whole, options=options.session, deadline_s=deadline_s)
@@ -163,7 +163,7 @@ def _show(report: Report, *, json: bool) -> None:
         print_json(report.to_dict())
         return
     from dnnsplit_onnx.cli.serving_view import print_report
-    from dnnsplit_onnx.report.console import stdout_console
+    from dnnsplit_onnx.reporting.console import stdout_console
 
     print_report(stdout_console(), report.to_dict())
     sys.stdout.flush()  # with `--keep`, this goes on

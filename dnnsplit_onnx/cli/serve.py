@@ -13,8 +13,8 @@ from dnnsplit_onnx.cli.serving_options import NetworkOptions, log_to_stderr
 from dnnsplit_onnx.errors import InputError
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.serving.server import Server
-    from dnnsplit_onnx.serving.service import Service
+    from dnnsplit_onnx.serving.tier.service import Service
+    from dnnsplit_onnx.serving.wire.server import Server
 
 TierFolder = Annotated[
     Path,
@@ -100,8 +100,8 @@ def serve(
 
     Example: dnnsplit-onnx serve slices/near --port 8001 --next http://127.0.0.1:8002
     """
-    from dnnsplit_onnx.serving.launch import ServeOptions, open_grpc, open_server, serve_until_stopped
-    from dnnsplit_onnx.serving.limits import ServerLimits
+    from dnnsplit_onnx.serving.tier.launch import ServeOptions, open_grpc, open_server, serve_until_stopped
+    from dnnsplit_onnx.serving.wire.limits import ServerLimits
 
     log_to_stderr()
     if engine != "ray" and (replicas or ray_address):

@@ -12,7 +12,7 @@ from dnnsplit_onnx.cli.options import CudaGraph, Reporting, TierProvider
 
 if TYPE_CHECKING:
     from dnnsplit_onnx.runtime.options import SessionOptions
-    from dnnsplit_onnx.serving.security import TlsFiles
+    from dnnsplit_onnx.serving.wire.security import TlsFiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class NetworkOptions(Reporting):
     @property
     def tls(self) -> TlsFiles:
         """The TLS files."""
-        from dnnsplit_onnx.serving.security import TlsFiles
+        from dnnsplit_onnx.serving.wire.security import TlsFiles
 
         return TlsFiles(self.tls_cert, self.tls_key, self.tls_ca)
 

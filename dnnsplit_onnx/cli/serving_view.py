@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dnnsplit_onnx.report import units
-from dnnsplit_onnx.report.console import grid
+from dnnsplit_onnx.reporting import units
+from dnnsplit_onnx.reporting.console import grid
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,10 +13,10 @@ from dnnsplit_onnx.cli.options import Force, Model, Reporting, takes
 from dnnsplit_onnx.errors import InputError, PlanError, VerificationError
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.graph import Graph
-    from dnnsplit_onnx.manifest import Manifest
-    from dnnsplit_onnx.plans import Plan
-    from dnnsplit_onnx.workload import Workload
+    from dnnsplit_onnx.graph.graph import Graph
+    from dnnsplit_onnx.planning.plans import Plan
+    from dnnsplit_onnx.slicing.manifest import Manifest
+    from dnnsplit_onnx.work.analysis import Workload
 
 PlanFile = Annotated[
     Path | None,
@@ -61,9 +61,9 @@ def split(
     from dnnsplit_onnx.cli.loading import load_workload, make_plan, model_file
     from dnnsplit_onnx.cli.output import print_json
     from dnnsplit_onnx.cli.plan import plan_data, refuse_broken, show
-    from dnnsplit_onnx.digests import begin
+    from dnnsplit_onnx.files import begin_sha256
 
-    begin(model_file(model))
+    begin_sha256(model_file(model))
     if not no_verify:
         from dnnsplit_onnx.runtime.provider import runtime
 
@@ -81,7 +81,7 @@ def split(
 
     def check(folder: Path) -> None:
         nonlocal proof
-        from dnnsplit_onnx.manifest import record_verification
+        from dnnsplit_onnx.slicing.manifest import record_verification
 
         proof = _prove(folder, workload.graph, inputs)
         record_verification(folder, proof)
@@ -104,7 +104,7 @@ def _slice(
     force: bool,
     check: Callable[[Path], object] | None,
 ) -> Manifest:
-    from dnnsplit_onnx.report.progress import progress
+    from dnnsplit_onnx.reporting.progress import progress
     from dnnsplit_onnx.slicing import slice_all_candidates, slice_model
 
     with progress("slicing") as update:
@@ -121,8 +121,8 @@ def _prove(folder: Path, graph: Graph, inputs: Path | None) -> dict[str, Any]:
     Raises:
         VerificationError: The chain is not the whole. Nothing is left behind.
     """
-    from dnnsplit_onnx.report.proof_view import headline
-    from dnnsplit_onnx.verification import verify
+    from dnnsplit_onnx.measuring.verification import verify
+    from dnnsplit_onnx.reporting.proof_view import headline
 
     found = verify(folder, graph.file.path, inputs)
     proof = found.to_dict()
@@ -143,8 +143,8 @@ def _as_planned(path: Path, options: PlanOptions) -> PlanOptions:
     """
     from dataclasses import fields, replace
 
-    from dnnsplit_onnx.ordering import CUSTOM
-    from dnnsplit_onnx.plans import load_plan
+    from dnnsplit_onnx.planning.plans import load_plan
+    from dnnsplit_onnx.work.orders import CUSTOM
 
     free = {f.name for f in fields(Reporting)}
     given = [f.name for f in fields(options) if f.name not in free and getattr(options, f.name) != f.default]
@@ -170,7 +170,7 @@ def _load_plan(path: Path, workload: Workload) -> Plan:
     Raises:
         PlanError: It is of another model.
     """
-    from dnnsplit_onnx.plans import load_plan
+    from dnnsplit_onnx.planning.plans import load_plan
 
     made = load_plan(path)
     stages = made.figures.stages
@@ -189,9 +189,9 @@ def _result(output: Path, manifest: Manifest, proof: dict[str, Any] | None) -> d
 
 def _show_result(output: Path, manifest: Manifest, proof: dict[str, Any] | None) -> None:
     from dnnsplit_onnx.cli.output import next_command
-    from dnnsplit_onnx.report import units
-    from dnnsplit_onnx.report.console import stdout_console
-    from dnnsplit_onnx.report.proof_view import print_verification
+    from dnnsplit_onnx.reporting import units
+    from dnnsplit_onnx.reporting.console import stdout_console
+    from dnnsplit_onnx.reporting.proof_view import print_verification
 
     console = stdout_console()
     console.print()

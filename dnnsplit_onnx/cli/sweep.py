@@ -65,8 +65,8 @@ def sweep(
     Example: dnnsplit-onnx sweep model.onnx --tiers tiers.toml --vary link.0.bandwidth_mbps=1:1000:log7
     """
     from dnnsplit_onnx.cli.loading import load_workload
-    from dnnsplit_onnx.report.progress import progress
-    from dnnsplit_onnx.sweeping import parse_axis, sweep
+    from dnnsplit_onnx.planning.sweeping import parse_axis, sweep
+    from dnnsplit_onnx.reporting.progress import progress
 
     if not vary:
         raise InputError("missing option `--vary`", hint="such as --vary link.0.bandwidth_mbps=1,10,100")
@@ -89,12 +89,12 @@ def sweep(
         points = list(grid)
     if output is not None:
         from dnnsplit_onnx.files import written_whole
-        from dnnsplit_onnx.report.sweep_view import sweep_csv
+        from dnnsplit_onnx.reporting.sweep_view import sweep_csv
 
         with written_whole(output, force=force) as file:
             file.write(sweep_csv(axes, points).encode())
     if plot is not None:
-        from dnnsplit_onnx.report.sweep_plot import plot_sweep
+        from dnnsplit_onnx.reporting.sweep_plot import plot_sweep
 
         plot_sweep(plot, axes, points, options.objective, force=force)
     if options.json:
@@ -104,8 +104,8 @@ def sweep(
         rows = [point.to_dict() for point in points]
         print_json({"model": model, "objective": options.objective, "axes": keys, "points": rows})
         return
-    from dnnsplit_onnx.report.console import stdout_console
-    from dnnsplit_onnx.report.sweep_view import print_sweep
+    from dnnsplit_onnx.reporting.console import stdout_console
+    from dnnsplit_onnx.reporting.sweep_view import print_sweep
 
     print_sweep(stdout_console(), axes, points, options.objective)
 

@@ -14,7 +14,7 @@ from dnnsplit_onnx.cli.options import Common, Force, Reporting, takes
 from dnnsplit_onnx.errors import InputError
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.presets import Connection, Device, Presets
+    from dnnsplit_onnx.machines.presets import Connection, Device, Presets
 
 app = typer.Typer(help="Write a tiers file from figures of real devices.", no_args_is_help=True)
 
@@ -28,7 +28,7 @@ def list_devices(options: Reporting) -> None:
     """
     from dataclasses import asdict
 
-    from dnnsplit_onnx.presets import presets
+    from dnnsplit_onnx.machines.presets import presets
 
     known = presets()
     if options.json:
@@ -38,8 +38,8 @@ def list_devices(options: Reporting) -> None:
         links = [asdict(link) for link in known.connections.values()]
         print_json({"rules": asdict(known.rules), "devices": devices, "links": links})
         return
-    from dnnsplit_onnx.report.console import stdout_console
-    from dnnsplit_onnx.report.tiers_view import print_presets
+    from dnnsplit_onnx.reporting.console import stdout_console
+    from dnnsplit_onnx.reporting.tiers_view import print_presets
 
     print_presets(stdout_console(), known)
 
@@ -94,7 +94,7 @@ def new(
 
     Example: dnnsplit-onnx tiers new --edge raspberry-pi-4 --cloud a100 -o tiers.toml
     """
-    from dnnsplit_onnx.presets import SCHEMA_FILE, presets, tiers_text
+    from dnnsplit_onnx.machines.presets import SCHEMA_FILE, presets, tiers_text
 
     known = presets()
     named = (("edge", edge), ("near-edge", near_edge), ("cloud", cloud))

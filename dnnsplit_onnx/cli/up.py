@@ -33,8 +33,8 @@ def up(
 
     Example: dnnsplit-onnx up slices
     """
-    from dnnsplit_onnx.serving.launch import until_told
-    from dnnsplit_onnx.serving.local import LocalTiers
+    from dnnsplit_onnx.serving.deploy.local import LocalTiers
+    from dnnsplit_onnx.serving.tier.launch import until_told
 
     words = [] if threads is None else ["--threads", str(threads)]
     words += [] if provider is None else ["--provider", provider]

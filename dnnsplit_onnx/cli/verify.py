@@ -42,9 +42,9 @@ def verify(
     """
     from dnnsplit_onnx.cli.loading import model_file
     from dnnsplit_onnx.cli.output import print_json
-    from dnnsplit_onnx.report.progress import progress
-    from dnnsplit_onnx.report.proof_view import headline
-    from dnnsplit_onnx.verification import verify
+    from dnnsplit_onnx.measuring.verification import verify
+    from dnnsplit_onnx.reporting.progress import progress
+    from dnnsplit_onnx.reporting.proof_view import headline
 
     whole = None if model is None else model_file(model)
     with progress("verifying") as update:
@@ -53,8 +53,8 @@ def verify(
     if options.json:
         print_json(data)
     else:
-        from dnnsplit_onnx.report.console import stdout_console
-        from dnnsplit_onnx.report.proof_view import print_verification
+        from dnnsplit_onnx.reporting.console import stdout_console
+        from dnnsplit_onnx.reporting.proof_view import print_verification
 
         print_verification(stdout_console(), data)
     if not found.passed:

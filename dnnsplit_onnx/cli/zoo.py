@@ -37,8 +37,8 @@ def list_models(options: Reporting) -> None:
         ]
         print_json({"models": rows})
         return
-    from dnnsplit_onnx.report.console import stdout_console
-    from dnnsplit_onnx.report.zoo_view import print_zoo
+    from dnnsplit_onnx.reporting.console import stdout_console
+    from dnnsplit_onnx.reporting.zoo_view import print_zoo
 
     print_zoo(stdout_console(), entries)
 
@@ -59,7 +59,7 @@ def get(
     Example: dnnsplit-onnx zoo get random_resnet50 -o resnet50.onnx
     """
     from dnnsplit_onnx.converters.zoo import write_zoo_model
-    from dnnsplit_onnx.report.progress import progress
+    from dnnsplit_onnx.reporting.progress import progress
 
     with progress("building the model"):
         write_zoo_model(name, output, force=force)

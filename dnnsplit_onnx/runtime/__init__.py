@@ -1,5 +1,4 @@
-"""Running models with onnxruntime: sessions, the chain of slices, and their inputs.
+"""onnxruntime as this package uses it: providers, sessions, values, made-up inputs, observed sizes.
 
-Everything here takes a manifest, never a plan. Nothing here imports onnxruntime before it
-is asked to run something (`provider.runtime`).
+Nothing here imports onnxruntime before it is asked to run something (`provider.runtime`).
 """

@@ -7,7 +7,7 @@ range for bytes (images). Where a model asks for more, its user has to give the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from dnnsplit_onnx.errors import InputError
-from dnnsplit_onnx.manifest import Port
+from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.runtime.archive import read_arrays
+from dnnsplit_onnx.runtime.provider import runtime
+from dnnsplit_onnx.runtime.values import Value, to_value
 
 _FLOATS = ("float", "double", "bfloat16")  # and whatever starts with `float`
 _GIVE = "give the inputs: --input X.npz"
@@ -274,3 +276,24 @@ def input_sets(
     if isinstance(inputs, str | Path):
         return [load_inputs(inputs, ports)]
     return [Inputs(check_inputs(inputs, ports), "given")]
+
+
+def to_values(ports: Sequence[Port], inputs: Mapping[str, Any]) -> dict[str, Value]:
+    """Inputs as values of onnxruntime.
+
+    Raises:
+        InputError: An input is missing or unknown, or has a type that onnxruntime lacks.
+    """
+    ort = runtime()
+    known = {port.name: port for port in ports}
+    for name in inputs:
+        if name not in known:
+            raise InputError(f"unknown input `{name}`", hint=f"the inputs are {_listed(known)}")
+    for name, port in known.items():
+        if name not in inputs and port.kind != "optional":
+            raise InputError(f"input `{name}` is missing", hint=f"the inputs are {_listed(known)}")
+    return {name: to_value(ort, inputs.get(name), port.dtype) for name, port in known.items()}
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"

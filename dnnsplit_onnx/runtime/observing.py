@@ -14,12 +14,11 @@ from typing import Any
 
 import onnx
 
-from dnnsplit_onnx.manifest import Port
-from dnnsplit_onnx.runtime.chain import to_values
-from dnnsplit_onnx.runtime.inputs import input_sets
+from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.graph.shapes import Types, ValueType, value_type
+from dnnsplit_onnx.runtime.inputs import input_sets, to_values
 from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
 from dnnsplit_onnx.runtime.values import Value
-from dnnsplit_onnx.shapes import Types, ValueType, value_type
 
 
 def observe(types: Types, inputs: Mapping[str, Any] | str | Path | None = None, *, seed: int = 0) -> Types:

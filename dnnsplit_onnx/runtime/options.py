@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
-from dnnsplit_onnx.manifest import SliceRecord
+from dataclasses import dataclass
 
 #: In place of a provider: each slice on the one that its tier has in the manifest.
 TIER = "tier"
@@ -34,16 +32,3 @@ class SessionOptions:
     memory_nbytes: int | None = None
     cuda_graph: bool = False
     record: bool = False
-
-    def on(self, record: SliceRecord) -> SessionOptions:
-        """The options for a slice, `tier` made the provider of its own tier.
-
-        The limit on a CUDA tier's memory becomes that of the device memory.
-        """
-        own = record.provider or "cpu"
-        provider = own if self.provider == TIER else self.provider
-        memory = self.memory_nbytes
-        if memory is None and provider == own == "cuda":
-            memory = record.memory_nbytes
-        graph = self.cuda_graph and (provider == "cuda" or self.provider != TIER)
-        return replace(self, provider=provider, memory_nbytes=memory, cuda_graph=graph)

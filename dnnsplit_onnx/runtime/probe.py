@@ -11,8 +11,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from dnnsplit_onnx.errors import DnnsplitError, ModelError
-from dnnsplit_onnx.manifest import Port
-from dnnsplit_onnx.runtime.chain import to_values
+from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.runtime.inputs import to_values
 from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
 
 _SHAPE = (1, 3, 8, 8)

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from dnnsplit_onnx.errors import InputError, ManifestError, MissingExtraError, ModelError
-from dnnsplit_onnx.manifest import SliceRecord, check_files
-from dnnsplit_onnx.modelfile import open_model
+from dnnsplit_onnx.errors import InputError, ModelError
+from dnnsplit_onnx.graph.modelfile import open_model
 from dnnsplit_onnx.runtime.cudagraph import DEVICE, Replay, why_not
 from dnnsplit_onnx.runtime.messages import clear_line
 from dnnsplit_onnx.runtime.options import TIER, SessionOptions
@@ -24,7 +23,7 @@ from dnnsplit_onnx.runtime.placement import Crossings, Placement, end_record, pl
 from dnnsplit_onnx.runtime.provider import DEVICES, check_provider, fallback_nodes, provider_list, runtime
 from dnnsplit_onnx.runtime.values import Value, present
 
-__all__ = ["TIER", "Session", "SessionOptions", "open_session", "open_slice"]
+__all__ = ["TIER", "Session", "SessionOptions", "open_session"]
 
 #: Where onnxruntime finds the files of weights of a model that it gets as bytes.
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -218,48 +217,6 @@ def _replay(session: Any, options: SessionOptions, label: str) -> Replay:
             hint="leave out --cuda-graph, or fix the model's dimensions before `split`",
         )
     return Replay(runtime(), session, DEVICES[options.provider])
-
-
-def open_slice(
-    folder: Path, record: SliceRecord, options: SessionOptions | None = None, *, check: bool = True
-) -> Session:
-    """Opens a tier's slice.
-
-    Args:
-        folder: The folder of the manifest.
-        record: The slice; it must have a file.
-        options: How to run it.
-        check: Whether to hold its files against the manifest's hashes first.
-
-    Raises:
-        ManifestError: A file is missing, is not the one that was written, or the slice
-            reads or makes other values than the manifest says.
-        InputError: It cannot run as a CUDA graph, and is asked to.
-        ModelError: onnxruntime cannot load it.
-        MissingExtraError: There is no onnxruntime, or not one with this provider.
-    """
-    if record.file is None:
-        raise ManifestError(f"tier `{record.tier}` has no work, and so no slice to run")
-    if check:
-        check_files(folder, record)
-    # Refuses weights outside the slice's folder, as onnxruntime does only of late.
-    open_model(folder / record.file)
-    options = options or SessionOptions()
-    try:
-        session = open_session(folder / record.file, options.on(record), label=f"slice `{record.tier}`")
-    except MissingExtraError as error:
-        if options.provider == TIER and record.provider == "cuda":
-            error.context = f"tier `{record.tier}` was planned for it"
-            error.hint = f"{error.hint}; to run it on the CPU all the same: --provider cpu"
-        raise
-    for said, found in ((record.inputs, session.inputs), (record.outputs, session.outputs)):
-        if {port.name for port in said} != set(found):
-            raise ManifestError(
-                f"{session.label} does not read and make the values that the manifest lists",
-                context=f"manifest: {[port.name for port in said]}, slice: {list(found)}",
-                hint="run `split` again",
-            )
-    return session
 
 
 def session_settings(ort: ModuleType, options: SessionOptions) -> Any:

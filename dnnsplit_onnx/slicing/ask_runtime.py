@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx
 
-from dnnsplit_onnx.graph import Graph, reads_of
+from dnnsplit_onnx.graph.graph import Graph, reads_of
 
 _EXTERNAL = onnx.TensorProto.EXTERNAL
 

@@ -21,13 +21,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from dnnsplit_onnx.graph import Graph
-from dnnsplit_onnx.manifest import FILE_NAME, DataFile, Manifest, SliceRecord
-from dnnsplit_onnx.plans import Plan
+from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.slicing.copying import Copier
 from dnnsplit_onnx.slicing.extract import extract
 from dnnsplit_onnx.slicing.files import Content, as_it_is, lay_out_data, refer_to, weight_ranges
 from dnnsplit_onnx.slicing.index import SliceIndex
+from dnnsplit_onnx.slicing.manifest import FILE_NAME, DataFile, Manifest, SliceRecord
 from dnnsplit_onnx.slicing.records import check_stages, empty_record, manifest, recorded_path, slice_record
 from dnnsplit_onnx.slicing.slicer import Progress, counting, output_folder
 from dnnsplit_onnx.slicing.tags import tag_nodes

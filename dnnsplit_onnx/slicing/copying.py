@@ -24,9 +24,9 @@ from pathlib import Path
 from types import TracebackType
 
 from dnnsplit_onnx.errors import ModelError
-from dnnsplit_onnx.modelfile import ModelFile
+from dnnsplit_onnx.graph.modelfile import ModelFile
+from dnnsplit_onnx.graph.protobuf import DataRange
 from dnnsplit_onnx.slicing.files import Content
-from dnnsplit_onnx.wire import DataRange
 
 # Ranges below this are cheaper to read and write together than to copy one by one.
 _SMALL = 1 << 16

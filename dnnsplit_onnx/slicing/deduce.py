@@ -14,7 +14,7 @@ from itertools import chain, repeat
 
 import onnx
 
-from dnnsplit_onnx.graph import Graph
+from dnnsplit_onnx.graph.graph import Graph
 
 _DTYPES = {f"tensor({name.lower()})": number for name, number in onnx.TensorProto.DataType.items()}
 _FormalParameter = onnx.defs.OpSchema.FormalParameter

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from dnnsplit_onnx.manifest import Port
-from dnnsplit_onnx.shapes import value_type
+from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.graph.shapes import value_type
 from dnnsplit_onnx.slicing.companions import add_companions
 from dnnsplit_onnx.slicing.index import SliceIndex
 from dnnsplit_onnx.slicing.ranges import boundary

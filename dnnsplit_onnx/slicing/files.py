@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from dnnsplit_onnx.modelfile import ModelFile, data_range, is_external, set_data_range, tensors
-from dnnsplit_onnx.wire import DataRange, attach
+from dnnsplit_onnx.graph.modelfile import ModelFile, data_range, is_external, set_data_range, tensors
+from dnnsplit_onnx.graph.protobuf import DataRange, attach
 
 Piece = bytes | DataRange
 

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnnsplit_onnx.cuts import live_values
-from dnnsplit_onnx.graph import Graph
+from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.work.cuts import live_values
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dnnsplit_onnx._version import __version__
-from dnnsplit_onnx.cuts import check_states
 from dnnsplit_onnx.errors import PlanError
-from dnnsplit_onnx.graph import Graph
-from dnnsplit_onnx.manifest import (
+from dnnsplit_onnx.files import read_bounded
+from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.graph.modelfile import ModelFile, data_range, is_external, tensors
+from dnnsplit_onnx.planning.plans import Plan, Stage
+from dnnsplit_onnx.slicing.extract import Extract, port
+from dnnsplit_onnx.slicing.manifest import (
     FILE_NAME,
     SCHEMA_VERSION,
     DataFile,
@@ -21,11 +24,8 @@ from dnnsplit_onnx.manifest import (
     SliceRecord,
     StateRecord,
 )
-from dnnsplit_onnx.modelfile import ModelFile, data_range, is_external, tensors
-from dnnsplit_onnx.ordering import CUSTOM
-from dnnsplit_onnx.plans import Plan, Stage
-from dnnsplit_onnx.reading import read_bounded
-from dnnsplit_onnx.slicing.extract import Extract, port
+from dnnsplit_onnx.work.cuts import check_states
+from dnnsplit_onnx.work.orders import CUSTOM
 
 
 def check_stages(graph: Graph, stages: Sequence[Stage]) -> None:

@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnnsplit_onnx.graph import Graph
-from dnnsplit_onnx.manifest import FILE_NAME, DataFile, Manifest, SliceRecord
-from dnnsplit_onnx.plans import Plan
+from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.slicing.copying import Copier
 from dnnsplit_onnx.slicing.extract import Extract, extract
 from dnnsplit_onnx.slicing.files import Content, lay_out
 from dnnsplit_onnx.slicing.index import SliceIndex
+from dnnsplit_onnx.slicing.manifest import FILE_NAME, DataFile, Manifest, SliceRecord
 from dnnsplit_onnx.slicing.records import (
     check_stages,
     empty_record,

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from dnnsplit_onnx import load_graph, plan
+from dnnsplit_onnx.machines.presets import presets, tiers_text
+from dnnsplit_onnx.machines.topology import read_topology
 from dnnsplit_onnx.models import model_path
-from dnnsplit_onnx.presets import presets, tiers_text
-from dnnsplit_onnx.report.plan_view import plan_renderables
-from dnnsplit_onnx.topology import read_topology
+from dnnsplit_onnx.reporting.plan_view import plan_renderables
 
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "plan.svg"
 MODEL = "random_squeezenet"

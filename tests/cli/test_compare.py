@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dnnsplit_onnx.planners import PLANNERS
+from dnnsplit_onnx.planning.planners import PLANNERS
 from tests.cli.conftest import TIERS, Run
 
 MODEL = "zoo:light_squeezenet"

@@ -8,7 +8,7 @@ import pytest
 
 from dnnsplit_onnx.cli import completion
 from dnnsplit_onnx.models.frameworks import FRAMEWORK_ENTRIES
-from dnnsplit_onnx.planners import PLANNERS
+from dnnsplit_onnx.planning.planners import PLANNERS
 
 
 def test_names_that_begin_like_that() -> None:

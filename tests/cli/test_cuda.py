@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dnnsplit_onnx.cli import main
-from dnnsplit_onnx.profiles import load_profile
+from dnnsplit_onnx.machines.profiles import load_profile
 from tests.cli.conftest import Run
 from tests.providers import HAS_CUDA_BUILD, pretend_cuda, without_gpu
 

@@ -74,7 +74,7 @@ def test_a_bug_is_called_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def explode(*_: object) -> None:
         raise ZeroDivisionError("by nought")
 
-    monkeypatch.setattr("dnnsplit_onnx.report.zoo_view.print_zoo", explode)
+    monkeypatch.setattr("dnnsplit_onnx.reporting.zoo_view.print_zoo", explode)
     ended = run("zoo", "list")
     assert ended.code == failures.BUG
     assert ended.err.startswith(
@@ -100,7 +100,7 @@ def test_an_interrupt_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dnnsplit_onnx.report.zoo_view.print_zoo", interrupt)
+    monkeypatch.setattr("dnnsplit_onnx.reporting.zoo_view.print_zoo", interrupt)
     ended = run("zoo", "list")
     assert (ended.code, ended.err) == (130, "error: interrupted\n")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dnnsplit_onnx.plans import load_plan
+from dnnsplit_onnx.planning.plans import load_plan
 from tests.cli.conftest import TIERS, Run
 
 MODEL = "zoo:light_squeezenet"

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dnnsplit_onnx.measuring.profiling.link import LinkPeer
 from dnnsplit_onnx.models import write_model
-from dnnsplit_onnx.profiling.link import LinkPeer
 from tests.cli.conftest import Run
 
 MEASURED = """
@@ -140,10 +140,10 @@ class LinkPeerOnce:
 
 
 def test_times_of_nodes_add_up(tmp_path: Path) -> None:
-    from dnnsplit_onnx.graph import load_graph
-    from dnnsplit_onnx.profiling.nodes import measure_nodes, share
-    from dnnsplit_onnx.shapes import bind_shapes
-    from dnnsplit_onnx.workload import measure
+    from dnnsplit_onnx.graph.graph import load_graph
+    from dnnsplit_onnx.graph.shapes import bind_shapes
+    from dnnsplit_onnx.measuring.profiling.nodes import measure_nodes, share
+    from dnnsplit_onnx.work.analysis import measure
 
     path = tmp_path / "m.onnx"
     write_model("tiny_squeeze_excite", path)

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from dnnsplit_onnx.errors import InputError, PlanError, TopologyError
-from dnnsplit_onnx.manifest import load_manifest
-from dnnsplit_onnx.plans import Plan
-from dnnsplit_onnx.profiles import Profile, Segment
+from dnnsplit_onnx.machines.profiles import Profile, Segment
+from dnnsplit_onnx.machines.topology import load_topology, parse_topology
+from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.schemas import NAMES, schema_text
-from dnnsplit_onnx.topology import load_topology, parse_topology
+from dnnsplit_onnx.slicing.manifest import load_manifest
 from tests.cli.conftest import Run
-from tests.report.plans_made import made
+from tests.reporting.plans_made import made
 
 ROOT = Path(__file__).parents[2]
 MODEL = "zoo:tiny_residual"

@@ -68,7 +68,7 @@ def test_slices_that_fail_the_proof_are_not_left(
         proof = {"passed": False, "bitwise": False, "error": None, "max_abs_diff": 0.25}
         return SimpleNamespace(passed=False, to_dict=lambda: proof)
 
-    monkeypatch.setattr("dnnsplit_onnx.verification.verify", fail)
+    monkeypatch.setattr("dnnsplit_onnx.measuring.verification.verify", fail)
     ended = run("split", tiny, "--tiers", tiers, "--bind", "batch=2", "-o", folder, "--force", "--json")
     assert (ended.code, ended.out) == (1, "")
     assert ended.err.startswith(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dnnsplit_onnx.machines.topology import load_topology
 from dnnsplit_onnx.schemas import NAMES, schema_text
-from dnnsplit_onnx.topology import load_topology
 from tests.cli.conftest import Run
 
 NEW = ("tiers", "new", "--edge", "raspberry-pi-4", "--cloud", "a100")

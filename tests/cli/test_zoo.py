@@ -10,12 +10,12 @@ import onnxruntime
 import pytest
 
 from dnnsplit_onnx.errors import MissingExtraError
-from dnnsplit_onnx.graph import load_graph
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.graph.shapes import bind_shapes, free_dimensions
 from dnnsplit_onnx.models import ENTRIES, model_path, write_model
 from dnnsplit_onnx.models.frameworks import FRAMEWORK_ENTRIES
 from dnnsplit_onnx.models.weights import uniform
-from dnnsplit_onnx.shapes import bind_shapes, free_dimensions
-from dnnsplit_onnx.workload import measure
+from dnnsplit_onnx.work.analysis import measure
 from tests.cli.conftest import Run
 
 LARGE = {"random_vgg19", "random_zfnet512", "random_bvlc_alexnet"}

@@ -8,8 +8,8 @@ import pytest
 from onnx import numpy_helper
 
 from dnnsplit_onnx.converters.finishing import finish, name_dims, strip, write
-from dnnsplit_onnx.layers import LAYER_KEY, layer_of, set_layer
-from dnnsplit_onnx.modelfile import open_model
+from dnnsplit_onnx.graph.layers import LAYER_KEY, layer_of, set_layer
+from dnnsplit_onnx.graph.modelfile import open_model
 
 BODY = """
 g (float[s77, 3] x, bool c) => (float[unk__9, 8] y)

@@ -10,8 +10,8 @@ import pytest
 
 from dnnsplit_onnx.converters import convert
 from dnnsplit_onnx.errors import InputError, VerificationError
-from dnnsplit_onnx.graph import load_graph
-from dnnsplit_onnx.layers import layer_positions
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.graph.layers import layer_positions
 from tests.converters.support import needs
 
 pytestmark = needs("cpu")

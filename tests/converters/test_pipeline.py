@@ -13,8 +13,8 @@ from dnnsplit_onnx.converters.pipeline import Options, run_conversion
 from dnnsplit_onnx.converters.routes import Route
 from dnnsplit_onnx.converters.samples import sample_inputs
 from dnnsplit_onnx.errors import OutputError, VerificationError
-from dnnsplit_onnx.graph import load_graph
-from dnnsplit_onnx.layers import layer_positions
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.graph.layers import layer_positions
 from tests.converters.support import Numpy, needs
 
 pytestmark = needs("cpu")
@@ -72,7 +72,7 @@ def test_without_a_check_nothing_is_run(tmp_path, monkeypatch):
 
 def test_large_weights_lie_beside_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(finishing.finish, "__defaults__", (100,))
-    monkeypatch.setattr("dnnsplit_onnx.modelfile.INLINE_BELOW", 16)
+    monkeypatch.setattr("dnnsplit_onnx.graph.modelfile.INLINE_BELOW", 16)
     report = convert(tmp_path / "m.onnx")
     assert report.max_rel_diff < 1e-6
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]

@@ -11,8 +11,8 @@ import pytest
 from dnnsplit_onnx.converters import convert
 from dnnsplit_onnx.converters.parity import run_onnx
 from dnnsplit_onnx.errors import InputError
-from dnnsplit_onnx.graph import load_graph
-from dnnsplit_onnx.layers import layer_positions
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.graph.layers import layer_positions
 from tests.converters.support import needs
 from tests.converters.test_finishing import every_text
 

@@ -15,25 +15,25 @@ import numpy as np
 import onnx
 
 from dnnsplit_onnx.errors import DnnsplitError
-from dnnsplit_onnx.graph import Graph, build_graph
-from dnnsplit_onnx.manifest import parse_manifest
-from dnnsplit_onnx.modelfile import ModelFile, read_model
-from dnnsplit_onnx.ordering import order_workload
-from dnnsplit_onnx.planning import plan
-from dnnsplit_onnx.plans import parse_plan
-from dnnsplit_onnx.profiles import parse_profile
+from dnnsplit_onnx.graph.graph import Graph, build_graph
+from dnnsplit_onnx.graph.modelfile import ModelFile, read_model
+from dnnsplit_onnx.graph.protobuf import attach, detach
+from dnnsplit_onnx.graph.shapes import bind_shapes
+from dnnsplit_onnx.machines.profiles import parse_profile
+from dnnsplit_onnx.machines.topology import read_topology
+from dnnsplit_onnx.planning.choosing import plan
+from dnnsplit_onnx.planning.plans import parse_plan
+from dnnsplit_onnx.running.origin import bindings_of
 from dnnsplit_onnx.runtime.archive import read_arrays
-from dnnsplit_onnx.runtime.origin import bindings_of
-from dnnsplit_onnx.serving.exchange import read_error
-from dnnsplit_onnx.serving.http import parse_request, parse_response
-from dnnsplit_onnx.serving.protocol import parse, receive
-from dnnsplit_onnx.serving.routes import Routes, parse_cuts
-from dnnsplit_onnx.serving.trace import read_trace
-from dnnsplit_onnx.shapes import bind_shapes
+from dnnsplit_onnx.serving.tier.routes import Routes, parse_cuts
+from dnnsplit_onnx.serving.wire.exchange import read_error
+from dnnsplit_onnx.serving.wire.http import parse_request, parse_response
+from dnnsplit_onnx.serving.wire.protocol import parse, receive
+from dnnsplit_onnx.serving.wire.trace import read_trace
+from dnnsplit_onnx.slicing.manifest import parse_manifest
 from dnnsplit_onnx.slicing.records import check_stages
-from dnnsplit_onnx.topology import read_topology
-from dnnsplit_onnx.wire import attach, detach
-from dnnsplit_onnx.workload import measure
+from dnnsplit_onnx.work.analysis import measure
+from dnnsplit_onnx.work.orders import order_workload
 
 Target = Callable[[bytes], None]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
-from dnnsplit_onnx.wire import encode_varint, length_delimited
+from dnnsplit_onnx.graph.protobuf import encode_varint, length_delimited
 
 #: `graph` of a ModelProto, `node` of a GraphProto, `attribute` of a NodeProto, `g` of an AttributeProto.
 GRAPH, NODE, ATTRIBUTE, BODY = 7, 1, 5, 6

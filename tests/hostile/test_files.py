@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 
 from dnnsplit_onnx.errors import InputError, ManifestError, PlanError, ProfileError, TopologyError
-from dnnsplit_onnx.graph import load_graph
-from dnnsplit_onnx.manifest import Manifest, Port, check_files, file_sha256, load_manifest, parse_manifest
-from dnnsplit_onnx.plans import load_plan, parse_plan
-from dnnsplit_onnx.profiles import load_profile, parse_profile
-from dnnsplit_onnx.reading import read_bounded
+from dnnsplit_onnx.files import file_sha256, read_bounded
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.machines.profiles import load_profile, parse_profile
+from dnnsplit_onnx.machines.topology import load_topology, read_topology
+from dnnsplit_onnx.planning.plans import load_plan, parse_plan
+from dnnsplit_onnx.running.origin import find_model
 from dnnsplit_onnx.runtime import archive
 from dnnsplit_onnx.runtime.inputs import load_inputs
-from dnnsplit_onnx.runtime.origin import find_model
 from dnnsplit_onnx.slicing import slice_model
-from dnnsplit_onnx.topology import load_topology, read_topology
+from dnnsplit_onnx.slicing.manifest import Manifest, check_files, load_manifest, parse_manifest
 from tests.fuzz.campaign import CORPUS
 from tests.hostile.claims import relu
 from tests.hostile.confined import confined, refused

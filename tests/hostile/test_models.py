@@ -10,14 +10,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from dnnsplit_onnx.bounds import MOST_DIMS, check_bounds
 from dnnsplit_onnx.cli.failures import one_line
 from dnnsplit_onnx.errors import DnnsplitError, ModelError, ShapeError
-from dnnsplit_onnx.functions import MOST_EXPANDED, MOST_LEVELS, check_functions
-from dnnsplit_onnx.graph import load_graph
-from dnnsplit_onnx.shapes import bind_shapes
-from dnnsplit_onnx.wire import MOST_FIELDS
-from dnnsplit_onnx.workload import measure
+from dnnsplit_onnx.graph.bounds import MOST_DIMS, check_bounds
+from dnnsplit_onnx.graph.functions import MOST_EXPANDED, MOST_LEVELS, check_functions
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.graph.protobuf import MOST_FIELDS
+from dnnsplit_onnx.graph.shapes import bind_shapes
+from dnnsplit_onnx.work.analysis import measure
 from tests.hostile import claims
 from tests.hostile.claims import ATTRIBUTE, NODE, empty, functions, model, relu, whole, wrap
 from tests.hostile.confined import confined, refused

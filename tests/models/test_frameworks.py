@@ -8,11 +8,11 @@ from dnnsplit_onnx import load_topology, plan, slice_model, verify
 from dnnsplit_onnx.converters import convert
 from dnnsplit_onnx.converters.extras import EXTRAS, missing
 from dnnsplit_onnx.errors import MissingExtraError
-from dnnsplit_onnx.graph import load_graph
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.models import ENTRIES, frameworks
 from dnnsplit_onnx.models.frameworks import FRAMEWORK_ENTRIES, build_framework_model
-from dnnsplit_onnx.shapes import bind_shapes
-from dnnsplit_onnx.workload import measure
+from dnnsplit_onnx.work.analysis import measure
 from tests.converters.support import needs
 
 ASKED_FOR = [

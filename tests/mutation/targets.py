@@ -7,13 +7,18 @@ among them that run it.
 from __future__ import annotations
 
 _PLANS = (
-    "tests/test_plans.py",
-    "tests/test_planning.py",
-    "tests/planners/test_dag.py",
+    "tests/planning/test_plans.py",
+    "tests/planning/test_choosing.py",
+    "tests/planning/planners/test_dag.py",
     "tests/cli/test_plan.py",
     "tests/test_old_files.py",
 )
-_CUTS = ("tests/test_cuts.py", "tests/test_states.py", "tests/test_rules.py", "tests/test_costs.py")
+_CUTS = (
+    "tests/work/test_cuts.py",
+    "tests/graph/test_states.py",
+    "tests/planning/test_rules.py",
+    "tests/planning/test_costs.py",
+)
 _SLICES = (
     "tests/slicing/test_constructs.py",
     "tests/slicing/test_output.py",
@@ -21,12 +26,12 @@ _SLICES = (
     "tests/slicing/test_tags.py",
     "tests/slicing/test_survival.py",
 )
-_FORMULAS = ("tests/flops/test_registry.py", "tests/flops/test_against_loops.py")
+_FORMULAS = ("tests/work/flops/test_registry.py", "tests/work/flops/test_against_loops.py")
 
 TARGETS: dict[str, tuple[str, ...]] = {
-    "dnnsplit_onnx.planning": ("tests/test_input_nbytes.py", *_PLANS),
-    "dnnsplit_onnx.plans": _PLANS,
-    "dnnsplit_onnx.cuts": _CUTS,
+    "dnnsplit_onnx.planning.choosing": ("tests/planning/test_input_nbytes.py", *_PLANS),
+    "dnnsplit_onnx.planning.plans": _PLANS,
+    "dnnsplit_onnx.work.cuts": _CUTS,
     "dnnsplit_onnx.slicing.ranges": ("tests/slicing/test_ranges.py", *_SLICES),
     "dnnsplit_onnx.slicing.extract": _SLICES,
     "dnnsplit_onnx.slicing.index": ("tests/slicing/test_index.py", *_SLICES),
@@ -37,15 +42,15 @@ TARGETS: dict[str, tuple[str, ...]] = {
         *_SLICES,
     ),
     "dnnsplit_onnx.slicing.copying": ("tests/slicing/test_copying.py", *_SLICES),
-    "dnnsplit_onnx.flops.matmul": ("tests/flops/test_matmul.py", *_FORMULAS),
-    "dnnsplit_onnx.flops.convolution": ("tests/flops/test_convolution.py", *_FORMULAS),
-    "dnnsplit_onnx.flops.recurrent": ("tests/flops/test_recurrent.py", *_FORMULAS),
-    "dnnsplit_onnx.flops.elementwise": (
-        "tests/flops/test_elementwise.py",
-        "tests/flops/test_convolution.py",
-        "tests/flops/test_matmul.py",
-        "tests/flops/test_recurrent.py",
+    "dnnsplit_onnx.work.flops.matmul": ("tests/work/flops/test_matmul.py", *_FORMULAS),
+    "dnnsplit_onnx.work.flops.convolution": ("tests/work/flops/test_convolution.py", *_FORMULAS),
+    "dnnsplit_onnx.work.flops.recurrent": ("tests/work/flops/test_recurrent.py", *_FORMULAS),
+    "dnnsplit_onnx.work.flops.elementwise": (
+        "tests/work/flops/test_elementwise.py",
+        "tests/work/flops/test_convolution.py",
+        "tests/work/flops/test_matmul.py",
+        "tests/work/flops/test_recurrent.py",
         *_FORMULAS,
     ),
-    "dnnsplit_onnx.flops.registry": _FORMULAS,
+    "dnnsplit_onnx.work.flops.registry": _FORMULAS,
 }

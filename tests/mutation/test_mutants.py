@@ -63,7 +63,7 @@ def test_what_stays_as_it_is(source: str) -> None:
 
 
 def test_a_mutant_is_the_module_with_one_change() -> None:
-    source = (ROOT / "dnnsplit_onnx/cuts.py").read_text()
+    source = (ROOT / "dnnsplit_onnx/work/cuts.py").read_text()
     plain = ast.unparse(ast.parse(source)).splitlines()
     for mutant in mutants(source):
         tree = mutant.applied_to(source)

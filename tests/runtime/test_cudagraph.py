@@ -11,13 +11,13 @@ import onnxruntime as ort
 import pytest
 
 from dnnsplit_onnx.errors import InputError, ModelError
-from dnnsplit_onnx.manifest import load_manifest
-from dnnsplit_onnx.runtime.chain import Chain
+from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.runtime.cudagraph import Replay, why_not
 from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
 from dnnsplit_onnx.runtime.values import to_value
+from dnnsplit_onnx.slicing.manifest import load_manifest
 from tests.providers import pretend_cuda
-from tests.runtime.folders import PERCEPTRON, split, with_weights
+from tests.running.folders import PERCEPTRON, split, with_weights
 
 Write = Callable[..., Path]
 GRAPH = SessionOptions(provider="cuda", cuda_graph=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dnnsplit_onnx.errors import InputError
-from dnnsplit_onnx.manifest import Port
+from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.runtime.inputs import check_inputs, generate, input_sets, load_inputs
 
 

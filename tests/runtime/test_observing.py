@@ -7,8 +7,8 @@ import onnx
 import pytest
 
 from dnnsplit_onnx.errors import ModelError
+from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.runtime.observing import observe
-from dnnsplit_onnx.shapes import bind_shapes
 
 # The length of `c` is data: how many elements of x are not zero.
 DATA_DEPENDENT = """

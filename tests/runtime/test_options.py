@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from dnnsplit_onnx.manifest import SliceRecord
+from dnnsplit_onnx.running.slices import options_on
 from dnnsplit_onnx.runtime.options import TIER, SessionOptions
+from dnnsplit_onnx.slicing.manifest import SliceRecord
 
 GB = 10**9
 
@@ -27,16 +28,16 @@ def record(**machine: Any) -> SliceRecord:
     ],
 )
 def test_the_provider_is_the_tiers_own_unless_one_is_named(asked: str, own: str | None, found: str) -> None:
-    assert SessionOptions(provider=asked).on(record(provider=own)).provider == found
+    assert options_on(SessionOptions(provider=asked), record(provider=own)).provider == found
 
 
 def test_the_memory_of_a_cuda_tier_limits_the_device_and_no_other_does() -> None:
     cuda, cpu = record(provider="cuda", memory_nbytes=2 * GB), record(provider="cpu", memory_nbytes=2 * GB)
-    assert SessionOptions(provider=TIER).on(cuda).memory_nbytes == 2 * GB
-    assert SessionOptions(provider=TIER, memory_nbytes=GB).on(cuda).memory_nbytes == GB
+    assert options_on(SessionOptions(provider=TIER), cuda).memory_nbytes == 2 * GB
+    assert options_on(SessionOptions(provider=TIER, memory_nbytes=GB), cuda).memory_nbytes == GB
     # The limit of a CPU tier is about the machine's memory.
-    assert SessionOptions(provider="cuda").on(cpu).memory_nbytes is None
-    assert SessionOptions(provider="cpu").on(cuda).memory_nbytes is None
+    assert options_on(SessionOptions(provider="cuda"), cpu).memory_nbytes is None
+    assert options_on(SessionOptions(provider="cpu"), cuda).memory_nbytes is None
 
 
 def test_cuda_graphs_are_for_the_slices_on_cuda() -> None:
@@ -44,4 +45,4 @@ def test_cuda_graphs_are_for_the_slices_on_cuda() -> None:
     assert planned.on(record(provider="cuda")).cuda_graph
     assert not planned.on(record(provider="cpu")).cuda_graph
     # Asked for the CPU by name, it is a mistake, and stays one for `open_session` to refuse.
-    assert SessionOptions(provider="cpu", cuda_graph=True).on(record(provider="cuda")).cuda_graph
+    assert options_on(SessionOptions(provider="cpu", cuda_graph=True), record(provider="cuda")).cuda_graph

@@ -11,7 +11,7 @@ import pytest
 
 from dnnsplit_onnx.runtime import pinned
 from dnnsplit_onnx.runtime.pinned import LEAST_NBYTES, cuda_runtime, pinned_block
-from dnnsplit_onnx.serving.arena import KEEP_NBYTES, Arena
+from dnnsplit_onnx.serving.wire.arena import KEEP_NBYTES, Arena
 
 SIZE = LEAST_NBYTES
 

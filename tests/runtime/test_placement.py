@@ -15,7 +15,7 @@ from dnnsplit_onnx.runtime.placement import Crossings, end_record, placement_of
 from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
 from dnnsplit_onnx.runtime.values import to_value
 from tests.providers import pretend_cuda
-from tests.runtime.folders import PERCEPTRON, with_weights
+from tests.running.folders import PERCEPTRON, with_weights
 
 Write = Callable[..., Path]
 X = np.ones((2, 8), np.float32)

@@ -147,7 +147,7 @@ def test_nodes_that_fell_back_are_listed() -> None:
 
 
 def test_importing_the_runtime_package_does_not_import_onnxruntime() -> None:
-    modules = "dnnsplit_onnx.verification, dnnsplit_onnx.benchmark"
+    modules = "dnnsplit_onnx.measuring.verification, dnnsplit_onnx.measuring.benchmark"
     for extra, loaded in (("", False), ("; import onnxruntime", True)):  # the second: this test can fail
         code = f"import sys, {modules}{extra}; sys.exit('onnxruntime' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == loaded

@@ -9,11 +9,12 @@ import onnxruntime as ort
 import pytest
 
 from dnnsplit_onnx.errors import ManifestError, MissingExtraError, ModelError
-from dnnsplit_onnx.manifest import load_manifest
-from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session, open_slice
+from dnnsplit_onnx.running.slices import open_slice
+from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
 from dnnsplit_onnx.runtime.values import to_python, to_value
+from dnnsplit_onnx.slicing.manifest import load_manifest
 from tests.providers import pretend_cuda, without_gpu
-from tests.runtime.folders import PERCEPTRON, edit_manifest, edit_slice, scale_weight, split, with_weights
+from tests.running.folders import PERCEPTRON, edit_manifest, edit_slice, scale_weight, split, with_weights
 
 Write = Callable[..., Path]
 X = np.linspace(-1, 1, 16, dtype=np.float32).reshape(2, 8)

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from dnnsplit_onnx.errors import InputError
-from dnnsplit_onnx.runtime.compare import compare
+from dnnsplit_onnx.measuring.compare import compare
 from dnnsplit_onnx.runtime.values import present, to_python, to_value
 
 

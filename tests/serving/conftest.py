@@ -14,22 +14,22 @@ import numpy as np
 import onnx
 import pytest
 
-from dnnsplit_onnx.graph import load_graph
-from dnnsplit_onnx.manifest import load_manifest
-from dnnsplit_onnx.planning import plan
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.machines.topology import parse_topology
+from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
-from dnnsplit_onnx.serving.edge import Edge
-from dnnsplit_onnx.serving.limits import ServerLimits
-from dnnsplit_onnx.serving.pool import Target
-from dnnsplit_onnx.serving.remote import Remote
-from dnnsplit_onnx.serving.routes import Routes
-from dnnsplit_onnx.serving.security import TlsFiles
-from dnnsplit_onnx.serving.server import Server
-from dnnsplit_onnx.serving.service import Service
-from dnnsplit_onnx.serving.stage import Stage
+from dnnsplit_onnx.serving.edge.edge import Edge
+from dnnsplit_onnx.serving.tier.remote import Remote
+from dnnsplit_onnx.serving.tier.routes import Routes
+from dnnsplit_onnx.serving.tier.service import Service
+from dnnsplit_onnx.serving.tier.stage import Stage
+from dnnsplit_onnx.serving.wire.limits import ServerLimits
+from dnnsplit_onnx.serving.wire.pool import Target
+from dnnsplit_onnx.serving.wire.security import TlsFiles
+from dnnsplit_onnx.serving.wire.server import Server
 from dnnsplit_onnx.slicing import slice_model
 from dnnsplit_onnx.slicing.candidates import slice_all_candidates
-from dnnsplit_onnx.topology import parse_topology
+from dnnsplit_onnx.slicing.manifest import load_manifest
 
 # `x` is read on every tier, `z` is made below and returned, so that forwarding, answers on
 # the way and reuse all occur.

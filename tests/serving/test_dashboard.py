@@ -16,10 +16,10 @@ import pytest
 
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.serving.dashboard.page import FILES, open_dashboard
-from dnnsplit_onnx.serving.edge import Edge
-from dnnsplit_onnx.serving.errors import RefusedError
-from dnnsplit_onnx.serving.history import History
-from dnnsplit_onnx.serving.trace import Hop, TierTrace
+from dnnsplit_onnx.serving.edge.edge import Edge
+from dnnsplit_onnx.serving.edge.history import History
+from dnnsplit_onnx.serving.wire.errors import RefusedError
+from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace
 
 from .conftest import CUTS, NODES, Network, cut_model, eventually, inputs
 

@@ -12,10 +12,10 @@ import onnx
 import onnx.reference
 import onnxruntime as ort
 
-from dnnsplit_onnx.graph import Graph, load_graph
-from dnnsplit_onnx.manifest import Manifest, check_files
-from dnnsplit_onnx.plans import Figures, Plan, Stage, Transfer
+from dnnsplit_onnx.graph.graph import Graph, load_graph
+from dnnsplit_onnx.planning.plans import Figures, Plan, Stage, Transfer
 from dnnsplit_onnx.slicing import slice_model
+from dnnsplit_onnx.slicing.manifest import Manifest, check_files
 
 
 def plan_at(graph: Graph, cuts: tuple[int, ...], names: tuple[str, ...] | None = None) -> Plan:

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dnnsplit_onnx.errors import OutputError
-from dnnsplit_onnx.graph import load_graph
+from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.slicing import slice_model
 from tests.slicing.chain import plan_at
 

@@ -10,10 +10,10 @@ import onnx
 import pytest
 
 from dnnsplit_onnx.errors import OutputError
-from dnnsplit_onnx.graph import Graph, load_graph
-from dnnsplit_onnx.manifest import Manifest, load_manifest
+from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.slicing import slice_all_candidates
 from dnnsplit_onnx.slicing.candidates import tier_ranges
+from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest
 from tests.slicing.chain import plan_at, run_chain, run_whole, same
 from tests.slicing.constructs import CONSTRUCTS
 from tests.slicing.weights import SIDE, attributes, layers, matrix, save

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from dnnsplit_onnx.graph import load_graph
+from dnnsplit_onnx.graph.graph import load_graph
 from tests.slicing.chain import check_cut, reference, session
 from tests.slicing.constructs import CONSTRUCTS, REFERENCE_ONLY
 

@@ -12,11 +12,11 @@ import onnx
 import pytest
 
 from dnnsplit_onnx.errors import ModelError
-from dnnsplit_onnx.modelfile import ModelFile
+from dnnsplit_onnx.graph.modelfile import ModelFile
+from dnnsplit_onnx.graph.protobuf import DataRange
 from dnnsplit_onnx.slicing import copying
 from dnnsplit_onnx.slicing.copying import Copier
 from dnnsplit_onnx.slicing.files import Content
-from dnnsplit_onnx.wire import DataRange
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 

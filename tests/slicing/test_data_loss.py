@@ -13,7 +13,7 @@ import pytest
 
 from dnnsplit_onnx.errors import OutputError
 from dnnsplit_onnx.files import written_whole
-from dnnsplit_onnx.graph import load_graph
+from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.slicing import slice_model
 from tests.slicing.chain import plan_at
 from tests.slicing.test_output import tree

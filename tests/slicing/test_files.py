@@ -10,10 +10,10 @@ import onnx
 import pytest
 from onnx import helper as h
 
-from dnnsplit_onnx.graph import load_graph
-from dnnsplit_onnx.manifest import SliceRecord
-from dnnsplit_onnx.modelfile import data_range, is_external, tensors
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.graph.modelfile import data_range, is_external, tensors
 from dnnsplit_onnx.slicing import files, slice_model
+from dnnsplit_onnx.slicing.manifest import SliceRecord
 from tests.slicing.chain import check_cut, plan_at, run_whole
 from tests.slicing.constructs import model, value
 from tests.slicing.weights import SIDE, attributes, layers, matrix, refer, save

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper as h
 from onnx import numpy_helper
 
-from dnnsplit_onnx.graph import load_graph
+from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.slicing.index import SliceIndex
 
 

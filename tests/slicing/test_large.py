@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper as h
 
-from dnnsplit_onnx.graph import load_graph
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.graph.protobuf import length_delimited
 from dnnsplit_onnx.slicing import slice_all_candidates, slice_model
-from dnnsplit_onnx.wire import length_delimited
 from tests.slicing.chain import plan_at, session
 from tests.slicing.constructs import model, value
 from tests.slicing.weights import refer

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from dnnsplit_onnx.graph import Graph, load_graph
+from dnnsplit_onnx.graph.graph import Graph, load_graph
 from tests.conftest import LIGHT
 from tests.slicing.chain import check_cut, run_whole
 

@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper as h
 
-from dnnsplit_onnx.graph import load_graph
-from dnnsplit_onnx.shapes import bind_shapes
-from dnnsplit_onnx.workload import measure
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.graph.shapes import bind_shapes
+from dnnsplit_onnx.work.analysis import measure
 from tests.slicing.chain import check_cut, reference, run_whole, session
 
 OLDEST, NEWEST = 7, onnx.defs.onnx_opset_version()

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from dnnsplit_onnx.errors import DnnsplitError, ModelError, OutputError, PlanError
-from dnnsplit_onnx.graph import Graph, load_graph
-from dnnsplit_onnx.manifest import load_manifest
+from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.slicing import copying, slice_model, staging
+from dnnsplit_onnx.slicing.manifest import load_manifest
 from tests.slicing.chain import plan_at
 from tests.slicing.weights import layers, save
 
@@ -197,7 +197,7 @@ def test_the_old_output_comes_back_if_the_new_one_cannot(
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from dnnsplit_onnx.graph import load_graph
+from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.slicing import slice_model, staging
 from tests.slicing.chain import plan_at
 

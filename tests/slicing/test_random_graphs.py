@@ -14,7 +14,7 @@ from onnx import TensorProto as T
 from onnx import helper as h
 from onnx import numpy_helper as nh
 
-from dnnsplit_onnx.graph import load_graph
+from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.slicing import SliceIndex, extract
 from tests.slicing.chain import check_cut
 from tests.slicing.constructs import model, value

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 
-from dnnsplit_onnx.graph import Graph, load_graph
+from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.slicing import SliceIndex, extract
 from tests.slicing.chain import check_cut, run_whole
 

@@ -11,7 +11,7 @@ from onnx import TensorProto as T
 from onnx import helper as h
 from onnx import numpy_helper as nh
 
-from dnnsplit_onnx.graph import Graph, load_graph
+from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.slicing import SliceIndex, extract, slice_model
 from dnnsplit_onnx.slicing.tags import POSITION, TIER
 from tests.slicing.chain import plan_at

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from dnnsplit_onnx.graph import Graph, load_graph
+from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.slicing import slice_all_candidates, slice_model
 from dnnsplit_onnx.slicing.tags import POSITION, TIER
 from tests.slicing.chain import plan_at, run_chain, run_whole

@@ -11,8 +11,8 @@ from onnx import TensorProto as T
 from onnx import helper as h
 
 from dnnsplit_onnx.errors import CutError
-from dnnsplit_onnx.graph import load_graph
-from dnnsplit_onnx.manifest import Port
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.slicing import SliceIndex, extract
 from tests.slicing.constructs import CONSTRUCTS, model, value
 

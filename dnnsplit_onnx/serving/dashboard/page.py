@@ -15,17 +15,17 @@ import ipaddress
 from importlib.resources import files
 
 from dnnsplit_onnx.errors import InputError
-from dnnsplit_onnx.serving.arena import Arena
 from dnnsplit_onnx.serving.dashboard.state import state_of
-from dnnsplit_onnx.serving.edge import Edge
-from dnnsplit_onnx.serving.errors import ProtocolError, ServingError
-from dnnsplit_onnx.serving.exchange import Body, Response, error_response, json_response
-from dnnsplit_onnx.serving.handler import Send
-from dnnsplit_onnx.serving.http import RequestHead
-from dnnsplit_onnx.serving.limits import ServerLimits
-from dnnsplit_onnx.serving.metrics import CONTENT_TYPE, Metrics
-from dnnsplit_onnx.serving.security import is_loopback
-from dnnsplit_onnx.serving.server import Server
+from dnnsplit_onnx.serving.edge.edge import Edge
+from dnnsplit_onnx.serving.wire.arena import Arena
+from dnnsplit_onnx.serving.wire.errors import ProtocolError, ServingError
+from dnnsplit_onnx.serving.wire.exchange import Body, Response, error_response, json_response
+from dnnsplit_onnx.serving.wire.handler import Send
+from dnnsplit_onnx.serving.wire.http import RequestHead
+from dnnsplit_onnx.serving.wire.limits import ServerLimits
+from dnnsplit_onnx.serving.wire.metrics import CONTENT_TYPE, Metrics
+from dnnsplit_onnx.serving.wire.security import is_loopback
+from dnnsplit_onnx.serving.wire.server import Server
 
 #: The page's files, by path.
 FILES = {

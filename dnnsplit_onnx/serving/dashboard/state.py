@@ -7,9 +7,9 @@ from pathlib import PurePath
 from typing import Any
 
 from dnnsplit_onnx._version import __version__
-from dnnsplit_onnx.serving.edge import Edge
-from dnnsplit_onnx.serving.estimate import LinkState
-from dnnsplit_onnx.serving.routes import Route
+from dnnsplit_onnx.serving.edge.edge import Edge
+from dnnsplit_onnx.serving.edge.estimate import LinkState
+from dnnsplit_onnx.serving.tier.routes import Route
 
 
 def state_of(edge: Edge) -> dict[str, Any]:

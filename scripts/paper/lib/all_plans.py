@@ -13,12 +13,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnsplit_onnx.costs import CostTable
-from dnnsplit_onnx.cuts import Accounting, staircase
-from dnnsplit_onnx.planners.problem import Problem
-from dnnsplit_onnx.plans import Objective
-from dnnsplit_onnx.topology import Link, Tier, Topology
-from dnnsplit_onnx.workload import Workload
+from dnnsplit_onnx.machines.topology import Link, Tier, Topology
+from dnnsplit_onnx.planning.costs import CostTable
+from dnnsplit_onnx.planning.plans import Objective
+from dnnsplit_onnx.planning.problem import Problem
+from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.cuts import Accounting, staircase
 from lib.networks import LayerModel
 
 _Floats = NDArray[np.float64]

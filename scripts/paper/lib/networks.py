@@ -22,19 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.converters.keras_points import LayerCut, keras_cuts
-from dnnsplit_onnx.costs import CostTable
-from dnnsplit_onnx.cuts import Accounting, staircase
-from dnnsplit_onnx.graph import load_graph
-from dnnsplit_onnx.layers import layer_of
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.graph.layers import layer_of
+from dnnsplit_onnx.graph.shapes import bind_shapes, free_dimensions
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.models import get_entry, model_path
 from dnnsplit_onnx.models.frameworks import FRAMEWORK_ENTRIES
 from dnnsplit_onnx.models.registry import ENTRIES
-from dnnsplit_onnx.ordering import order_workload
-from dnnsplit_onnx.planners.problem import Problem
-from dnnsplit_onnx.plans import Objective
-from dnnsplit_onnx.shapes import bind_shapes, free_dimensions
-from dnnsplit_onnx.topology import Topology
-from dnnsplit_onnx.workload import Workload, measure
+from dnnsplit_onnx.planning.costs import CostTable
+from dnnsplit_onnx.planning.plans import Objective
+from dnnsplit_onnx.planning.problem import Problem
+from dnnsplit_onnx.work.analysis import Workload, measure
+from dnnsplit_onnx.work.cuts import Accounting, staircase
+from dnnsplit_onnx.work.orders import order_workload
 from lib.output import results
 
 #: The nine networks of the evaluation by their name in `keras.applications`, by rising work

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dnnsplit_onnx.files import written_whole
-from dnnsplit_onnx.report.figure import COLOURS, HATCHES, need_matplotlib
+from dnnsplit_onnx.reporting.figure import COLOURS, HATCHES, need_matplotlib
 
 __all__ = ["COLOURS", "HATCHES", "figures", "parser", "print_table", "results", "write_csv"]
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dnnsplit_onnx.errors import InfeasibleError
-from dnnsplit_onnx.planning import plan
-from dnnsplit_onnx.plans import Objective, Plan
-from dnnsplit_onnx.topology import Topology
-from dnnsplit_onnx.workload import Workload
+from dnnsplit_onnx.machines.topology import Topology
+from dnnsplit_onnx.planning.choosing import plan
+from dnnsplit_onnx.planning.plans import Objective, Plan
+from dnnsplit_onnx.work.analysis import Workload
 from lib.output import print_table, write_csv
 
 #: Gains below this are the rounding of sums.

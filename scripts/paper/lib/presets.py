@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from dnnsplit_onnx.topology import Topology, parse_topology
+from dnnsplit_onnx.machines.topology import Topology, parse_topology
 
 FILE = Path(__file__).resolve().parents[1] / "presets.toml"
 ORIGINS = ("paper: ", "assumed: ")

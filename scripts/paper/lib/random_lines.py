@@ -33,12 +33,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnsplit_onnx.costs import CostTable
-from dnnsplit_onnx.cuts import UNKNOWN, staircase
-from dnnsplit_onnx.planners import Problem
-from dnnsplit_onnx.planners.replan import Replanner
-from dnnsplit_onnx.topology import Topology, parse_topology
-from dnnsplit_onnx.workload import Workload
+from dnnsplit_onnx.machines.topology import Topology, parse_topology
+from dnnsplit_onnx.planning.costs import CostTable
+from dnnsplit_onnx.planning.planners import Problem
+from dnnsplit_onnx.planning.planners.replan import Replanner
+from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.cuts import UNKNOWN, staircase
 from lib.presets import numbers
 
 

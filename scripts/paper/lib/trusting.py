@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnnsplit_onnx.planners import Problem, get_planner
-from dnnsplit_onnx.plans import Figures, Objective
-from dnnsplit_onnx.topology import Topology
+from dnnsplit_onnx.machines.topology import Topology
+from dnnsplit_onnx.planning.planners import Problem, get_planner
+from dnnsplit_onnx.planning.plans import Figures, Objective
 from lib.networks import LayerModel
 
 

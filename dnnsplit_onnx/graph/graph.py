@@ -1,0 +1,425 @@
+"""The DAG of an ONNX model: nodes joined by values, weights kept apart.
+
+Three things look alike in an ONNX file and are told apart here:
+
+1. *Data flow*: values that depend on the model's inputs, and the nodes that make them.
+   Only these are ordered, counted as positions, priced, and sent across a cut.
+2. *Weights*: initializers, and values computed from weights alone (Constant,
+   ConstantOfShape, an Unsqueeze of a bias ...). They are constant, so whoever needs them
+   can have a copy.
+3. *Random* values: made from no input, and yet not constant. They are data flow: a copy of
+   the node would draw other numbers.
+
+A node of an unknown operator is data flow even where all its inputs are weights, because
+nothing says that it is deterministic.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+
+from dnnsplit_onnx.errors import ModelError
+from dnnsplit_onnx.graph.bounds import check_bounds
+from dnnsplit_onnx.graph.modelfile import ModelFile, open_model
+from dnnsplit_onnx.graph.states import State, named_states, parse_states
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+_GRAPH = onnx.AttributeProto.GRAPH
+_GRAPHS = onnx.AttributeProto.GRAPHS
+
+ONNX_DOMAINS = frozenset({"", "ai.onnx"})
+# Domains whose operators are known to be deterministic unless listed in `_RANDOM`.
+_KNOWN_DOMAINS = ONNX_DOMAINS | {"ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"}
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+    | {"Sampling", "BitmaskDropout", "BiasDropout", "TrainableDropout"}
+)
+_DEEPEST = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One step of the data flow.
+
+    Attributes:
+        index: Where the node stands in the model's own file (`GraphProto.node`).
+        name: Its name; where the file gives none, one made from operator and output.
+        op_type: The operator, or the name of a local function.
+        domain: The operator's domain, "" for ONNX itself.
+        inputs: Data-flow values it reads, each once: its inputs and what its subgraphs
+            capture.
+        outputs: Values it makes; omitted optional outputs are left out.
+        weights: Constant values it reads, each once, captured ones included.
+        random: Whether two runs of it may differ.
+        proto: The node as the file has it.
+    """
+
+    index: int
+    name: str
+    op_type: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weights: tuple[str, ...]
+    random: bool
+    proto: onnx.NodeProto = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model as data flow, in an order in which it can run.
+
+    Attributes:
+        file: The model and where its weights lie.
+        nodes: The data-flow nodes; position `i` is the cut of the first `i` of them.
+        inputs: Model inputs that are data, not weights, in the model's order.
+        outputs: Model outputs, in the model's order.
+        constants: Names of all weights: initializers and values made from weights alone.
+        constant_nodes: For each value made from weights alone, the index in
+            `GraphProto.node` of the node that makes it.
+        states: What one run hands to the next; recognised by name, unless they are given.
+    """
+
+    file: ModelFile
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    constants: frozenset[str]
+    constant_nodes: dict[str, int]
+    states: tuple[State, ...] = ()
+
+    @property
+    def proto(self) -> onnx.ModelProto:
+        """The model, its large weights left in their files."""
+        return self.file.proto
+
+    @cached_property
+    def fresh_inputs(self) -> tuple[str, ...]:
+        """The inputs that a request brings: all but states."""
+        kept = {state.input for state in self.states}
+        return tuple(name for name in self.inputs if name not in kept)
+
+    @cached_property
+    def results(self) -> tuple[str, ...]:
+        """The outputs that a request is about, each once: all but states."""
+        kept = {state.output for state in self.states}
+        return tuple(name for name in dict.fromkeys(self.outputs) if name not in kept)
+
+    @cached_property
+    def producer(self) -> dict[str, int]:
+        """For each value that a node makes, the position of that node."""
+        return {value: at for at, node in enumerate(self.nodes) for value in node.outputs}
+
+    @cached_property
+    def last_use(self) -> dict[str, int]:
+        """For each data-flow value that a node reads, the position of its last reader."""
+        return {value: at for at, node in enumerate(self.nodes) for value in node.inputs}
+
+    @cached_property
+    def values(self) -> tuple[str, ...]:
+        """The data-flow values: model inputs, then what nodes make, in order."""
+        return self.inputs + tuple(value for node in self.nodes for value in node.outputs)
+
+    @cached_property
+    def position_of_node(self) -> dict[str, int]:
+        """Positions by node name; duplicate names are left out, since they name nothing."""
+        found: dict[str, int] = {}
+        twice = set()
+        for at, node in enumerate(self.nodes):
+            if node.name in found:
+                twice.add(node.name)
+            found[node.name] = at
+        return {name: at for name, at in found.items() if name not in twice}
+
+    @cached_property
+    def dag(self) -> nx.DiGraph:
+        """The networkx view: positions as nodes, `value` on each edge as its names.
+
+        Each node carries its `Node` as attribute `node`. An edge from u to v carries
+        `values`, the tuple of values that v reads from u.
+        """
+        import networkx as nx  # slow to import, and only this view needs it
+
+        dag = nx.DiGraph()
+        producer = self.producer
+        for at, node in enumerate(self.nodes):
+            dag.add_node(at, node=node)
+            for value in node.inputs:
+                if (before := producer.get(value)) is not None:
+                    shared = dag.edges[before, at]["values"] if dag.has_edge(before, at) else ()
+                    dag.add_edge(before, at, values=(*shared, value))
+        return dag
+
+    def reordered(self, order: Sequence[int]) -> Graph:
+        """The same graph in another order.
+
+        Args:
+            order: A permutation of the present positions in which every node comes after
+                the nodes it depends on.
+
+        Raises:
+            ValueError: It is not such a permutation.
+        """
+        if sorted(order) != list(range(len(self.nodes))):
+            raise ValueError("not a permutation of the positions")
+        place = {at: rank for rank, at in enumerate(order)}
+        for at, node in enumerate(self.nodes):
+            for value in node.inputs:
+                before = self.producer.get(value)
+                if before is not None and place[before] > place[at]:
+                    raise ValueError(f"node `{node.name}` would run before its input `{value}` is made")
+        return replace(self, nodes=tuple(self.nodes[at] for at in order))
+
+
+def load_graph(path: str | Path, states: Sequence[str] | None = None) -> Graph:
+    """Reads an ONNX file as a data-flow graph, without its weights.
+
+    Nodes keep the file's order; a file that is not sorted is sorted, moving as little as
+    possible.
+
+    Args:
+        path: The `.onnx` file.
+        states: What one run hands to the next, each as `IN=OUT`; `none` for nothing.
+            Recognised by name if it is not given.
+
+    Raises:
+        ModelError: The file is not a readable ONNX model, or its graph has a cycle, a
+            value nobody makes, or a value made twice.
+        InputError: A state names no input and output of the model.
+    """
+    graph = build_graph(open_model(path))
+    if states is None:
+        return graph
+    return replace(graph, states=parse_states(states, graph.inputs, graph.outputs))
+
+
+def build_graph(file: ModelFile) -> Graph:
+    """The data-flow graph of an opened model. See `load_graph`."""
+    proto = file.proto.graph
+    _check_bounds(file)
+    facts = _Facts(file.proto)
+    weights = {tensor.name for tensor in proto.initializer}
+    weights.update(sparse.values.name for sparse in proto.sparse_initializer)
+    inputs = tuple(value.name for value in proto.input if value.name not in weights)
+    _refuse_duplicates(file, inputs, weights)
+
+    constants = set(weights)
+    constant_nodes: dict[str, int] = {}
+    nodes: list[Node] = []
+    for index, reads in _runnable_order(file, set(inputs) | weights):
+        node = proto.node[index]
+        outputs = tuple(name for name in node.output if name)
+        random = facts.is_random(node)
+        if not random and constants.issuperset(reads) and facts.is_known(node):
+            constants.update(outputs)
+            constant_nodes.update((name, index) for name in outputs)
+            continue
+        nodes.append(
+            Node(
+                index=index,
+                name=node.name or f"{node.op_type}_{outputs[0] if outputs else index}",
+                op_type=node.op_type,
+                domain="" if node.domain in ONNX_DOMAINS else node.domain,
+                inputs=tuple(name for name in reads if name not in constants),
+                outputs=outputs,
+                weights=tuple(name for name in reads if name in constants),
+                random=random,
+                proto=node,
+            )
+        )
+    made = constants.union(inputs, *(node.outputs for node in nodes))
+    graph_outputs = tuple(value.name for value in proto.output)
+    for name in graph_outputs:
+        if name not in made:
+            raise ModelError(f"nothing makes the model's output `{name}`", context=f"in {file.path}")
+    states = named_states(inputs, graph_outputs)
+    return Graph(file, tuple(nodes), inputs, graph_outputs, frozenset(constants), constant_nodes, states)
+
+
+def reads_of(node: onnx.NodeProto) -> tuple[str, ...]:
+    """The outer values a node reads, each once: its inputs, then what its subgraphs capture."""
+    reads = dict.fromkeys(name for name in node.input if name)
+    for body in subgraphs(node):
+        reads.update(dict.fromkeys(captures(body)))
+    return tuple(reads)
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The bodies a node holds: branches of If, bodies of Loop and Scan."""
+    for attribute in node.attribute:
+        if attribute.type == _GRAPH:
+            yield attribute.g
+        elif attribute.type == _GRAPHS:
+            yield from attribute.graphs
+
+
+def captures(body: onnx.GraphProto, depth: int = 0) -> Iterator[str]:
+    """The values of outer scopes that a subgraph reads, nested subgraphs included.
+
+    A branch may also *return* an outer value without touching it; that is a capture too.
+    """
+    if depth > _DEEPEST:
+        raise ModelError(f"subgraphs are nested more than {_DEEPEST} deep")
+    own = {value.name for value in body.input}
+    own.update(tensor.name for tensor in body.initializer)
+    own.update(sparse.values.name for sparse in body.sparse_initializer)
+    for node in body.node:
+        own.update(node.output)
+    own.add("")
+    for node in body.node:
+        for name in node.input:
+            if name not in own:
+                yield name
+        for inner in subgraphs(node):
+            for name in captures(inner, depth + 1):
+                if name not in own:
+                    yield name
+    for value in body.output:
+        if value.name not in own:
+            yield value.name
+
+
+class _Facts:
+    """What is known of operators: whether they are random, whether they are known at all.
+
+    Local functions are looked into, each once.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._functions = {(f.domain, f.name, f.overload): f for f in model.functions}
+        self._random: dict[tuple[str, str, str], bool] = {}
+        self._known: dict[tuple[str, str, str], bool] = {}
+
+    def is_random(self, node: onnx.NodeProto) -> bool:
+        """Whether two runs of this node on the same inputs may differ."""
+        key = (node.domain, node.op_type, node.overload)
+        function = self._functions.get(key)
+        if function is not None:
+            if key not in self._random:
+                self._random[key] = False  # ends the walk on a function that calls itself
+                self._random[key] = any(self.is_random(inner) for inner in function.node)
+            return self._random[key]
+        if node.op_type in _RANDOM:
+            return True
+        # Dropout draws numbers only when training_mode, its third input, may be true.
+        if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
+            return True
+        return any(self.is_random(inner) for body in subgraphs(node) for inner in body.node)
+
+    def is_known(self, node: onnx.NodeProto) -> bool:
+        """Whether the operator's behaviour is defined, so that weights in mean weights out."""
+        key = (node.domain, node.op_type, node.overload)
+        function = self._functions.get(key)
+        if function is not None:
+            if key not in self._known:
+                self._known[key] = False
+                self._known[key] = all(self.is_known(inner) for inner in function.node)
+            return self._known[key]
+        if node.domain not in _KNOWN_DOMAINS:
+            return False
+        return all(self.is_known(inner) for body in subgraphs(node) for inner in body.node)
+
+
+def _runnable_order(file: ModelFile, available: set[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Indices of the file's nodes in an order in which they can run, with what each reads.
+
+    The file's own order where it is one, as the standard demands; otherwise each node as
+    soon as its inputs are there, earliest in the file first.
+    """
+    nodes = file.proto.graph.node
+    reads = [reads_of(node) for node in nodes]
+    maker: dict[str, int] = {}
+    for index, node in enumerate(nodes):
+        for name in node.output:
+            if not name:
+                continue
+            if name in maker or name in available:
+                raise ModelError(
+                    f"value `{name}` is made twice",
+                    context=f"in {file.path}, the second time by node {_called(node, index)}",
+                )
+            maker[name] = index
+    waiting = [0] * len(nodes)
+    readers: dict[int, list[int]] = {}
+    in_order = True
+    for index, names in enumerate(reads):
+        for name in names:
+            if name in available:
+                continue
+            before = maker.get(name)
+            if before is None:
+                node = nodes[index]
+                raise ModelError(
+                    f"nothing makes value `{name}`",
+                    context=f"in {file.path}, read by node {_called(node, index)}",
+                    hint="the model is broken: export it again",
+                )
+            in_order = in_order and before < index
+            waiting[index] += 1
+            readers.setdefault(before, []).append(index)
+    if in_order:
+        yield from enumerate(reads)
+        return
+    yield from _sorted(file, waiting, readers, reads)
+
+
+def _check_bounds(file: ModelFile) -> None:
+    try:
+        check_bounds(file.proto)
+    except ModelError as error:
+        error.context = error.context or f"in {file.path}"
+        raise
+
+
+def _called(node: onnx.NodeProto, index: int) -> str:
+    """A node as errors call it: by its name, or its place in the file."""
+    return f"`{node.name or index}` ({node.op_type})"
+
+
+def _sorted(
+    file: ModelFile, waiting: list[int], readers: dict[int, list[int]], reads: list[tuple[str, ...]]
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Kahn's algorithm, earliest node of the file first."""
+    import heapq  # only for files that break the rule
+
+    ready = [index for index, count in enumerate(waiting) if count == 0]
+    heapq.heapify(ready)
+    left = len(waiting)
+    while ready:
+        index = heapq.heappop(ready)
+        left -= 1
+        yield index, reads[index]
+        for reader in readers.get(index, ()):
+            waiting[reader] -= 1
+            if waiting[reader] == 0:
+                heapq.heappush(ready, reader)
+    if left:
+        stuck = next(index for index, count in enumerate(waiting) if count > 0)
+        node = file.proto.graph.node[stuck]
+        raise ModelError(
+            f"the graph has a cycle through node {_called(node, stuck)}",
+            context=f"in {file.path}",
+            hint="an ONNX graph must be acyclic: export the model again",
+        )
+
+
+def _refuse_duplicates(file: ModelFile, inputs: Iterable[str], weights: set[str]) -> None:
+    seen: set[str] = set()
+    for name in inputs:
+        if name in seen:
+            raise ModelError(f"model input `{name}` is listed twice", context=f"in {file.path}")
+        seen.add(name)
+    graph = file.proto.graph
+    if len(weights) < len(graph.initializer) + len(graph.sparse_initializer):
+        names = [t.name for t in graph.initializer] + [s.values.name for s in graph.sparse_initializer]
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise ModelError(f"initializer `{twice}` is given twice", context=f"in {file.path}")

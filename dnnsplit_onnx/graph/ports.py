@@ -1,0 +1,24 @@
+"""What enters or leaves a model or a slice, as a record that files carry."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Port(BaseModel):
+    """A value that enters or leaves a slice.
+
+    Attributes:
+        name: The value's name, the same in every slice.
+        dtype: Element type as onnx spells it in lower case (`float`, `int64`), None if unknown.
+        shape: A number, a symbolic name or None for each dimension; None if the rank is
+            unknown.
+        kind: "tensor", or "sequence", "optional", "map".
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+
+    name: str
+    dtype: str | None = None
+    shape: tuple[int | str | None, ...] | None = None
+    kind: str = "tensor"

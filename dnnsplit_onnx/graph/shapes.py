@@ -1,0 +1,362 @@
+"""Types of values: dtypes and shapes, symbolic dimensions bound to numbers.
+
+Nothing is guessed. A shape is what the file declares or what onnx's shape inference (with
+data propagation, and with what `shape_values` computes) proves from it; a dimension that
+stays symbolic stays symbolic, and a value whose size is unknown has the size None. It
+becomes an error only where someone needs the number (`Types.need_nbytes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from dnnsplit_onnx.errors import ShapeError
+from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.graph.inference import infer
+from dnnsplit_onnx.graph.shape_values import infer_with_values
+
+Dim = int | str | None
+Kind = Literal["tensor", "sparse_tensor", "sequence", "optional", "map", "unknown"]
+
+# No tensor is larger: a claim beyond it is a broken or hostile model.
+_LARGEST_NBYTES = 1 << 60
+
+_BITS = {
+    "FLOAT": 32, "UINT8": 8, "INT8": 8, "UINT16": 16, "INT16": 16, "INT32": 32, "INT64": 64,
+    "BOOL": 8, "FLOAT16": 16, "DOUBLE": 64, "UINT32": 32, "UINT64": 64, "COMPLEX64": 64,
+    "COMPLEX128": 128, "BFLOAT16": 16, "FLOAT8E4M3FN": 8, "FLOAT8E4M3FNUZ": 8, "FLOAT8E5M2": 8,
+    "FLOAT8E5M2FNUZ": 8, "FLOAT8E8M0": 8, "UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2,
+    "INT2": 2, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6,
+}  # fmt: skip
+
+# Bits per element by TensorProto.DataType; strings have no fixed size and are not here.
+BITS: dict[int, int] = {
+    number: _BITS[name] for name, number in onnx.TensorProto.DataType.items() if name in _BITS
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ValueType:
+    """The type of a value.
+
+    Attributes:
+        kind: What it is; only a "tensor" has a size.
+        dtype: TensorProto.DataType of the elements, 0 if unknown.
+        shape: One entry a dimension: a number, a symbolic name, or None if nothing is
+            known of it. None if the rank is unknown.
+    """
+
+    kind: Kind = "unknown"
+    dtype: int = 0
+    shape: tuple[Dim, ...] | None = None
+
+    @property
+    def elements(self) -> int | None:
+        """Number of elements, None if unknown."""
+        if self.kind != "tensor" or self.shape is None:
+            return None
+        numbers = [d for d in self.shape if isinstance(d, int)]
+        return _product(numbers) if len(numbers) == len(self.shape) else None
+
+    @property
+    def nbytes(self) -> int | None:
+        """Size in bytes (sub-byte elements packed), None if unknown."""
+        elements, bits = self.elements, BITS.get(self.dtype)
+        return None if elements is None or bits is None else (elements * bits + 7) // 8
+
+    @property
+    def dtype_name(self) -> str | None:
+        """The dtype as onnx spells it in lower case (`float`, `int64`), None if unknown."""
+        if not self.dtype or self.dtype not in onnx.TensorProto.DataType.values():
+            return None
+        name: str = onnx.TensorProto.DataType.Name(self.dtype)
+        return name.lower()
+
+
+@dataclass(frozen=True)
+class Types:
+    """The types of all values of a graph, under a binding of its symbolic dimensions.
+
+    Attributes:
+        graph: The graph.
+        inferred: The model with what shape inference added, subgraphs included. Its nodes
+            are those of `graph.proto`, in the same order.
+        bindings: The numbers that symbolic dimensions were bound to.
+        observed: Types seen in one real run, for values that inference cannot size.
+    """
+
+    graph: Graph
+    inferred: onnx.ModelProto
+    bindings: Mapping[str, int]
+    observed: Mapping[str, ValueType] = field(default_factory=dict)
+
+    @cached_property
+    def protos(self) -> dict[str, onnx.TypeProto]:
+        """The TypeProto of each value that has one: inputs, outputs and inner values."""
+        found: dict[str, onnx.TypeProto] = {}
+        graph = self.inferred.graph
+        for values in (graph.output, graph.value_info, graph.input):
+            found.update((v.name, v.type) for v in values if v.type.WhichOneof("value"))
+        return found
+
+    @cached_property
+    def _weights(self) -> dict[str, ValueType]:
+        graph = self.inferred.graph
+        types = {t.name: ValueType("tensor", t.data_type, tuple(t.dims)) for t in graph.initializer}
+        for s in graph.sparse_initializer:
+            # An operator sees a sparse initializer as the dense tensor.
+            types[s.values.name] = ValueType("tensor", s.values.data_type, tuple(s.dims))
+        return types
+
+    @property
+    def weight_nbytes(self) -> int:
+        """Bytes of all initializers."""
+        return sum(known.nbytes or 0 for known in self._weights.values())
+
+    @cached_property
+    def _cache(self) -> dict[str, ValueType]:
+        return dict(self._weights)
+
+    @cached_property
+    def _sizes(self) -> dict[str, int | None]:
+        return {}  # asked for many times over, by everything that prices cuts
+
+    def __getitem__(self, name: str) -> ValueType:
+        """The type of a value; of an unknown one, a type that says so."""
+        known = self._cache.get(name)
+        if known is None:
+            proto = self.protos.get(name)
+            known = ValueType() if proto is None else value_type(proto)
+            if known.nbytes is None:
+                known = self.observed.get(name, known)
+            self._cache[name] = known
+        return known
+
+    @cached_property
+    def unsized(self) -> tuple[str, ...]:
+        """Values of unknown size that somebody reads; what nobody reads need not be known."""
+        graph = self.graph
+        read = {*graph.outputs, *graph.last_use, *(name for node in graph.nodes for name in node.weights)}
+        names = (*graph.values, *graph.constant_nodes)
+        return tuple(name for name in names if name in read and self[name].nbytes is None)
+
+    def value_info(self, name: str) -> onnx.ValueInfoProto:
+        """A value with its type, or without one where it is unknown."""
+        info = onnx.ValueInfoProto(name=name)
+        if name in self.protos:
+            info.type.CopyFrom(self.protos[name])
+        elif name in self._weights:
+            known = self._weights[name]
+            info.type.CopyFrom(helper.make_tensor_type_proto(known.dtype, known.shape))
+        return info
+
+    def nbytes(self, name: str) -> int | None:
+        """Size of a value in bytes, None if unknown.
+
+        Raises:
+            ShapeError: The model claims a size that no tensor can have.
+        """
+        if name not in self._sizes:
+            size = self[name].nbytes
+            if size is not None and not 0 <= size < _LARGEST_NBYTES:
+                raise ShapeError(f"value `{name}` claims {size} bytes", context=f"in {self.graph.file.path}")
+            self._sizes[name] = size
+        return self._sizes[name]
+
+    def need_nbytes(self, name: str) -> int:
+        """Size of a value in bytes.
+
+        Raises:
+            ShapeError: It is unknown. The hint says what to bind, if that helps.
+        """
+        size = self.nbytes(name)
+        if size is None:
+            raise self.unknown_size(name)
+        return size
+
+    def unknown_size(self, name: str) -> ShapeError:
+        """The error for a value whose size is needed and unknown."""
+        kind = self[name]
+        user = next((node for node in self.graph.nodes if name in node.inputs), None)
+        where = f", used by node `{user.name}` ({user.op_type})" if user else ""
+        free = free_dimensions(self.graph, self.bindings)
+        hint = f"pass {' '.join(f'--bind {dim}=1' for dim in free)}" if free else None
+        why = "its shape is unknown"
+        if kind.kind not in ("tensor", "unknown"):
+            why, hint = f"it is a {kind.kind}, not a tensor", "cut elsewhere"
+        elif kind.shape is not None:
+            symbolic = next((d for d in kind.shape if not isinstance(d, int)), None)
+            why = f"dimension `{symbolic}` is symbolic" if symbolic else "a dimension is unknown"
+        if kind.kind == "tensor" and kind.dtype not in BITS:
+            why, hint = f"elements of type {kind.dtype_name} have no fixed size", None
+        if kind.kind in ("tensor", "unknown") and kind.dtype in BITS | {0: 0} and not free:
+            hint = "its size depends on the data or on an operator that onnx does not know"
+        path = self.graph.file.path.name
+        return ShapeError(f"cannot size value `{name}`: {why}", context=f"in {path}{where}", hint=hint)
+
+    @cached_property
+    def _small_constants(self) -> dict[str, onnx.TensorProto]:
+        found = {t.name: t for t in self.graph.proto.graph.initializer}
+        nodes = self.graph.proto.graph.node
+        for name, index in self.graph.constant_nodes.items():
+            if nodes[index].op_type == "Constant":
+                found.update((name, a.t) for a in nodes[index].attribute if a.name == "value")
+        return found
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """The value of a constant that is small enough to be inline, else None."""
+        tensor = self._small_constants.get(name)
+        if tensor is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
+            return None
+        try:
+            return numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
+def _product(numbers: Sequence[int]) -> int:
+    """The product, or one that is too large if it is: that of a million numbers takes minutes."""
+    if 0 in numbers:
+        return 0
+    product = 1
+    for number in numbers:
+        product *= number
+        if product > _LARGEST_NBYTES:
+            break
+    return product
+
+
+def value_type(proto: onnx.TypeProto) -> ValueType:
+    """A TypeProto as a `ValueType`."""
+    kind = proto.WhichOneof("value")
+    if kind in ("tensor_type", "sparse_tensor_type"):
+        tensor = proto.tensor_type if kind == "tensor_type" else proto.sparse_tensor_type
+        shape = tuple(map(_dim, tensor.shape.dim)) if tensor.HasField("shape") else None
+        return ValueType("tensor" if kind == "tensor_type" else "sparse_tensor", tensor.elem_type, shape)
+    if kind == "sequence_type":
+        return ValueType("sequence", value_type(proto.sequence_type.elem_type).dtype)
+    if kind == "optional_type":
+        return ValueType("optional", value_type(proto.optional_type.elem_type).dtype)
+    return ValueType("map") if kind == "map_type" else ValueType()
+
+
+def bind_shapes(graph: Graph, bindings: Mapping[str, int] | None = None) -> Types:
+    """Infers the type of every value, with symbolic dimensions made concrete.
+
+    Args:
+        graph: The graph.
+        bindings: Number for each symbolic dimension to bind, by its name. A dimension
+            of an input that has no name is called `INPUT.AXIS`, as `free_dimensions` shows.
+
+    Raises:
+        ShapeError: A binding names no dimension of the model, or is not positive.
+    """
+    bindings = dict(bindings or {})
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.proto)
+    if bindings:
+        _bind(model.graph, bindings, graph)
+    for value in model.graph.input:
+        for *_, dim in _named_dims(value):
+            if dim.dim_value < 0:  # "unknown", to those who write it; inference would compute with it
+                dim.ClearField("dim_value")
+    return Types(graph, _infer(model), bindings)
+
+
+def free_dimensions(graph: Graph, bindings: Mapping[str, int], *, axis: int | None = None) -> tuple[str, ...]:
+    """Names of the dimensions of model inputs that are neither numbers nor bound.
+
+    Args:
+        graph: The graph.
+        bindings: Those that are bound.
+        axis: Only dimensions on this axis.
+    """
+    data = set(graph.inputs)
+    names: dict[str, None] = {}
+    for value in graph.proto.graph.input:
+        if value.name in data:
+            for at, name, _ in _named_dims(value):
+                if name not in bindings and axis in (None, at):
+                    names[name] = None
+    return tuple(names)
+
+
+def _named_dims(value: onnx.ValueInfoProto) -> Iterable[tuple[int, str, onnx.TensorShapeProto.Dimension]]:
+    """The dimensions of a value that are not numbers: axis, the name they bind by, and themselves."""
+    for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+        if not isinstance(_dim(dim), int):
+            yield axis, (_dim_name(dim) or f"{value.name}.{axis}"), dim
+
+
+def _bind(graph_proto: onnx.GraphProto, bindings: Mapping[str, int], graph: Graph) -> None:
+    for name, number in bindings.items():
+        if number < 1:
+            raise ShapeError(f"cannot bind dimension `{name}` to {number}", hint="sizes are 1 or more")
+    used: set[str] = set()
+    for values in (graph_proto.input, graph_proto.output, graph_proto.value_info):
+        for value in values:
+            for _, name, dim in _named_dims(value):
+                if name in bindings:
+                    used.add(name)
+                    dim.dim_value = bindings[name]
+    for name in bindings:
+        if name not in used:
+            free = free_dimensions(graph, {})
+            listed = ", ".join(f"`{dim}`" for dim in free)
+            hint = (
+                f"its inputs have the dimensions {listed}"
+                if free
+                else "its inputs have no symbolic dimension"
+            )
+            raise ShapeError(f"model `{graph.file.path.name}` has no dimension `{name}`", hint=hint)
+
+
+def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Shape inference that uses what it can and never fails.
+
+    What the file says of inner values and outputs goes stale when somebody edits a batch size,
+    and a bound dimension contradicts it. So it is set aside first, and taken only for
+    values of which nothing can be proved.
+    """
+    said = [*model.graph.value_info, *model.graph.output]
+    outputs = list(model.graph.output)
+    del model.graph.value_info[:]
+    del model.graph.output[:]
+    for further in (False, True):
+        if further:
+            names = {v.name for v in said if v.type.WhichOneof("value")}
+            proved = [v for v in model.graph.value_info if v.name in names]
+            unsized = names - {v.name for v in proved if value_type(v.type).nbytes is not None}
+            if not unsized:
+                break
+            kept = [v for v in model.graph.value_info if v.name not in unsized]
+            stated = {v.name: v for v in said if v.name in unsized}
+            del model.graph.value_info[:]
+            model.graph.value_info.extend([*kept, *stated.values()])
+        try:
+            model = infer(model)
+        except Exception:  # it refuses what it cannot follow in many ways
+            break
+    if any(node.op_type in ("Range", "Shape", "Size") for node in model.graph.node):
+        model = infer_with_values(model)
+    model.graph.output.extend(outputs)
+    return model
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    if dim.HasField("dim_value"):
+        return dim.dim_value if dim.dim_value >= 0 else None
+    return _dim_name(dim) or None
+
+
+def _dim_name(dim: onnx.TensorShapeProto.Dimension) -> str:
+    """The name of a symbolic dimension; the protobuf library hands out bytes where it is not UTF-8."""
+    name: str | bytes = dim.dim_param
+    return name.decode(errors="backslashreplace") if isinstance(name, bytes) else name

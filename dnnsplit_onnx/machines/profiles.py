@@ -1,0 +1,269 @@
+"""A measured profile: how long a model takes on one machine, segment by segment.
+
+A profile is a JSON file made by `dnnsplit-onnx profile` on the machine it describes, and
+read wherever plans are made. It names the model it was measured on, and is refused for
+another one. Two things were timed:
+
+- the segments between a few cuts, scaled to add up to the whole;
+- at each of these cuts, the two parts it makes, each run by itself.
+
+What a cut itself takes, fusions lost and layouts converted twice, is in the parts alone. So
+they are what the bottom tier takes, which runs everything up to a cut, and the top tier, which
+runs everything from one: predictions for two tiers are measurements. A tier between the two
+runs segments. Between the cuts that were measured, time is shared out by work.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dnnsplit_onnx.errors import ProfileError
+from dnnsplit_onnx.files import read_bounded
+
+SCHEMA_VERSION = 1
+
+#: Where a tier stands in the line.
+Place = Literal["bottom", "between", "top"]
+
+# Thirty years, and more nodes than any model has: so that sums of them stay numbers.
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=1 << 32)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+
+
+class Segment(_Record):
+    """The nodes between two neighbouring measured cuts.
+
+    Attributes:
+        start, stop: Positions.
+        seconds: Median time of a run of this segment, its fixed cost taken off, scaled so that all
+            segments add up to the whole.
+        spread_s: Half the distance between the quartiles.
+        runs: Measured runs.
+    """
+
+    start: Count
+    stop: Count
+    seconds: Seconds
+    spread_s: Seconds
+    runs: Count
+
+
+class Parts(_Record):
+    """The two parts that one cut makes, each run by itself, the fixed cost of a run included.
+
+    They are brought to the speed that the machine had when the whole was measured.
+
+    Attributes:
+        position: The cut.
+        below_s, above_s: Median seconds of a run.
+        spread_s: Half the distance between the quartiles, of the part that spreads more.
+        runs: Measured runs.
+    """
+
+    position: Count
+    below_s: Seconds
+    above_s: Seconds
+    spread_s: Seconds
+    runs: Count
+
+
+class Profile(_Record):
+    """What one machine was measured to take.
+
+    Attributes:
+        tier: The tier it was made for.
+        provider: The execution provider that really ran.
+        threads: Intra-operator threads, 0 for onnxruntime's choice.
+        model_sha256: The ONNX file.
+        order: Name of the node order that positions refer to.
+        nodes: Number of nodes in that order.
+        bindings: Numbers bound to symbolic dimensions.
+        segments: From position 0 to `nodes`, without gaps.
+        overhead_s: Fixed cost of one run, whatever runs.
+        whole_s: Median time of the whole model.
+        machine: What was measured: processor, cores, system.
+        versions: Of onnxruntime and this package.
+        node_seconds: With `--per-node`, the seconds of each node in order.
+        parts: The parts of each cut between segments; none in profiles of old.
+    """
+
+    schema_version: int
+    producer: str
+    tier: str
+    provider: str
+    threads: Count
+    model: str
+    model_sha256: str
+    order: str
+    nodes: Count
+    bindings: dict[str, int]
+    segments: tuple[Segment, ...]
+    overhead_s: Seconds
+    whole_s: Seconds
+    machine: dict[str, str | int | float]
+    versions: dict[str, str]
+    node_seconds: tuple[Seconds, ...] | None = None
+    parts: tuple[Parts, ...] = ()
+
+    @model_validator(mode="after")
+    def _without_gaps(self) -> Profile:
+        if self.schema_version != SCHEMA_VERSION:
+            raise ValueError(f"schema version {self.schema_version}, this release reads {SCHEMA_VERSION}")
+        ends = [0, *(segment.stop for segment in self.segments)]
+        starts = [*(segment.start for segment in self.segments), self.nodes]
+        if ends != starts or any(s.start >= s.stop for s in self.segments):
+            raise ValueError("its segments do not cover the model from the first node to the last")
+        if self.node_seconds is not None and len(self.node_seconds) != self.nodes:
+            raise ValueError("it has not one time a node")
+        cuts = [part.position for part in self.parts]
+        if cuts != sorted(set(cuts)) or not set(cuts) <= {s.stop for s in self.segments[:-1]}:
+            raise ValueError("its parts are not of the cuts between its segments")
+        return self
+
+    def seconds_below(self, flops: NDArray[np.int64], place: Place = "between") -> NDArray[np.float64]:
+        """Seconds of each prefix of the order, on a tier at some place of the line.
+
+        A stage takes the difference of two of them. The fixed cost of a run is in it where
+        the stage begins with the first node; on the top tier, where it ends with the last.
+
+        Args:
+            flops: Shape (n,): work of each node, by which the time of a segment is shared
+                out where there are no times of nodes.
+            place: Where the tier stands: what the `bottom` and the `top` tier run is what
+                was measured at each cut.
+
+        Returns:
+            Shape (n + 1,), ascending from 0.
+        """
+        net = self._segments_below(flops)
+        # What all takes, less the fixed cost of a run.
+        most = max(self.whole_s - self.overhead_s, 0.0) if self.parts else net[-1]
+        if self.parts and place != "between":
+            taken = {
+                part.position: (part.below_s if place == "bottom" else self.whole_s - part.above_s)
+                - (self.overhead_s if place == "bottom" else 0.0)
+                for part in self.parts
+            }
+            net = _through(net, taken | {0: 0.0, self.nodes: most})
+        if self.parts:
+            net[self.nodes if place == "top" else 1 :] += self.overhead_s
+        return net
+
+    def _segments_below(self, flops: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Seconds of each prefix by the segments alone, shape (n + 1,)."""
+        shares = np.array(self.node_seconds) if self.node_seconds is not None else flops.astype(np.float64)
+        below = np.zeros(self.nodes + 1)
+        for segment in self.segments:
+            part = shares[segment.start : segment.stop]
+            total = part.sum()
+            # A segment without counted work still took time: an equal share for each node.
+            weights = part / total if total > 0 else np.full(len(part), 1 / len(part))
+            below[segment.start + 1 : segment.stop + 1] = segment.seconds * weights
+        summed: NDArray[np.float64] = np.cumsum(below)
+        return summed
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
+
+
+def _through(shape: NDArray[np.float64], taken: Mapping[int, float]) -> NDArray[np.float64]:
+    """An ascending curve through given points, between them of the shape of another.
+
+    Args:
+        shape: Shape (n + 1,), ascending from 0.
+        taken: Values at some positions, 0 and n among them; one that noise has put below
+            that of an earlier position, or above the last one, is taken to equal it.
+    """
+    positions = sorted(taken)
+    values = np.clip(np.maximum.accumulate([taken[at] for at in positions]), 0.0, taken[positions[-1]])
+    curve = np.zeros_like(shape)
+    for (start, low), (stop, high) in pairwise(zip(positions, values.tolist(), strict=True)):
+        part = shape[start : stop + 1] - shape[start]
+        share = part / part[-1] if part[-1] > 0 else np.linspace(0.0, 1.0, stop - start + 1)
+        curve[start : stop + 1] = low + (high - low) * share
+    return curve
+
+
+def load_profile(path: str | Path) -> Profile:
+    """Reads a profile.
+
+    Raises:
+        ProfileError: The file cannot be read or is not a profile.
+    """
+    path = Path(path)
+    try:
+        text = read_bounded(path)
+    except FileNotFoundError:
+        raise ProfileError(
+            f"no such profile: `{path}`",
+            hint="measure one on that machine: dnnsplit-onnx profile MODEL --tier NAME -o FILE",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ProfileError(f"cannot read profile `{path}`: {error}") from None
+    return parse_profile(text, str(path))
+
+
+def parse_profile(text: bytes, source: str) -> Profile:
+    """A profile from the text of its file.
+
+    Args:
+        text: The file's content.
+        source: Its name, for errors.
+
+    Raises:
+        ProfileError: It is not a profile.
+    """
+    try:
+        return Profile.model_validate(json.loads(text.decode()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        what = first["msg"].removeprefix("Value error, ")
+        raise ProfileError(f"profile `{source}`: {f'`{where}`: ' if where else ''}{what}") from None
+    except (ValueError, RecursionError) as error:
+        raise ProfileError(f"cannot read profile `{source}`: {error}") from None
+
+
+def check_profile(
+    profile: Profile, source: str, *, sha256: str, provider: str, order: str, bindings: Mapping[str, int]
+) -> None:
+    """Refuses a profile that was measured on something else.
+
+    Args:
+        profile: The profile.
+        source: Its file, for errors.
+        sha256: The model's.
+        provider: The tier's.
+        order: The name of the node order in use.
+        bindings: Numbers bound to symbolic dimensions.
+
+    Raises:
+        ProfileError: It is of another model, provider, order or binding.
+    """
+    again = "measure again: dnnsplit-onnx profile MODEL --tier NAME -o FILE"
+    differences: list[tuple[str, Any, Any]] = [
+        ("model", profile.model_sha256[:12], sha256[:12]),
+        ("provider", profile.provider, provider),
+        ("node order", profile.order, order),
+        ("bindings", dict(profile.bindings), dict(bindings)),
+    ]
+    for what, measured, wanted in differences:
+        if measured != wanted:
+            fix = f'if the tier runs on it, write provider = "{measured}" there; else {again}'
+            raise ProfileError(
+                f"profile `{source}` was measured with another {what}: {measured}, not {wanted}",
+                hint=fix if what == "provider" else again,
+            )

@@ -1,0 +1,328 @@
+"""The machines and links a model may run on: `tiers.toml`.
+
+Tiers stand in a line: tier 0 is where the input data is born, link i joins tier i to tier
+i + 1. The file is written by people, so it is validated key by key and every mistake is
+reported with its place and value.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dnnsplit_onnx.errors import TopologyError
+from dnnsplit_onnx.files import read_bounded
+
+_LARGEST_NBYTES = 1 << 20
+_MOST_TIERS = 1024
+_MOST_DOTS = 1000
+_LONGEST_VALUE = 100
+
+# No machine, link or price is beyond these: so that quotients and sums of them stay numbers.
+_SMALLEST, _LARGEST = 1e-15, 1e15
+Positive = Annotated[float, Field(gt=0, ge=_SMALLEST, le=_LARGEST, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=_LARGEST, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+Provider = Literal["cpu", "cuda"]
+
+_SECONDS_PER_HOUR = 3600.0
+
+
+class _Table(BaseModel):
+    """A table of the file: no unknown keys, no changes after reading, no coercion of text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Tier(_Table):
+    """A kind of machine.
+
+    Attributes:
+        name: Also the name of its folder of slices.
+        gflops: Effective compute, 10^9 FLOP/s.
+        memory_gb_per_s: Memory bandwidth, 10^9 byte/s; with `gflops` it makes a roofline.
+        overhead_us: Fixed time of each node, on top of the roofline.
+        profile: A measured profile in place of these, relative to the tiers file.
+        usd_per_hour: What a second of its compute costs, times 3600.
+        memory_gb: Limit on weights plus peak live values, 10^9 bytes.
+        watts: Power while it computes.
+        provider: The onnxruntime execution provider.
+        pin: Nodes, or values by the node that makes them, that must run on this tier.
+        min_prefix: At least so many of the model's first nodes run on this tier or below.
+        max_prefix: At most so many do.
+        private: Whether data must stay here until `limits.private_until` has run. Tiers
+            below a private one are private too, since the data comes from them.
+    """
+
+    name: Name
+    gflops: Positive | None = None
+    memory_gb_per_s: Positive | None = None
+    overhead_us: NotNegative = 0.0
+    profile: str | None = None
+    usd_per_hour: NotNegative = 0.0
+    memory_gb: Positive | None = None
+    watts: NotNegative | None = None
+    provider: Provider = "cpu"
+    pin: tuple[str, ...] = ()
+    min_prefix: Annotated[int, Field(ge=0)] | None = None
+    max_prefix: Annotated[int, Field(ge=0)] | None = None
+    private: bool = False
+
+    @model_validator(mode="after")
+    def _one_speed(self) -> Tier:
+        if (self.gflops is None) == (self.profile is None):
+            raise ValueError("give `gflops` (with a roofline, if you like) or `profile`, one of the two")
+        if self.profile is not None and (self.memory_gb_per_s is not None or self.overhead_us):
+            raise ValueError("a measured `profile` leaves no room for `memory_gb_per_s` and `overhead_us`")
+        return self
+
+    @property
+    def cost_model(self) -> str:
+        """Where its seconds come from: `gflops`, `roofline` or `profile`."""
+        if self.profile is not None:
+            return "profile"
+        return "roofline" if self.memory_gb_per_s is not None or self.overhead_us else "gflops"
+
+    @property
+    def usd_per_s(self) -> float:
+        """Price of a second of compute."""
+        return self.usd_per_hour / _SECONDS_PER_HOUR
+
+    @property
+    def memory_nbytes(self) -> float:
+        """The limit on memory in whole bytes, infinite if there is none."""
+        if self.memory_gb is None:
+            return math.inf
+        nbytes = math.floor(self.memory_gb * 1e9) + 1
+        while nbytes / 1e9 > self.memory_gb:  # so that a limit copied from a report is met exactly
+            nbytes -= 1
+        return nbytes
+
+
+class Link(_Table):
+    """What joins a tier to the next.
+
+    Attributes:
+        bandwidth_mbps: 10^6 bit/s away from tier 0.
+        down_mbps: 10^6 bit/s towards tier 0, if it differs.
+        delay_ms: One-way delay, paid once per request and direction if anything crosses.
+        usd_per_hour: Price of a second of transfer, times 3600.
+        usd_per_gb: Price of 10^9 bytes, in place of `usd_per_hour`.
+        watts: Power while it transfers.
+        max_mb: Most that a request may send, each way, 10^6 bytes.
+    """
+
+    bandwidth_mbps: Positive
+    down_mbps: Positive | None = None
+    delay_ms: NotNegative = 0.0
+    usd_per_hour: NotNegative | None = None
+    usd_per_gb: NotNegative | None = None
+    watts: NotNegative | None = None
+    max_mb: NotNegative | None = None
+
+    @model_validator(mode="after")
+    def _one_price(self) -> Link:
+        if self.usd_per_hour is not None and self.usd_per_gb is not None:
+            raise ValueError("give `usd_per_hour` or `usd_per_gb`, not both")
+        return self
+
+
+class Limits(_Table):
+    """What a plan must keep to.
+
+    Attributes:
+        deadline_ms: Latency may not exceed it.
+        budget_usd: Cost of a request may not exceed it.
+        energy_j: Energy of a request may not exceed it.
+        return_output: Whether model outputs must come back to tier 0.
+        private_until: A node, or a value by the node that makes it: what leaves the private
+            tiers may depend on the model's inputs through it alone. Without it, nothing
+            may leave them.
+    """
+
+    deadline_ms: Positive | None = None
+    budget_usd: NotNegative | None = None
+    energy_j: Positive | None = None
+    return_output: bool = False
+    private_until: str | None = None
+
+
+class Topology(_Table):
+    """Tiers in a line, the links between them, and the limits.
+
+    Attributes:
+        input_nbytes: Bytes that a model input takes on a link, by its name, in place of its
+            tensor's: those of a JPEG, say, or of uint8 samples that a model reads as floats.
+            Whatever runs the plan must encode and decode it; the runtime of this package
+            sends tensors as they are, so the figures are then what an encoded input would
+            take. Memory holds the tensor in any case.
+    """
+
+    tier: Annotated[tuple[Tier, ...], Field(min_length=1, max_length=_MOST_TIERS)]
+    link: tuple[Link, ...] = ()
+    limits: Limits = Limits()
+    input_nbytes: dict[str, Annotated[int, Field(gt=0, le=_LARGEST)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Topology:
+        for name, count in Counter(tier.name.lower() for tier in self.tier).items():
+            if count > 1:
+                raise ValueError(f"two tiers are named `{name}`")
+        if len(self.link) != len(self.tier) - 1:
+            need = len(self.tier) - 1
+            tiers = f"{len(self.tier)} tier{'s' if need else ''}"
+            links = f"{need} link{'s' if need != 1 else ''}" if need else "no link"
+            raise ValueError(
+                f"{tiers} need{'' if need else 's'} {links} between them; there are {len(self.link)}"
+            )
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the tiers."""
+        return tuple(tier.name for tier in self.tier)
+
+    def with_limits(self, **changes: Any) -> Topology:
+        """The same topology with some limits replaced; None leaves a limit as it is.
+
+        Raises:
+            TopologyError: A limit is not a positive number.
+        """
+        given = {key: value for key, value in changes.items() if value is not None}
+        if not given:
+            return self
+        try:
+            limits = Limits.model_validate(self.limits.model_dump() | given)
+        except ValidationError as error:
+            raise _as_topology_error(error, "limits") from None
+        return self.model_copy(update={"limits": limits})
+
+
+def load_topology(path: str | Path) -> Topology:
+    """Reads a tiers file.
+
+    Args:
+        path: A TOML file, as section 7 of the design describes.
+
+    Raises:
+        TopologyError: The file cannot be read, or says something impossible; the message
+            names the key and the value.
+    """
+    path = Path(path)
+    try:
+        text = read_bounded(path, most_nbytes=_LARGEST_NBYTES, regular=False)
+    except FileNotFoundError:
+        raise TopologyError(
+            f"no such file: `{path}`",
+            hint="start one with `dnnsplit-onnx tiers new --edge raspberry-pi-4 --cloud a100`",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise TopologyError(f"cannot read `{path}`: {getattr(error, 'strerror', error)}") from None
+    return read_topology(text, path)
+
+
+def read_topology(text: bytes, path: Path) -> Topology:
+    """A topology from the text of a tiers file.
+
+    Args:
+        text: The file's content.
+        path: Where it lies, for errors; profiles are named relative to its folder.
+
+    Raises:
+        TopologyError: As for `load_topology`.
+    """
+    # A key of n parts takes tomllib n * n steps and bytes.
+    if any(line.count(b".") > _MOST_DOTS for line in text.splitlines()):
+        raise TopologyError(f"`{path}`: a line has more than {_MOST_DOTS} dots", hint="break long lists")
+    try:
+        data = tomllib.loads(text.decode())
+        return parse_topology(_with_profile_paths(data, path.parent), str(path))
+    except ValueError as error:  # broken TOML, and numbers of more digits than Python reads
+        raise TopologyError(f"`{path}` is not TOML: {error}") from None
+    except RecursionError:
+        raise TopologyError(f"`{path}` is not TOML for tiers: it is nested too deep") from None
+
+
+def parse_topology(data: dict[str, Any], source: str) -> Topology:
+    """A topology from the tables of a tiers file.
+
+    Args:
+        data: The file as `tomllib` reads it.
+        source: Its name, for errors.
+
+    Raises:
+        TopologyError: As for `load_topology`.
+    """
+    try:
+        # JSON's validation mode takes lists for tuples and whole numbers for reals, and
+        # still refuses text for a number.
+        return Topology.model_validate(_tuples(data))
+    except ValidationError as error:
+        raise _as_topology_error(error, source) from None
+
+
+def _with_profile_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Profiles are named relative to the file that names them."""
+    tiers = data.get("tier")
+    if not isinstance(tiers, list):
+        return data
+    rows = [
+        row | {"profile": str(folder / row["profile"])}
+        if isinstance(row, dict) and isinstance(row.get("profile"), str)
+        else row
+        for row in tiers
+    ]
+    return data | {"tier": rows}
+
+
+def _tuples(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _tuples(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return tuple(_tuples(value) for value in data)
+    return data
+
+
+_FIX = {
+    "extra_forbidden": "unknown key; is it misspelt?",
+    "missing": "this key is required",
+    "greater_than": "give a number above 0",
+    "greater_than_equal": "give 0 or more",
+    "finite_number": "give a finite number",
+    "int_type": "give a whole number",
+    "string_pattern_mismatch": "use letters, digits, `-`, `_` and `.`",
+}
+
+
+def _as_topology_error(error: ValidationError, source: str) -> TopologyError:
+    # A misspelt key is both unknown and missing: the first says more.
+    found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    first = found[0]
+    key = ".".join(str(part) for part in first["loc"])
+    what = first["msg"].removeprefix("Value error, ")
+    what = what[0].lower() + what[1:]
+    if not key:
+        return TopologyError(f"{source}: {what}")
+    value = f" = {_shortened(first['input'])}" if not isinstance(first["input"], dict | tuple) else ""
+    kind = first["type"]
+    reason = "unknown key" if kind == "extra_forbidden" else what
+    hint = _FIX.get(kind) if kind != "greater_than_equal" or not first["ctx"]["ge"] else None
+    if kind == "extra_forbidden":
+        hint = _known_keys(first["loc"])
+    return TopologyError(f"{source}: `{key}`{value}: {reason}", hint=hint)
+
+
+def _shortened(value: object) -> str:
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**_LONGEST_VALUE else "..."
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> str:
+    tables: dict[str, type[BaseModel]] = {"tier": Tier, "link": Link, "limits": Limits}
+    table = tables.get(str(loc[0]), Topology) if len(loc) > 1 else Topology
+    return f"known keys here: {', '.join(table.model_fields)}"

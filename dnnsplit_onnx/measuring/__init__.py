@@ -1,0 +1,1 @@
+"""What is measured or proven by running: the proof, benchmarks, profiles."""

@@ -1,0 +1,142 @@
+"""What a benchmark finds, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dnnsplit_onnx.measuring.measure import Latency
+from dnnsplit_onnx.runtime.placement import Crossings, Placement
+from dnnsplit_onnx.runtime.sessions import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The timings of one thing.
+
+    Attributes:
+        tier: The slice's tier; None for the chain and the whole.
+        provider: What it really ran on, `cpu` or `cuda`; for a chain that mixes them,
+            all, joined by `+`.
+        latency: The timings.
+        cpu_nodes: Nodes that ran on the CPU although another provider was asked for; None
+            if this onnxruntime cannot tell.
+        copies: Nodes that onnxruntime put in to copy between host and device on every run;
+            None if nobody looked.
+        crossings: Inputs that lay in host memory and were copied to the device, and outputs
+            that were copied back.
+    """
+
+    tier: str | None
+    provider: str
+    latency: Latency
+    cpu_nodes: tuple[str, ...] | None = ()
+    copies: int | None = 0
+    crossings: Crossings = field(default_factory=Crossings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready data."""
+        data = {
+            "provider": self.provider,
+            **self.latency.to_dict(),
+            "cpu_nodes": None if self.cpu_nodes is None else list(self.cpu_nodes),
+            "memcpy_nodes": self.copies,
+            "copied_to_device": self.crossings.to_device,
+            "copied_to_host": self.crossings.to_host,
+        }
+        return data if self.tier is None else {"tier": self.tier, **data}
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """What `bench` measured.
+
+    Attributes:
+        slices: One for each tier with work.
+        chain: All slices, one after another in one process; None for a single tier.
+        whole: The whole model; None for a single tier, or if it cannot be run here.
+        source: Where inputs came from: "generated", "given" or a path.
+        assumed: Dimensions that had no size and were taken to be 1.
+        machine: Processor, cores, versions.
+        threads: Threads within an operator, None for onnxruntime's choice.
+        cuda_graph: Whether slices on CUDA ran as CUDA graphs.
+        notes: What was left out, and why.
+    """
+
+    slices: tuple[Measured, ...]
+    chain: Measured | None
+    whole: Measured | None
+    source: str
+    assumed: Mapping[str, int]
+    machine: Mapping[str, Any]
+    threads: int | None = None
+    cuda_graph: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def overhead(self) -> float | None:
+        """How many times as long the chain takes as the whole (medians).
+
+        None if one is unknown, or they ran on different providers.
+        """
+        if self.chain is None or self.whole is None or self.chain.provider != self.whole.provider:
+            return None
+        return self.chain.latency.p50_ms / self.whole.latency.p50_ms
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready data."""
+        return {
+            "slices": [measured.to_dict() for measured in self.slices],
+            "chain": self.chain and self.chain.to_dict(),
+            "whole": self.whole and self.whole.to_dict(),
+            "chain_vs_whole": self.overhead,
+            "inputs": self.source,
+            "assumed": dict(self.assumed),
+            "machine": dict(self.machine),
+            "threads": self.threads,
+            "cuda_graph": self.cuda_graph,
+            "notes": list(self.notes),
+        }
+
+
+def measured(
+    tier: str | None, session: Session, seconds: Sequence[float], found: Mapping[str, Placement | None]
+) -> Measured:
+    """The timings of a session, and what it moved."""
+    placement = found[session.label]
+    nodes = session.cpu_nodes
+    if nodes is None and placement is not None:  # an onnxruntime that cannot tell before it runs
+        nodes = placement.elsewhere
+    # What is captured as a CUDA graph has no such copies: onnxruntime refuses it otherwise.
+    copies = 0 if session.captured or session.provider == "cpu" else None
+    if placement is not None:
+        copies = placement.copies
+    return Measured(tier, session.provider, Latency.of(seconds), nodes, copies, session.crossings)
+
+
+def summed(slices: Sequence[Measured], seconds: Sequence[float], crossings: Crossings) -> Measured:
+    """The timings of a chain, with the nodes and copies of its slices.
+
+    Args:
+        slices: Of its slices.
+        seconds: Of the chain as a whole.
+        crossings: What a run of the chain moved between host and device.
+    """
+    used = "+".join(dict.fromkeys(part.provider for part in slices))
+    nodes: tuple[str, ...] | None = ()
+    copies: int | None = 0
+    for part in slices:
+        nodes = None if nodes is None or part.cpu_nodes is None else nodes + part.cpu_nodes
+        copies = None if copies is None or part.copies is None else copies + part.copies
+    return Measured(None, used, Latency.of(seconds), nodes, copies, crossings)
+
+
+def costly_copies(slices: Sequence[Measured]) -> list[str]:
+    """Warnings where nodes that fell back to the CPU make a slice copy on every run."""
+    return [
+        f"warning: slice `{part.tier}` copies between device and host {part.copies} times a run, for "
+        f"nodes that CUDA has no kernel for"
+        for part in slices
+        if part.copies
+    ]

@@ -1,0 +1,406 @@
+"""The proof that the chain of slices computes what the whole model computes.
+
+1. With graph optimisations off, both run the same kernels on the same numbers, so their
+   outputs must agree in every bit.
+2. With optimisations on, onnxruntime fuses other nodes where a cut runs through them, which
+   changes rounding. The chain must stay near the whole model: within a tolerance, plus what
+   the uncut model itself moves between the two levels.
+3. Agreement on an output that is the same whatever goes in proves little. Where that is so,
+   or where the chain is wrong, the values that cross the cuts are held against the same
+   values inside the whole model as well: they are evidence, and they tell which slice goes
+   wrong first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_dtypes import finfo
+
+from dnnsplit_onnx.errors import InputError, ModelError
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.measuring.compare import Difference, combine, compare, vacuous
+from dnnsplit_onnx.measuring.evidence import (
+    BoundaryCheck,
+    NotComparable,
+    OutputCheck,
+    SlicePlace,
+    Verification,
+)
+from dnnsplit_onnx.running.chain import Chain
+from dnnsplit_onnx.running.origin import bindings_of, find_model, random_values, slices_folder
+from dnnsplit_onnx.running.slices import options_on
+from dnnsplit_onnx.runtime.inputs import Inputs, input_sets, to_values
+from dnnsplit_onnx.runtime.provider import runtime
+from dnnsplit_onnx.runtime.sessions import TIER, Session, SessionOptions, open_session
+from dnnsplit_onnx.runtime.values import Value, to_python
+from dnnsplit_onnx.slicing.manifest import Manifest, check_files, load_manifest
+
+__all__ = ["TIER", "Progress", "Verification", "verify"]
+
+#: Called with steps done, steps in all, and what is being done.
+Progress = Callable[[int, int, str], None]
+#: The outputs of each run, by name.
+Results = list[dict[str, Any]]
+
+# Whole numbers and strings (labels, indices) leap where rounding breaks a tie: this share
+# of them may differ when optimisations are on.
+_MISMATCHED_SHARE = 1e-3
+# Types with few digits (float16, bfloat16) get at least this tolerance, in units of the
+# last place.
+_LAST_PLACES = 8
+
+
+def verify(
+    folder: str | Path,
+    model: str | Path | None = None,
+    inputs: Mapping[str, Any] | str | Path | None = None,
+    *,
+    seed: int = 0,
+    runs: int = 2,
+    rtol: float | None = None,
+    atol: float = 1e-6,
+    provider: str = "cpu",
+    cuda_graph: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Holds the chain of slices against the whole model.
+
+    A chain that computes something else is no error here: `passed` is then False.
+
+    Args:
+        folder: The folder that `split` wrote.
+        model: The whole model; by default where the manifest says it is.
+        inputs: Arrays by name, or an `.npz` file; made up by default.
+        seed: Of made-up inputs.
+        runs: How many sets of inputs to make up.
+        rtol: With optimisations on: tolerance relative to the output's largest element. By
+            default 1e-4 on the CPU and 1e-2 on CUDA, which multiplies in TF32.
+        atol: With optimisations on: tolerance besides.
+        provider: Where the optimised chain runs: `cpu`, `cuda`, or `tier` for each slice on
+            what the manifest says of its tier. It is held against the whole model on the
+            CPU. The proof of bits is always made on the CPU.
+        cuda_graph: Whether slices on CUDA run as CUDA graphs.
+        threads: Threads within an operator; None leaves it to onnxruntime.
+        progress: Called as steps are done.
+
+    Raises:
+        ManifestError: A slice's file is not the one that was written, or the whole model
+            is not there or is not the one that was split.
+        InputError: The inputs do not fit the model, or it does not run on those made up.
+        ModelError: The whole model cannot be loaded.
+        MissingExtraError: onnxruntime is not installed, or lacks the provider.
+    """
+    runtime()
+    place = slices_folder(folder)
+    manifest = load_manifest(folder)
+    path = find_model(place, manifest, model)
+    for record in manifest.slices:
+        check_files(place, record)
+    sets = input_sets(manifest.model.inputs, inputs, bindings_of(manifest), seed=seed, runs=runs)
+    optimized = SessionOptions(provider=provider, threads=threads, cuda_graph=cuda_graph, record=True)
+    used = [options_on(optimized, record).provider for record in manifest.slices if record.file is not None]
+    if rtol is None:
+        rtol = 1e-2 if "cuda" in used else 1e-4
+    if cuda_graph and "cuda" not in used:
+        raise InputError("no slice runs on `cuda`, so there is nothing to make a CUDA graph of")
+    proof = _Proof(place, manifest, path, sets, optimized, progress)
+    return proof.verify({"rtol": rtol, "atol": atol, "mismatched_share": _MISMATCHED_SHARE}, seed)
+
+
+@dataclass
+class _Found:
+    """What has been found so far."""
+
+    outputs: list[OutputCheck] = field(default_factory=list)
+    boundaries: list[BoundaryCheck] = field(default_factory=list)
+    set_aside: list[NotComparable] = field(default_factory=list)
+    error: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing speaks against the chain."""
+        return (
+            self.error is None
+            and all(output.bitwise and output.within_tolerance for output in self.outputs)
+            and all(boundary.bitwise for boundary in self.boundaries)
+            and all(output.same_type for output in self.set_aside)
+        )
+
+
+@dataclass
+class _Proof:
+    """One verification under way.
+
+    Each session is closed before the next is opened, so that a model is in memory once.
+    """
+
+    folder: Path
+    manifest: Manifest
+    path: Path
+    sets: Sequence[Inputs]
+    optimized: SessionOptions
+    progress: Progress | None
+    steps: int = 0
+    places: tuple[SlicePlace, ...] = ()
+
+    def __post_init__(self) -> None:
+        ports = self.manifest.model.inputs
+        self.values = [to_values(ports, inputs.values) for inputs in self.sets]
+        self.names = [port.name for port in self.manifest.model.outputs]
+        self.varied = bool(ports) and len(self.sets) > 1
+
+    def verify(self, tolerance: Mapping[str, float], seed: int) -> Verification:
+        """Runs the whole and the chain at both levels, compares, and reports."""
+        found = _Found()
+        whole = (self.whole(optimize=False), self.whole(optimize=True))
+        try:
+            self.hold_against(whole, tolerance, found)
+        except ModelError as failure:  # of a slice: the whole has run
+            found.error = failure.message
+        return Verification(
+            passed=found.passed,
+            bitwise=bool(found.outputs) and all(output.bitwise for output in found.outputs),
+            outputs=tuple(found.outputs),
+            boundaries=tuple(found.boundaries),
+            not_comparable=tuple(found.set_aside),
+            tolerance=tolerance,
+            model=str(self.path),
+            source=self.sets[0].source,
+            seed=seed,
+            runs=len(self.sets),
+            bindings=bindings_of(self.manifest),
+            assumed=self.sets[0].assumed,
+            provider=self.used,
+            slices=self.places,
+            error=found.error,
+        )
+
+    @property
+    def used(self) -> str:
+        """Where the optimised chain ran, or was to."""
+        found = dict.fromkeys(place.provider for place in self.places)
+        return "+".join(found) or self.optimized.provider
+
+    def hold_against(
+        self, whole: tuple[Results, Results], tolerance: Mapping[str, float], found: _Found
+    ) -> None:
+        """Runs the chain at both levels and holds it against the whole model's results.
+
+        Raises:
+            ModelError: A slice cannot be loaded, or fails.
+        """
+        plain, optimized = whole
+        levels = _Levels(self.chain(optimize=False), plain, self.chain(optimize=True), optimized)
+        random = random_values(load_graph(self.path), self.manifest.random)
+        unstable = {name: f"it depends on random node `{node}`" for name, node in random.items()}
+        unstable |= self.unlike_themselves(levels, unstable)
+        for name in self.names:
+            if name in unstable:
+                found.set_aside.append(NotComparable(name, unstable[name], levels.same_types(name)))
+            else:
+                found.outputs.append(levels.check(name, tolerance, varied=self.varied))
+        if not found.outputs or any(output.vacuous or not output.bitwise for output in found.outputs):
+            found.boundaries = self.boundaries(unstable)
+
+    def options(self, optimize: bool) -> SessionOptions:
+        """Both sides run with the same options, or their sums could be split otherwise."""
+        return SessionOptions(optimize=optimize, threads=self.optimized.threads)
+
+    def step(self, what: str) -> None:
+        """Reports progress; the two levels of whole and chain are what there is to do."""
+        self.steps += 1
+        total = 4 * len(self.sets)
+        if self.progress is not None:
+            self.progress(min(self.steps, total), total, what)
+
+    def whole(self, *, optimize: bool, expose: Sequence[str] = ()) -> Results:
+        """The whole model's outputs, and exposed inner values, for each set of inputs."""
+        session = open_session(self.path, self.options(optimize), label="the whole model", expose=expose)
+        return [self.python(self.run_whole(session, values)) for values in self.values]
+
+    def run_whole(self, session: Session, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Runs the whole model; where it fails, the inputs are to blame."""
+        try:
+            made = session.run(values)
+        except ModelError as failure:
+            made_up = self.sets[0].source == "generated"
+            hint = "made-up inputs do not suit every model: pass real ones, --input X.npz"
+            raise InputError(failure.message, hint=hint if made_up else None) from failure
+        self.step("whole model")
+        return made
+
+    def chain(self, *, optimize: bool) -> Results:
+        """The chain's outputs for each set of inputs."""
+        chain = self.open_chain(optimize)
+        results = []
+        for values in self.values:
+            results.append(self.python(chain.run_values(values)))
+            self.step("chain of slices")
+        if optimize:
+            self.places = tuple(_place(tier, session) for tier, session in chain.stages)
+        return results
+
+    def open_chain(self, optimize: bool) -> Chain:
+        """The slices; their hashes have been checked."""
+        options = self.optimized if optimize else self.options(optimize)
+        return Chain.open(self.folder, self.manifest, lambda _: options, check=False)
+
+    def python(self, values: Mapping[str, Value]) -> dict[str, Any]:
+        """Results as numpy arrays and lists of them."""
+        ort = runtime()
+        return {name: to_python(ort, value) for name, value in values.items()}
+
+    def unlike_themselves(self, levels: _Levels, known: Mapping[str, str]) -> dict[str, str]:
+        """Outputs that differ even between two runs of the whole model, and why.
+
+        Looked for only where the chain disagrees. No list of random operators is complete,
+        and some kernels add up in no fixed order.
+        """
+        whole = levels.whole
+        suspects = [
+            name
+            for name in self.names
+            if name not in known and not _difference(levels.chain, whole, name).bitwise
+        ]
+        if not suspects:
+            return {}
+        again = self.whole(optimize=False)
+        reason = "two runs of the whole model differ"
+        return {name: reason for name in suspects if not _difference(again, whole, name).bitwise}
+
+    def boundaries(self, unstable: Mapping[str, str]) -> list[BoundaryCheck]:
+        """Values that leave a slice, against the same values inside the whole model."""
+        tier_of = {
+            port.name: record.tier
+            for record in self.manifest.slices
+            for port in record.outputs
+            if port.name not in self.names and port.name not in unstable
+        }
+        if not tier_of:
+            return []
+        try:
+            whole = self.whole(optimize=False, expose=tuple(tier_of))
+        except ModelError:  # onnxruntime lets no program see a value of this type
+            return []
+        chain = self.open_chain(optimize=False)
+        made = [self.python(chain.run_values(values, keep=tier_of)) for values in self.values]
+        del chain
+        found = {name: _difference(made, whole, name) for name in tier_of}
+        if not all(difference.bitwise for difference in found.values()):
+            again = self.whole(optimize=False, expose=tuple(tier_of))
+            stable = (n for n in tier_of if _difference(again, whole, n).bitwise)
+            found = {name: found[name] for name in stable}
+        return [
+            BoundaryCheck(
+                name, tier_of[name], difference.bitwise, difference.max_abs, self.vacuous(whole, name)
+            )
+            for name, difference in found.items()
+        ]
+
+    def vacuous(self, results: Results, name: str) -> str | None:
+        """Why agreement on a value proves little."""
+        return vacuous(_of(results, name), varied=self.varied)
+
+
+def _place(tier: str, session: Session) -> SlicePlace:
+    """Where a slice that has run did so."""
+    placement = session.placement()
+    nodes = session.cpu_nodes
+    if placement is None:
+        unknown = session.provider != "cpu" and not session.captured
+        return SlicePlace(tier, session.provider, nodes, None if unknown else 0)
+    return SlicePlace(
+        tier, session.provider, placement.elsewhere if nodes is None else nodes, placement.copies
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Levels:
+    """The outputs of chain and whole, with optimisations off and on."""
+
+    chain: Results
+    whole: Results
+    optimized_chain: Results
+    optimized_whole: Results
+
+    def check(self, name: str, tolerance: Mapping[str, float], *, varied: bool) -> OutputCheck:
+        """One output held against the whole model's."""
+        plain = _difference(self.chain, self.whole, name)
+        optimized = _difference(self.optimized_chain, self.optimized_whole, name)
+        shift = _difference(self.optimized_whole, self.whole, name)
+        whole = _of(self.whole, name)
+        return OutputCheck(
+            name=name,
+            bitwise=plain.bitwise,
+            max_abs_diff=plain.max_abs,
+            max_rel_diff=plain.max_rel,
+            optimized_max_abs_diff=optimized.max_abs,
+            optimized_max_rel_diff=optimized.max_rel,
+            whole_optimization_shift=shift.max_abs,
+            within_tolerance=_is_near(optimized, shift, _last_place(whole), tolerance),
+            vacuous=vacuous(whole, varied=varied),
+        )
+
+    def same_types(self, name: str) -> bool:
+        """Whether an output has at least its type and its number of dimensions."""
+
+        def kind(result: Any) -> Any:
+            return (result.dtype, result.ndim) if isinstance(result, np.ndarray) else type(result)
+
+        ours, theirs = _of(self.chain, name), _of(self.whole, name)
+        return [kind(result) for result in ours] == [kind(result) for result in theirs]
+
+
+def _of(results: Results, name: str) -> list[Any]:
+    """One value of each run."""
+    return [run[name] for run in results]
+
+
+def _difference(ours: Results, theirs: Results, name: str) -> Difference:
+    """The worst difference of one value over all runs."""
+    pairs = zip(_of(ours, name), _of(theirs, name), strict=True)
+    return combine([compare(a, b) for a, b in pairs])
+
+
+def _is_near(
+    optimized: Difference, shift: Difference, last_place: float | None, tolerance: Mapping[str, float]
+) -> bool:
+    """Whether rounding explains the distance.
+
+    A slice is optimised within its own borders, so the chain may lie anywhere between the
+    plain and the optimised whole: what the whole itself moves is allowed as well.
+
+    Args:
+        optimized: Chain against whole, both optimised.
+        shift: The optimised whole against the plain one.
+        last_place: Relative precision of the output's type, None for whole numbers and strings.
+        tolerance: What is allowed besides.
+    """
+    if optimized.max_abs <= shift.max_abs:
+        return True
+    if last_place is None:
+        return optimized.mismatched <= tolerance["mismatched_share"] + shift.mismatched
+    relative = max(tolerance["rtol"], _LAST_PLACES * last_place)
+    return optimized.max_abs <= tolerance["atol"] + relative * optimized.scale + shift.max_abs
+
+
+def _last_place(results: list[Any]) -> float | None:
+    """The relative precision of an output's type, None if it holds no fractions."""
+    first = results[0]
+    while isinstance(first, list) and first:
+        first = first[0]
+    if isinstance(first, dict):
+        first = np.asarray(next(iter(first.values()), 0))
+    if not isinstance(first, np.ndarray):
+        return None
+    try:
+        # It knows numpy's types as well as its own.
+        return float(finfo(first.dtype).eps)  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,212 @@
+"""From a model and a topology to a plan: what `plan` and `split` do first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.graph.shapes import bind_shapes
+from dnnsplit_onnx.machines.topology import Topology
+from dnnsplit_onnx.planning.costs import cost_table, on_links
+from dnnsplit_onnx.planning.planners import get_planner
+from dnnsplit_onnx.planning.planners.dag import gap_above, lower_bound
+from dnnsplit_onnx.planning.planners.pareto import pareto_front
+from dnnsplit_onnx.planning.plans import Figures, Objective, Plan, SingleTier
+from dnnsplit_onnx.planning.problem import Problem, Solution
+from dnnsplit_onnx.planning.rules import allowed_cuts
+from dnnsplit_onnx.planning.weights import Weights
+from dnnsplit_onnx.work.analysis import Workload, measure
+from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, check_states, crossing_values
+from dnnsplit_onnx.work.orders import in_order_of
+
+
+def plan(
+    graph: Graph,
+    topology: Topology,
+    *,
+    objective: Objective = "latency",
+    planner: str = "exact",
+    cuts: Sequence[int] | None = None,
+    accounting: Accounting = "live",
+    bindings: Mapping[str, int] | None = None,
+    workload: Workload | None = None,
+    pareto: bool = True,
+    bound: bool = True,
+    weights: Weights | Mapping[str, float] | None = None,
+) -> Plan:
+    """Chooses the cuts of a graph, or prices given ones.
+
+    Args:
+        graph: The model.
+        topology: Tiers, links and limits.
+        objective: What is to be best.
+        planner: A name in `planners.PLANNERS`.
+        cuts: Positions to cut at, one a link, in place of a planner's choice. They are
+            not held to the limits, only compared with them.
+        accounting: What a cut is charged.
+        bindings: Numbers for symbolic dimensions.
+        workload: The model's workload, if it is known already; `bindings` is then unused.
+        pareto: Whether to add the Pareto front.
+        bound: Whether to look for what no plan over the DAG falls below.
+        weights: What the objective `weighted` is: a weight for each second (`latency`), USD
+            (`cost`) and joule (`energy`). With any objective, they price its sum too.
+
+    Raises:
+        InputError: The objective is `weighted`, and there are no weights.
+        CutError: A given cut parts a state.
+        ShapeError: The planner needs the size of a value, and it is unknown.
+        InfeasibleError: No plan keeps to the limits.
+    """
+    if workload is None:
+        workload = measure(graph, bind_shapes(graph, bindings))
+    problem = problem_of(workload, topology, objective, accounting, weights)
+    return plan_of(problem, planner, cuts=cuts, pareto=pareto, bound=bound)
+
+
+def plan_of(
+    problem: Problem,
+    planner: str = "exact",
+    *,
+    cuts: Sequence[int] | None = None,
+    pareto: bool = True,
+    bound: bool = True,
+) -> Plan:
+    """The plan of a problem that `problem_of` made; arguments and errors as in `plan`."""
+    workload = problem.workload
+    assert workload is not None, "a problem made of a workload has it"
+    solution, planner = _choose(problem, workload, planner, cuts)
+    planned = problem.in_order(solution.order)
+    assert planned.workload is not None, "so has it in another order"
+    figures = planned.figures(solution.cuts)
+    broken = planned.violations(figures)
+    is_bounded = bound and cuts is None and problem.accounting == "live"
+    least = lower_bound(problem, workload) if is_bounded else None
+    gap = None if least is None else gap_above(least, problem, figures)
+    limits = problem.topology.limits.model_dump()
+    return Plan(
+        objective=problem.objective,
+        planner=planner,
+        optimality="dag" if gap == 0 else solution.optimality,
+        feasible=not broken,
+        violations=broken,
+        figures=_with_values(figures, planned.workload.graph, problem.accounting),
+        single_tier=single_tiers(problem),
+        pareto=pareto_front(problem) if pareto and cuts is None else (),
+        order=planned.workload.order,
+        accounting=problem.accounting,
+        bindings=dict(workload.types.bindings),
+        limits={key: value for key, value in limits.items() if value is not None},
+        evaluated=solution.evaluated,
+        notes=(*solution.notes, *_encoded_inputs(problem)),
+        lower_bound=least,
+        gap=gap,
+        weights=problem.weights,
+        permutation=solution.order,
+        cost_models=tuple(tier.cost_model for tier in problem.topology.tier),
+        topology=problem.topology.model_dump(mode="json", exclude_defaults=True),
+    )
+
+
+def workload_of(made: Plan, workload: Workload) -> Workload:
+    """The workload in the order that a plan's positions count in.
+
+    Args:
+        made: A plan of the workload.
+        workload: As it was planned for.
+    """
+    if made.permutation is None:
+        return workload
+    return in_order_of(workload, workload.graph.reordered(made.permutation))
+
+
+def _choose(
+    problem: Problem,
+    workload: Workload,
+    planner: str,
+    cuts: Sequence[int] | None,
+) -> tuple[Solution, str]:
+    """A planner's solution, or the user's, and whose it is."""
+    if cuts is not None:
+        check_states(workload.graph, cuts)
+        return Solution(tuple(cuts), "none", 1), "at"
+    _need_sizes(problem, workload)
+    solution = get_planner(planner)(problem)
+    if planner == "exact":
+        broken = problem.violations(problem.figures(solution.cuts))
+        assert not broken, f"planner `exact` chose a plan that breaks its limits: {broken[0]}"
+    return solution, planner
+
+
+def problem_of(
+    workload: Workload,
+    topology: Topology,
+    objective: Objective = "latency",
+    accounting: Accounting = "live",
+    weights: Weights | Mapping[str, float] | None = None,
+) -> Problem:
+    """What planners are asked: the costs of a workload on a topology, and its rules.
+
+    Raises:
+        InputError: The objective is `weighted`, and there are no weights.
+        TopologyError: A rule, or `input_nbytes`, names nothing in the model.
+    """
+    workload = on_links(workload, topology)
+    if weights is not None and not isinstance(weights, Weights):
+        weights = Weights.of(weights)
+    costs = cost_table(workload, topology, accounting)
+    allowed = allowed_cuts(workload.graph, topology)
+    return Problem(costs, topology, objective, allowed, weights, workload, accounting)
+
+
+def single_tiers(problem: Problem) -> tuple[SingleTier, ...]:
+    """Everything on one tier, for each tier."""
+    rows = []
+    for name, cuts in zip(problem.topology.names, problem.single_tier, strict=True):
+        figures = problem.figures(cuts)
+        rows.append(
+            SingleTier(
+                name,
+                figures.latency_s,
+                figures.cost_usd,
+                figures.throughput_per_s,
+                figures.energy_j,
+                feasible=not problem.violations(figures),
+                weighted=figures.weighted,
+            )
+        )
+    return tuple(rows)
+
+
+def _need_sizes(problem: Problem, workload: Workload) -> None:
+    """Refuses to plan where a size that can be bound is not."""
+    if len(problem.topology.tier) == 1:
+        return
+    unknown = problem.costs.up_nbytes == UNKNOWN
+    if not unknown.any():
+        return
+    # Sizes that depend on the data rule out their cuts and no more; a model input whose
+    # size is open is for the user to bind.
+    types, graph = workload.types, workload.graph
+    for value in crossing_values(graph, 0, problem.accounting):
+        if value not in workload.input_nbytes:
+            types.need_nbytes(value)
+
+
+def _encoded_inputs(problem: Problem) -> tuple[str, ...]:
+    """That inputs are priced as something else than the tensors that the runtime sends."""
+    if problem.workload is None or not problem.topology.link:
+        return ()
+    types = problem.workload.types
+    return tuple(
+        f"input `{name}` is priced as {nbytes:,} bytes on a link (`input_nbytes`); the runtime "
+        f"sends its tensor{'' if types.nbytes(name) is None else f', {types.nbytes(name):,} bytes'}"
+        for name, nbytes in problem.workload.input_nbytes.items()
+    )
+
+
+def _with_values(figures: Figures, graph: Graph, accounting: Accounting) -> Figures:
+    links = tuple(
+        replace(link, values=crossing_values(graph, link.position, accounting)) for link in figures.links
+    )
+    return replace(figures, links=links)

@@ -1,0 +1,221 @@
+"""Planners side by side: what each finds, how far from the best, and at what effort.
+
+Every planner's cuts are priced by the one objective with live values, whatever the planner
+itself believed: planners may be shown another accounting, the paper's `layer-input` say, and a
+plan that looked good only to that shows its true value.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dnnsplit_onnx.errors import DnnsplitError, InputError, MissingExtraError
+from dnnsplit_onnx.machines.topology import Topology
+from dnnsplit_onnx.planning.choosing import problem_of
+from dnnsplit_onnx.planning.planners import PLANNERS, get_planner
+from dnnsplit_onnx.planning.planners.dag import lower_bound, relative_gap
+from dnnsplit_onnx.planning.plans import Objective
+from dnnsplit_onnx.planning.problem import Problem
+from dnnsplit_onnx.planning.weights import Weights
+from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.cuts import Accounting
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one planner did.
+
+    Attributes:
+        planner: Its name.
+        cuts: The cuts it chose, None if it found none; positions of the given order.
+        is_prefix: Whether they are prefixes of that order. If not, `cuts` only says how
+            many nodes run below each link.
+        value: Their true value in the objective's unit (seconds, USD, requests per
+            second, joules, or the weighted sum); None if it is unknown.
+        gap: How much worse than the best feasible row, 0.1 being ten percent; below 0 for
+            a plan that is better only by breaking a limit.
+        feasible: Whether the plan keeps to the limits.
+        violations: The limits it breaks, each a sentence.
+        optimality: What the planner proves, in the accounting it was shown.
+        evaluated: Cuts, or combinations of cuts, that it looked at.
+        seconds: Time it took.
+        notes: What it says of its plan.
+        reason: Why there is no plan.
+    """
+
+    planner: str
+    cuts: tuple[int, ...] | None
+    is_prefix: bool
+    value: float | None
+    gap: float | None
+    feasible: bool
+    violations: tuple[str, ...]
+    optimality: str
+    evaluated: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as JSON-ready data."""
+        return {
+            "planner": self.planner,
+            "cuts": None if self.cuts is None else list(self.cuts),
+            "is_prefix": self.is_prefix,
+            "value": self.value,
+            "gap": self.gap,
+            "feasible": self.feasible,
+            "violations": list(self.violations),
+            "optimality": self.optimality,
+            "evaluated": self.evaluated,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Planners on one problem.
+
+    Attributes:
+        objective: What was to be best.
+        rows: One a planner.
+        lower_bound: What no plan over the DAG falls below; for throughput, in the seconds
+            of its slowest step. None if it is not known.
+        bound_gap: How far the best feasible row is above that bound, relative to the row; 0
+            if it is proven best.
+        accounting: What the planners were shown; rows are priced by `live`.
+        weights: What the objective `weighted` was.
+    """
+
+    objective: Objective
+    rows: tuple[Row, ...]
+    lower_bound: float | None = None
+    bound_gap: float | None = None
+    accounting: str = "live"
+    weights: Weights | None = None
+
+    @property
+    def best(self) -> Row | None:
+        """The best row that keeps the limits; of equals, the first."""
+        kept = [row for row in self.rows if row.feasible and row.value is not None]
+        sign = -1.0 if self.objective == "throughput" else 1.0
+        return min(kept, key=lambda row: sign * (row.value or 0.0), default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison as JSON-ready data."""
+        return {
+            "objective": self.objective,
+            "weights": None if self.weights is None else self.weights.to_dict(),
+            "accounting": self.accounting,
+            "lower_bound": self.lower_bound,
+            "bound_gap": self.bound_gap,
+            "best": None if self.best is None else self.best.planner,
+            "planners": [row.to_dict() for row in self.rows],
+        }
+
+
+def compare(
+    workload: Workload,
+    topology: Topology,
+    planners: Sequence[str] | None = None,
+    *,
+    objective: Objective = "latency",
+    weights: Weights | None = None,
+    accounting: Accounting = "live",
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Comparison:
+    """Runs planners on one model and topology.
+
+    Args:
+        workload: The model.
+        topology: Tiers, links and limits.
+        planners: Names in `planners.PLANNERS`; None is all of them.
+        objective: What is to be best.
+        weights: What the objective `weighted` is.
+        accounting: What planners believe a cut to cost; rows are priced by live values.
+        progress: Called with planners done, planners in all, and the next one's name.
+
+    Raises:
+        InputError: A name is unknown, or none is given.
+    """
+    names = tuple(PLANNERS) if planners is None else tuple(dict.fromkeys(planners))
+    if not names:
+        raise InputError("no planner to compare", hint=f"known planners: {', '.join(PLANNERS)}")
+    for name in names:
+        get_planner(name)  # the unknown one is refused before the others take their time
+    truth = problem_of(workload, topology, objective, "live", weights)
+    shown = truth if accounting == "live" else problem_of(workload, topology, objective, accounting, weights)
+    rows = []
+    for done, name in enumerate(names):
+        if progress:
+            progress(done, len(names), name)
+        rows.append(run_planner(name, replace(shown), truth))
+    return compared(rows, truth, accounting)
+
+
+def run_planner(name: str, shown: Problem, truth: Problem) -> Row:
+    """Runs one planner, and prices what it chose by the true problem.
+
+    Args:
+        name: A name in `planners.PLANNERS`.
+        shown: The problem as the planner sees it.
+        truth: The problem as it is, in the same order.
+    """
+    planner = get_planner(name)
+    start = time.perf_counter()
+    try:
+        solution = planner(shown)
+    except DnnsplitError as error:
+        took = time.perf_counter() - start
+        return Row(name, None, True, None, None, False, (), "none", 0, took, reason=_reason(error))
+    took = time.perf_counter() - start
+    planned = truth.in_order(solution.order)
+    figures = planned.figures(solution.cuts)
+    broken = planned.violations(figures)
+    value = figures.value(truth.objective)
+    is_known = math.isfinite(value) and not (truth.objective == "throughput" and value == 0)
+    return Row(
+        planner=name,
+        cuts=solution.cuts,
+        is_prefix=solution.order is None,
+        value=value if is_known else None,
+        gap=None,
+        feasible=is_known and not broken,
+        violations=broken,
+        optimality=solution.optimality,
+        evaluated=solution.evaluated,
+        seconds=took,
+        notes=solution.notes,
+    )
+
+
+def compared(rows: Sequence[Row], truth: Problem, accounting: Accounting = "live") -> Comparison:
+    """Rows with their gaps to the best of them, and the bound that no plan falls below."""
+    bound = None if truth.workload is None else lower_bound(truth, truth.workload)
+    plain = Comparison(truth.objective, tuple(rows), bound, None, accounting, truth.weights)
+    best = plain.best
+    if best is None or best.value is None:
+        return plain
+    with_gaps = tuple(_with_gap(row, best.value, truth.objective) for row in rows)
+    gap = None if bound is None else relative_gap(bound, truth.objective, best.value)
+    return replace(plain, rows=with_gaps, bound_gap=gap)
+
+
+def _with_gap(row: Row, best: float, objective: Objective) -> Row:
+    if row.value is None:
+        return row
+    mine, theirs = (best, row.value) if objective == "throughput" else (row.value, best)
+    if theirs == 0:  # no ratio, but for two of nothing
+        return replace(row, gap=0.0) if mine == 0 else row
+    return replace(row, gap=mine / theirs - 1)
+
+
+def _reason(error: DnnsplitError) -> str:
+    is_fixed_by_hint = isinstance(error, MissingExtraError) and error.hint
+    return f"{error.message}: {error.hint}" if is_fixed_by_hint else error.message

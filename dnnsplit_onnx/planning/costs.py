@@ -1,0 +1,129 @@
+"""Seconds: what a workload takes on each tier of a topology.
+
+A cost table is all that planning knows of model and machines. Stage seconds are
+differences of prefix sums. A tier's seconds come from one of three models:
+
+1. `gflops` alone (the paper's): FLOPs divided by speed. The prefix is an exact integer,
+   divided once, so nodes without work cost exactly nothing.
+2. A roofline (Williams, Waterman and Patterson, CACM 2009): each node takes the longer of
+   its FLOPs over `gflops` and its bytes over `memory_gb_per_s`, and `overhead_us` on top.
+   A node whose bytes are unknown counts with its FLOPs alone.
+3. A measured `profile`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dnnsplit_onnx.errors import TopologyError
+from dnnsplit_onnx.machines.topology import Tier, Topology
+from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.cuts import Accounting
+from dnnsplit_onnx.work.memory import StageMemory
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.machines.profiles import Place
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """Costs of a graph of n nodes on K tiers, along the graph's order.
+
+    Attributes:
+        seconds_below: Shape (K, n + 1): seconds that tier t needs for the first i nodes.
+        flops_below: Shape (n + 1,): FLOPs of the first i nodes.
+        up_nbytes: Shape (n + 1,): bytes that cross the cut at each position; `UNKNOWN`
+            where that cannot be known.
+        down_nbytes: Shape (n + 1,): bytes of model outputs made above each position.
+        memory: What each stage needs in memory; None if that is not to be looked at.
+    """
+
+    seconds_below: NDArray[np.float64]
+    flops_below: NDArray[np.int64]
+    up_nbytes: NDArray[np.int64]
+    down_nbytes: NDArray[np.int64]
+    memory: StageMemory | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of nodes, n."""
+        return len(self.flops_below) - 1
+
+
+def cost_table(workload: Workload, topology: Topology, accounting: Accounting = "live") -> CostTable:
+    """The cost table of a workload on a topology.
+
+    Args:
+        workload: The model's work and bytes.
+        topology: The tiers.
+        accounting: What a cut is charged: `live`, or the paper's `layer-input`.
+
+    Raises:
+        ProfileError: A tier's profile cannot be read, or is of another model, provider,
+            order or binding.
+        TopologyError: `input_nbytes` names what is no input of the model.
+    """
+    return CostTable(
+        seconds_below=np.array([_seconds_below(workload, topology, t) for t in range(len(topology.tier))]),
+        flops_below=workload.flops_below,
+        up_nbytes=on_links(workload, topology).cut_nbytes(accounting),
+        down_nbytes=workload.outputs_above,
+        memory=workload.memory,
+    )
+
+
+def on_links(workload: Workload, topology: Topology) -> Workload:
+    """The workload as a topology's links see it: inputs take its `input_nbytes` there.
+
+    Everything that prices a cut, planners, bounds and the envelope, asks `link_nbytes` and so
+    sees the same sizes. Work, memory and the order of nodes do not change.
+
+    Raises:
+        TopologyError: A name in `input_nbytes` is no input of the model.
+    """
+    sizes, inputs = topology.input_nbytes, workload.graph.inputs
+    for name in sizes:
+        if name not in inputs:
+            close = get_close_matches(name, inputs, n=3)
+            listed = " or ".join(f"`{match}`" for match in close)
+            raise TopologyError(
+                f"`input_nbytes` names `{name}`, which is no input of the model",
+                hint=f"did you mean {listed}?" if close else f"its inputs are {', '.join(inputs)}",
+            )
+    return workload if sizes == workload.input_nbytes else replace(workload, input_nbytes=sizes)
+
+
+def _seconds_below(workload: Workload, topology: Topology, t: int) -> NDArray[np.float64]:
+    """Shape (n + 1,): seconds that tier t needs for each prefix."""
+    tier = topology.tier[t]
+    if tier.profile is not None:
+        place: Place = "bottom" if t == 0 else "top" if t == len(topology.tier) - 1 else "between"
+        return _measured(workload, tier, tier.profile, place)
+    speed = (tier.gflops or 0.0) * 1e9
+    if tier.memory_gb_per_s is None and not tier.overhead_us:
+        below: NDArray[np.float64] = workload.flops_below / speed
+        return below
+    seconds = workload.flops / speed
+    if tier.memory_gb_per_s is not None:
+        seconds = np.maximum(seconds, workload.moved_nbytes / (tier.memory_gb_per_s * 1e9))
+    return np.concatenate(([0.0], np.cumsum(seconds + tier.overhead_us / 1e6)))
+
+
+def _measured(workload: Workload, tier: Tier, path: str, place: Place) -> NDArray[np.float64]:
+    from dnnsplit_onnx.machines.profiles import check_profile, load_profile  # pydantic models only few need
+
+    profile = load_profile(path)
+    check_profile(
+        profile,
+        path,
+        sha256=workload.graph.file.sha256(),
+        provider=tier.provider,
+        order=workload.order,
+        bindings=workload.types.bindings,
+    )
+    return profile.seconds_below(workload.flops, place)

@@ -1,0 +1,241 @@
+"""The one objective: what any plan takes, whoever made it.
+
+With K tiers, cuts S_0 <= ... <= S_{K-2} (positions along the graph's order), and D(S) the
+bytes that cross S (design, section 3; Kayal & Leon-Garcia, IEEE Access 2024, eqs. 1-11,
+16-24 with their faults corrected):
+
+- a stage takes P_t(S_t) - P_t(S_{t-1}) seconds, P_t being the seconds of a prefix;
+- link t takes 8 D(S_t) / bandwidth_t + delay_t if any node remains above S_t, else 0, and
+  the same for the outputs made above it, if they must return;
+- latency is the sum of all, cost and energy the weighted sums, throughput one over the
+  largest.
+
+Every additive figure is a sum of one term a tier and position (P_t, priced) and one a link
+and position, correctly rounded (`math.fsum`). So it does not depend on the order of its
+terms, plans that tie in exact arithmetic tie here, a limit exactly at a plan's figure is
+kept, and a planner that adds the same terms exactly finds the true optimum of this function.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dnnsplit_onnx.errors import PlanError
+from dnnsplit_onnx.machines.topology import Limits, Link, Topology
+from dnnsplit_onnx.planning.costs import CostTable
+from dnnsplit_onnx.planning.plans import Figures, Measure, Plan, Stage, Transfer
+from dnnsplit_onnx.planning.weights import Weights
+from dnnsplit_onnx.work.cuts import UNKNOWN
+
+
+def evaluate(
+    plan: Plan | Sequence[int], costs: CostTable, topology: Topology, weights: Weights | None = None
+) -> Figures:
+    """What one request takes under a plan.
+
+    Args:
+        plan: A plan, or its cuts: the position that each link crosses, from tier 0 up.
+        costs: The costs of the graph on the topology's tiers.
+        topology: The tiers and links.
+        weights: Of the weighted sum, if it is asked for.
+
+    Raises:
+        PlanError: The cuts are not as many as the links, or not ascending positions of
+            the graph.
+    """
+    cuts = tuple(plan.cuts if isinstance(plan, Plan) else plan)
+    bounds = (0, *(int(cut) for cut in cuts), costs.size)
+    if len(cuts) != len(topology.link):
+        raise PlanError(
+            f"a plan over {len(topology.tier)} tiers has {len(topology.link)} cuts, not {len(cuts)}"
+        )
+    if any(low > high for low, high in pairwise(bounds)):
+        raise PlanError(f"cuts {list(cuts)} are not ascending positions from 0 to {costs.size}")
+
+    stages = tuple(_stage(t, bounds[t], bounds[t + 1], costs, topology) for t in range(len(topology.tier)))
+    links = tuple(_transfer(t, bounds[t + 1], costs, topology) for t in range(len(topology.link)))
+    parts: tuple[Stage | Transfer, ...] = (*stages, *links)
+    watts = [tier.watts or 0.0 for tier in topology.tier]
+    joules = [link.energy_j or 0.0 for link in links]
+    is_energy_known = all(part.energy_j is not None for part in parts if part.seconds != 0)
+    weighted = None
+    if weights is not None and (is_energy_known or not weights.energy):
+        rates = [weigh(weights, 1.0, t.usd_per_s, w) for t, w in zip(topology.tier, watts, strict=True)]
+        priced = [weigh(weights, x.seconds, x.cost_usd, j) for x, j in zip(links, joules, strict=True)]
+        weighted = _sum(costs, bounds, rates, priced)
+    return Figures(
+        stages=stages,
+        links=links,
+        latency_s=_sum(costs, bounds, [1.0] * len(stages), [link.seconds for link in links]),
+        cost_usd=_sum(costs, bounds, [t.usd_per_s for t in topology.tier], [x.cost_usd for x in links]),
+        throughput_per_s=_throughput([part.seconds for part in parts]),
+        energy_j=_sum(costs, bounds, watts, joules) if is_energy_known else None,
+        weighted=weighted,
+    )
+
+
+_Figure = TypeVar("_Figure", float, NDArray[np.float64])
+
+
+def weigh(weights: Weights, latency: _Figure, cost: _Figure, energy: _Figure) -> _Figure:
+    """The weighted sum of three figures; one of weight 0 is not looked at."""
+    pairs = ((weights.latency, latency), (weights.cost, cost), (weights.energy, energy))
+    first, *others = [weight * figure for weight, figure in pairs if weight]
+    for other in others:
+        first = first + other
+    return first
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """A limit on a figure, in the user's own unit.
+
+    So a limit copied from a report is met exactly.
+
+    Attributes:
+        key: Its name in the tiers file.
+        unit: Its unit.
+        factor: What a figure is multiplied by to be in that unit.
+    """
+
+    key: str
+    unit: str
+    factor: float
+
+    def figure(self, measure: Measure, figures: Figures) -> float:
+        """The figure it limits; infinite where unknown."""
+        return figures.value(measure) * self.factor
+
+    def limit(self, limits: Limits) -> float | None:
+        """Its value, None if it is not set."""
+        value: float | None = getattr(limits, self.key)
+        return value
+
+
+#: The limits on figures that are sums.
+LIMITED: dict[Measure, Limited] = {
+    "latency": Limited("deadline_ms", "ms", 1e3),
+    "cost": Limited("budget_usd", "USD", 1.0),
+    "energy": Limited("energy_j", "J", 1.0),
+}
+
+
+def keeps(figures: Figures, limits: Limits, measure: Measure) -> bool:
+    """Whether a plan keeps the limit on one figure."""
+    limit = LIMITED[measure].limit(limits)
+    return limit is None or LIMITED[measure].figure(measure, figures) <= limit
+
+
+def violations(figures: Figures, limits: Limits) -> tuple[str, ...]:
+    """The limits on sums that a plan breaks, each as a sentence that says by how much."""
+    broken = []
+    for measure, limited in LIMITED.items():
+        limit, unit = limited.limit(limits), limited.unit
+        if limit is None or keeps(figures, limits, measure):
+            continue
+        value = limited.figure(measure, figures)
+        if math.isinf(value):
+            broken.append(f"{measure} is unknown, and limited to {limit:.6g} {unit}")
+        else:
+            broken.append(
+                f"{measure} {value:.6g} {unit} exceeds {limit:.6g} {unit} by {value - limit:.3g} {unit}"
+            )
+    return tuple(broken)
+
+
+def link_seconds(link: Link, costs: CostTable, return_output: bool) -> NDArray[np.float64]:
+    """Seconds that a link is busy for each cut.
+
+    Returns:
+        Shape (n + 1,); NaN where the size of what crosses is unknown.
+    """
+    up = np.where(costs.up_nbytes == UNKNOWN, np.nan, costs.up_nbytes)
+    seconds = _way_seconds(link.bandwidth_mbps, link.delay_ms, up)
+    seconds[-1] = 0.0  # no node remains above the last position
+    if return_output:
+        down = np.where(costs.down_nbytes == UNKNOWN, np.nan, costs.down_nbytes)
+        back = _way_seconds(link.down_mbps or link.bandwidth_mbps, link.delay_ms, down)
+        seconds = seconds + np.where(down == 0, 0.0, back)
+    return seconds
+
+
+def link_cost_usd(
+    link: Link, costs: CostTable, return_output: bool, seconds: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Price of a link for each cut, shape (n + 1,); `seconds` as `link_seconds` gives them."""
+    if link.usd_per_gb is None:
+        return seconds * ((link.usd_per_hour or 0.0) / 3600.0)
+    nbytes = np.where(costs.up_nbytes == UNKNOWN, np.nan, costs.up_nbytes)
+    nbytes[-1] = 0.0
+    if return_output:
+        nbytes = nbytes + np.where(costs.down_nbytes == UNKNOWN, np.nan, costs.down_nbytes)
+    return nbytes * (link.usd_per_gb / 1e9)
+
+
+_Seconds = TypeVar("_Seconds", float, NDArray[np.float64])
+
+
+def _way_seconds(mbps: float, delay_ms: float, nbytes: _Seconds) -> _Seconds:
+    """Eqs. 2 and 4: 8 bytes / bandwidth + delay, for one direction."""
+    return 8 * nbytes / (mbps * 1e6) + delay_ms / 1e3
+
+
+def _stage(t: int, start: int, stop: int, costs: CostTable, topology: Topology) -> Stage:
+    tier = topology.tier[t]
+    below = costs.seconds_below[t]
+    seconds = float(below[stop]) - float(below[start])
+    energy = None if tier.watts is None else tier.watts * seconds
+    flops = int(costs.flops_below[stop]) - int(costs.flops_below[start])
+    memory = None if costs.memory is None else costs.memory.nbytes(start, stop)
+    return Stage(tier.name, start, stop, flops, seconds, tier.usd_per_s * seconds, energy, memory)
+
+
+def _transfer(t: int, cut: int, costs: CostTable, topology: Topology) -> Transfer:
+    """One entry of `link_seconds` and `link_cost_usd`, by the same operations on scalars."""
+    link = topology.link[t]
+    remains = cut < costs.size
+    up = _nbytes(costs.up_nbytes[cut]) if remains else 0.0
+    down = _nbytes(costs.down_nbytes[cut]) if topology.limits.return_output else 0.0
+    seconds = _way_seconds(link.bandwidth_mbps, link.delay_ms, up) if remains else 0.0
+    if down != 0:
+        seconds += _way_seconds(link.down_mbps or link.bandwidth_mbps, link.delay_ms, down)
+    if link.usd_per_gb is None:
+        price = seconds * ((link.usd_per_hour or 0.0) / 3600.0)
+    else:
+        price = (up + down) * (link.usd_per_gb / 1e9)
+    return Transfer(
+        source=topology.tier[t].name,
+        target=topology.tier[t + 1].name,
+        position=cut,
+        nbytes=None if math.isnan(up) else int(up),
+        down_nbytes=0 if math.isnan(down) else int(down),
+        seconds=seconds,
+        cost_usd=price,
+        energy_j=None if link.watts is None else link.watts * seconds,
+    )
+
+
+def _nbytes(entry: np.int64) -> float:
+    return math.nan if entry == UNKNOWN else float(entry)
+
+
+def _sum(costs: CostTable, bounds: tuple[int, ...], rates: list[float], links: list[float]) -> float:
+    """One additive figure: prefix seconds at each tier's rate, and what the links take."""
+    terms = list(links)
+    for below, rate, start, stop in zip(costs.seconds_below, rates, bounds[:-1], bounds[1:], strict=True):
+        terms += [rate * float(below[stop]), -(rate * float(below[start]))]
+    return math.fsum(terms)
+
+
+def _throughput(steps: list[float]) -> float:
+    if any(math.isnan(step) for step in steps):
+        return math.nan
+    slowest = max(steps)
+    return 1.0 / slowest if slowest > 0 else math.inf

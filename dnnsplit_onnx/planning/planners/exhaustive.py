@@ -1,0 +1,44 @@
+"""Planner `exhaustive`: every combination of cuts, one after the other.
+
+It is the oracle of the tests, so it shares nothing with `exact` but the objective.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations_with_replacement
+from math import comb
+
+from dnnsplit_onnx.errors import InfeasibleError, InputError
+from dnnsplit_onnx.planning.problem import Problem, Solution
+
+#: More combinations than this take minutes.
+MOST = 1_000_000
+
+
+def plan(problem: Problem) -> Solution:
+    """The best of all nondecreasing combinations of positions.
+
+    Raises:
+        InputError: There are more than `MOST` combinations.
+        InfeasibleError: None keeps to the limits.
+    """
+    size, links = problem.costs.size, len(problem.topology.link)
+    count = comb(size + 1 + links - 1, links)
+    if count > MOST:
+        raise InputError(
+            f"planner `exhaustive` would try {count:.3g} combinations of cuts, and stops at {MOST:,}",
+            hint="use planner `exact`: its answer is the same",
+        )
+    best, is_sum = None, problem.objective != "throughput"
+    for cuts in combinations_with_replacement(range(size + 1), links):
+        if not all(problem.open[t, cut] for t, cut in enumerate(cuts)):
+            continue
+        figures = problem.figures(cuts)
+        if problem.violations(figures) or (is_sum and math.isinf(figures.value(problem.objective))):
+            continue
+        if best is None or problem.is_better(figures, best):
+            best = figures
+    if best is None:
+        raise InfeasibleError("no combination of cuts keeps to the limits", hint="planner `exact` says why")
+    return Solution(best.cuts, "order", count)

@@ -1,0 +1,415 @@
+"""A plan: which nodes each tier runs, what crosses each link, and what that will cost.
+
+A plan is data, apart from the planner that chose it and from the slices made from it. It
+can be written to a file, read again, and printed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dnnsplit_onnx.conforming import misfit
+from dnnsplit_onnx.errors import InputError, PlanError
+from dnnsplit_onnx.files import read_bounded
+from dnnsplit_onnx.planning.weights import Weights
+
+Objective = Literal["latency", "cost", "throughput", "energy", "weighted"]
+#: The figures that are sums over tiers and links; throughput is one over a maximum.
+Measure = Literal["latency", "cost", "energy", "weighted"]
+#: What is proven of a plan: best over all downward-closed sets of the DAG, best over the
+#: positions of the graph's order, or nothing (a heuristic, or cuts given by the user).
+Optimality = Literal["dag", "order", "none"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The nodes that a plan gives to one tier.
+
+    Attributes:
+        tier: The tier's name.
+        start: First position.
+        stop: One past the last position; equal to `start` for a tier without work.
+        flops: FLOPs of these nodes.
+        seconds: Time the tier needs for them.
+        cost_usd: What that time costs.
+        energy_j: Energy it takes, None if the tier's watts are unknown.
+        memory_nbytes: Weights plus peak live values, None if unknown.
+    """
+
+    tier: str
+    start: int
+    stop: int
+    flops: int
+    seconds: float
+    cost_usd: float
+    energy_j: float | None
+    memory_nbytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What a plan sends over one link.
+
+    Attributes:
+        source: The lower tier (`from` in JSON).
+        target: The upper tier (`to` in JSON).
+        position: The cut that this link crosses.
+        nbytes: Bytes away from tier 0, None if they cannot be known.
+        down_nbytes: Bytes of outputs that come back.
+        seconds: Time the link is busy with a request, delays included.
+        cost_usd: What the transfer costs.
+        energy_j: Energy it takes, None if the link's watts are unknown.
+        values: The values that cross, away from tier 0.
+    """
+
+    source: str
+    target: str
+    position: int
+    nbytes: int | None
+    down_nbytes: int
+    seconds: float
+    cost_usd: float
+    energy_j: float | None
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one request takes under a plan.
+
+    Attributes:
+        stages: One a tier.
+        links: One a link.
+        latency_s: Sum of all stage and transfer seconds.
+        cost_usd: Sum of all costs.
+        throughput_per_s: One over the slowest tier or link, each being a pipeline stage.
+        energy_j: Sum of all energies; None unless every tier and link in use has watts.
+        weighted: The weighted sum of these, if weights were given and what they weigh is
+            known.
+
+    Figures that depend on a cut of unknown size are NaN.
+    """
+
+    stages: tuple[Stage, ...]
+    links: tuple[Transfer, ...]
+    latency_s: float
+    cost_usd: float
+    throughput_per_s: float
+    energy_j: float | None
+    weighted: float | None = None
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """The position each link crosses, from tier 0 up."""
+        return tuple(stage.stop for stage in self.stages[:-1])
+
+    def value(self, objective: Objective) -> float:
+        """The figure that an objective is about; infinite where it is unknown."""
+        figure = {
+            "latency": self.latency_s,
+            "cost": self.cost_usd,
+            "throughput": self.throughput_per_s,
+            "energy": self.energy_j,
+            "weighted": self.weighted,
+        }[objective]
+        if figure is None or math.isnan(figure):
+            return 0.0 if objective == "throughput" else math.inf
+        return figure
+
+
+@dataclass(frozen=True, slots=True)
+class SingleTier:
+    """Everything on one tier, for comparison.
+
+    Attributes:
+        tier: The tier's name.
+        feasible: Whether it keeps to the limits.
+    """
+
+    tier: str
+    latency_s: float
+    cost_usd: float
+    throughput_per_s: float
+    energy_j: float | None
+    feasible: bool
+    weighted: float | None = None
+
+    def value(self, objective: Objective) -> float:
+        """The figure that an objective is about; NaN where it is unknown."""
+        figure = {
+            "latency": self.latency_s,
+            "cost": self.cost_usd,
+            "throughput": self.throughput_per_s,
+            "energy": self.energy_j,
+            "weighted": self.weighted,
+        }[objective]
+        return math.nan if figure is None else figure
+
+
+@dataclass(frozen=True, slots=True)
+class ParetoPoint:
+    """A plan that no other beats in latency, cost and throughput at once."""
+
+    cuts: tuple[int, ...]
+    latency_s: float
+    cost_usd: float
+    throughput_per_s: float
+    energy_j: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stages, figures, and why they are best.
+
+    Attributes:
+        objective: What was asked for.
+        planner: Who chose the cuts; "at" where the user gave them.
+        optimality: What is proven of them.
+        feasible: Whether the plan keeps to the limits.
+        violations: The limits it breaks, each a sentence.
+        figures: Stages, transfers and totals.
+        single_tier: Everything on one tier, for each.
+        pareto: Plans that no other beats in every figure, if they were asked for.
+        order: Name of the node order that positions refer to.
+        accounting: How cuts were priced: `live` or `layer-input`.
+        bindings: Numbers bound to symbolic dimensions.
+        limits: The limits it was made under.
+        evaluated: How many cuts or combinations the planner looked at.
+        notes: What else the planner says of them, each a sentence.
+        lower_bound: What no plan over the DAG can fall below in the objective (for
+            throughput: in the seconds of its slowest step); None if that is not known.
+        gap: How far the plan is above the bound, relative to the plan; 0 if it is proven
+            best over the DAG.
+        weights: What the objective `weighted` was.
+        permutation: Where the planner cut at sets of nodes that are no prefixes of the order
+            it was given: positions of that order, in the order in which this plan's positions
+            count the nodes (`order` is then `custom`). None elsewhere.
+        cost_models: Where each tier's seconds come from: `gflops`, `roofline` or `profile`.
+        topology: The tiers, links and limits it was made for, as the tables of a tiers file;
+            None in plans of earlier releases.
+    """
+
+    objective: Objective
+    planner: str
+    optimality: Optimality
+    feasible: bool
+    violations: tuple[str, ...]
+    figures: Figures
+    single_tier: tuple[SingleTier, ...]
+    pareto: tuple[ParetoPoint, ...] = ()
+    order: str = "file"
+    accounting: str = "live"
+    bindings: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    evaluated: int = 0
+    notes: tuple[str, ...] = ()
+    lower_bound: float | None = None
+    gap: float | None = None
+    weights: Weights | None = None
+    permutation: tuple[int, ...] | None = None
+    cost_models: tuple[str, ...] = ()
+    topology: Mapping[str, Any] | None = None
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """The position each link crosses."""
+        return self.figures.cuts
+
+    @property
+    def best_single_tier(self) -> SingleTier | None:
+        """The single tier with the best objective among the feasible ones, if any is known."""
+        known = [s for s in self.single_tier if s.feasible and not math.isnan(s.value(self.objective))]
+        if not known:
+            return None
+        sign = -1.0 if self.objective == "throughput" else 1.0
+        return min(known, key=lambda s: sign * s.value(self.objective))
+
+    @property
+    def speedup_vs_best_single_tier(self) -> float | None:
+        """How many times better than the best single tier; 1 if the plan is one.
+
+        None if no single tier is feasible, or the figures are unknown.
+        """
+        best = self.best_single_tier
+        mine = self.figures.value(self.objective)
+        if best is None or not math.isfinite(mine) or mine == 0:
+            return None
+        theirs = best.value(self.objective)
+        if theirs == 0:
+            return None
+        return mine / theirs if self.objective == "throughput" else theirs / mine
+
+    @property
+    def is_split(self) -> bool:
+        """Whether more than one tier has work."""
+        return sum(stage.stop > stage.start for stage in self.figures.stages) > 1
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows. The package knows how; a plan knows nothing of reports."""
+        import dnnsplit_onnx
+
+        return dnnsplit_onnx.plan_html(self)
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        """What rich prints."""
+        import dnnsplit_onnx
+
+        yield from dnnsplit_onnx.plan_renderables(console, self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON-ready data; unknown figures are None."""
+        figures = self.figures
+        links = [_link_dict(link) for link in figures.links]
+        data = {
+            "schema_version": SCHEMA_VERSION,
+            "objective": self.objective,
+            "planner": self.planner,
+            "optimality": self.optimality,
+            "feasible": self.feasible,
+            "violations": list(self.violations),
+            "stages": [asdict(stage) for stage in figures.stages],
+            "links": links,
+            "latency_s": figures.latency_s,
+            "cost_usd": figures.cost_usd,
+            "throughput_per_s": figures.throughput_per_s,
+            "energy_j": figures.energy_j,
+            "single_tier": [asdict(single) for single in self.single_tier],
+            "speedup_vs_best_single_tier": self.speedup_vs_best_single_tier,
+            "pareto": [asdict(point) for point in self.pareto],
+            "order": self.order,
+            "accounting": self.accounting,
+            "bindings": dict(self.bindings),
+            "limits": dict(self.limits),
+            "evaluated": self.evaluated,
+            "notes": list(self.notes),
+            "lower_bound": self.lower_bound,
+            "gap": self.gap,
+            "weights": None if self.weights is None else self.weights.to_dict(),
+            "weighted": figures.weighted,
+            "permutation": None if self.permutation is None else list(self.permutation),
+            "cost_models": list(self.cost_models),
+            "topology": self.topology,
+        }
+        cleaned: dict[str, Any] = _without_nan(data)
+        return cleaned
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """A plan from what `to_dict` gave.
+
+        Raises:
+            PlanError: A key is missing or of another schema version.
+        """
+        if data.get("schema_version") != SCHEMA_VERSION:
+            raise PlanError(
+                f"plan of schema version {data.get('schema_version')!r}, expected {SCHEMA_VERSION}"
+            )
+        try:
+            figures = Figures(
+                tuple(Stage(**_with_nan(stage)) for stage in data["stages"]),
+                tuple(_link_from(link) for link in data["links"]),
+                latency_s=_number(data["latency_s"]),
+                cost_usd=_number(data["cost_usd"]),
+                throughput_per_s=_number(data["throughput_per_s"]),
+                energy_j=data["energy_j"],
+                weighted=data.get("weighted"),
+            )
+            weights, permutation = data.get("weights"), data.get("permutation")
+            made = cls(
+                data["objective"],
+                data["planner"],
+                data["optimality"],
+                data["feasible"],
+                tuple(data["violations"]),
+                figures,
+                tuple(SingleTier(**_with_nan(single)) for single in data["single_tier"]),
+                tuple(ParetoPoint(**{**_with_nan(p), "cuts": tuple(p["cuts"])}) for p in data["pareto"]),
+                data["order"],
+                data["accounting"],
+                data["bindings"],
+                data["limits"],
+                data["evaluated"],
+                tuple(data.get("notes", ())),
+                data.get("lower_bound"),
+                data.get("gap"),
+                None if weights is None else Weights.of(weights),
+                None if permutation is None else tuple(permutation),
+                tuple(data.get("cost_models", ())),
+                data.get("topology"),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InputError) as error:
+            raise PlanError(f"not a plan: {error}", hint="write one with `plan ... -o plan.json`") from None
+        if (field := misfit(made)) is not None:
+            raise PlanError(
+                f"not a plan: `{field}` is not what it should be",
+                hint="write one with `plan ... -o plan.json`",
+            )
+        return made
+
+
+def load_plan(path: str | Path) -> Plan:
+    """Reads a plan that `plan ... -o FILE` wrote.
+
+    Raises:
+        PlanError: The file cannot be read or is not a plan.
+    """
+    try:
+        text = read_bounded(Path(path), regular=False)
+    except (OSError, ValueError) as error:
+        raise PlanError(f"cannot read plan `{path}`: {error}") from None
+    return parse_plan(text, str(path))
+
+
+def parse_plan(text: bytes, source: str) -> Plan:
+    """A plan from the text of its file.
+
+    Args:
+        text: The file's content.
+        source: Its name, for errors.
+
+    Raises:
+        PlanError: It is not a plan.
+    """
+    try:
+        data = json.loads(text.decode())
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"cannot read plan `{source}`: {error}") from None
+    if not isinstance(data, dict):
+        raise PlanError(f"`{source}` is not a plan")
+    return Plan.from_dict(data)
+
+
+def _link_dict(link: Transfer) -> dict[str, Any]:
+    data = asdict(link)
+    return {"from": data.pop("source"), "to": data.pop("target"), **data, "values": list(link.values)}
+
+
+def _link_from(data: Mapping[str, Any]) -> Transfer:
+    rest = {key: value for key, value in data.items() if key not in {"from", "to", "values"}}
+    return Transfer(data["from"], data["to"], **_with_nan(rest), values=tuple(data["values"]))
+
+
+_MAY_BE_NAN = ("seconds", "cost_usd", "latency_s", "throughput_per_s")
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _with_nan(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _number(value) if key in _MAY_BE_NAN else value for key, value in data.items()}
+
+
+def _without_nan(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _without_nan(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_without_nan(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -1,0 +1,335 @@
+"""What every planner gets and gives: one signature for all.
+
+A planner is a function from a `Problem` to a `Solution`. It may look at the problem's
+arrays as it likes; what counts is what `Problem.figures` says of its cuts, which is the one
+objective that judges them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.machines.topology import Topology
+from dnnsplit_onnx.planning.costs import CostTable
+from dnnsplit_onnx.planning.objective import LIMITED, evaluate, link_cost_usd, link_seconds, violations, weigh
+from dnnsplit_onnx.planning.plans import Figures, Measure, Objective, Optimality
+from dnnsplit_onnx.planning.reorder import reordered_costs
+from dnnsplit_onnx.planning.weights import Weights
+from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, staircase
+from dnnsplit_onnx.work.orders import in_order_of
+
+
+@dataclass(frozen=True, slots=True)
+class Additive:
+    """A figure as a sum: a plan takes below[t][stop] - below[t][start] on tier t, and link[t][stop].
+
+    Attributes:
+        below: Shape (K, n + 1).
+        link: Shape (K - 1, n + 1); infinite where a cut is impossible or its figure unknown.
+    """
+
+    below: NDArray[np.float64]
+    link: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Where to cut a graph of n nodes for K tiers.
+
+    Attributes:
+        costs: Seconds and bytes along the graph's order.
+        topology: Tiers, links and limits.
+        objective: What is to be best. Throughput is maximised, all others minimised.
+        allowed: Shape (K - 1, n + 1): the positions each link may be cut at, as pins and
+            private inputs leave them; None if all.
+        weights: What the objective `weighted` is.
+        workload: The graph behind the costs, for planners that cut it anywhere; None if
+            there is none, and the order is all there is.
+        accounting: What the costs charge a cut.
+    """
+
+    costs: CostTable
+    topology: Topology
+    objective: Objective
+    allowed: NDArray[np.bool_] | None = None
+    weights: Weights | None = None
+    workload: Workload | None = None
+    accounting: Accounting = "live"
+
+    def __post_init__(self) -> None:
+        if self.objective == "weighted" and self.weights is None:
+            raise InputError("the objective `weighted` has no weights", hint="such as latency=1, cost=1000")
+
+    def with_objective(self, objective: Objective) -> Problem:
+        """The same problem with another objective."""
+        return replace(self, objective=objective)
+
+    def figures(self, cuts: Sequence[int]) -> Figures:
+        """What these cuts take: the judge of every planner."""
+        return evaluate(cuts, self.costs, self.topology, self.weights)
+
+    def in_order(self, order: Sequence[int] | None) -> Problem:
+        """The problem with its nodes in another order, as a `Solution` may want it.
+
+        Args:
+            order: A permutation of the positions; None is the present order.
+
+        Raises:
+            ValueError: The problem has no graph, or rules on positions, or the order puts a
+                node before one that it depends on.
+        """
+        if order is None:
+            return self
+        if self.workload is None or self.allowed is not None:
+            raise ValueError("only a problem with a graph and without rules on nodes has other orders")
+        workload = in_order_of(self.workload, self.workload.graph.reordered(order))
+        costs = reordered_costs(self.costs, order, workload, self.topology, self.accounting)
+        return replace(self, costs=costs, workload=workload)
+
+    def violations(self, figures: Figures) -> tuple[str, ...]:
+        """The limits and rules that these figures break, each a sentence."""
+        return (*violations(figures, self.topology.limits), *self._broken_rules(figures))
+
+    def _broken_rules(self, figures: Figures) -> list[str]:
+        broken = []
+        for tier, stage in zip(self.topology.tier, figures.stages, strict=True):
+            if self.costs.memory is None or tier.memory_gb is None:
+                continue
+            if stage.memory_nbytes is None:
+                broken.append(f"the memory that tier `{tier.name}` needs is unknown, and limited")
+            elif (over := stage.memory_nbytes - tier.memory_nbytes) > 0:
+                need = f"{stage.memory_nbytes / 1e9:.6g} GB of memory"
+                broken.append(f"tier `{tier.name}` needs {need}, {over / 1e9:.3g} GB more than it has")
+        for t, cut in enumerate(figures.cuts):
+            if not self._small_enough[t, cut]:
+                broken.append(
+                    f"link {t} may send {self.topology.link[t].max_mb:g} MB, less than cut {cut} needs"
+                )
+            if self.allowed is not None and not self.allowed[t, cut]:
+                broken.append(f"a pinned or private node forbids link {t} to be cut at {cut}")
+        return broken
+
+    def is_better(self, one: Figures, other: Figures) -> bool:
+        """Whether the first is strictly better in the objective."""
+        mine, theirs = one.value(self.objective), other.value(self.objective)
+        return mine > theirs if self.objective == "throughput" else mine < theirs
+
+    @cached_property
+    def single_tier(self) -> tuple[tuple[int, ...], ...]:
+        """For each tier, the cuts that give it everything."""
+        count = len(self.topology.tier)
+        return tuple(
+            tuple(0 if t < tier else self.costs.size for t in range(count - 1)) for tier in range(count)
+        )
+
+    @cached_property
+    def link_seconds(self) -> NDArray[np.float64]:
+        """Shape (K - 1, n + 1): seconds of each link for each cut; infinite where unknown."""
+        return _known(self._link_seconds, self.costs.size)
+
+    @cached_property
+    def _link_seconds(self) -> list[NDArray[np.float64]]:
+        back = self.topology.limits.return_output
+        return [link_seconds(link, self.costs, back) for link in self.topology.link]
+
+    @cached_property
+    def is_known(self) -> NDArray[np.bool_]:
+        """Shape (n + 1,): whether the bytes of a cut are known, so that it can be priced."""
+        known: NDArray[np.bool_] = self.costs.up_nbytes != UNKNOWN
+        known[-1] = True
+        if self.topology.limits.return_output:
+            known = known & (self.costs.down_nbytes != UNKNOWN)
+        return known
+
+    @cached_property
+    def open(self) -> NDArray[np.bool_]:
+        """Shape (K - 1, n + 1): whether each link may be cut at each position."""
+        links = len(self.topology.link)
+        known: NDArray[np.bool_] = np.tile(self.is_known, (links, 1))
+        if self.allowed is not None:
+            known &= self.allowed
+        known &= self._small_enough
+        return known
+
+    @cached_property
+    def _small_enough(self) -> NDArray[np.bool_]:
+        """Shape (K - 1, n + 1): whether a cut sends no more than its link's `max_mb`."""
+        ok = np.ones((len(self.topology.link), self.costs.size + 1), dtype=np.bool_)
+        for t, link in enumerate(self.topology.link):
+            if link.max_mb is not None:
+                ok[t, :-1] = self.costs.up_nbytes[:-1] / 1e6 <= link.max_mb
+                if self.topology.limits.return_output:
+                    ok[t] &= self.costs.down_nbytes / 1e6 <= link.max_mb
+        return ok
+
+    def additive(self, measure: Measure) -> Additive:
+        """An additive figure, term by term as `evaluate` adds it."""
+        return {
+            "latency": lambda: self._latency,
+            "cost": lambda: self._cost,
+            "energy": lambda: self._energy,
+            "weighted": lambda: self._weighted,
+        }[measure]()
+
+    @cached_property
+    def _latency(self) -> Additive:
+        """Eqs. 1-7 and 16."""
+        return Additive(self.costs.seconds_below, self.link_seconds)
+
+    @cached_property
+    def _cost(self) -> Additive:
+        """Eqs. 8-11 and 17, with NE and NE-C put right."""
+        rates = np.array([[tier.usd_per_s] for tier in self.topology.tier])
+        back = self.topology.limits.return_output
+        rows = [
+            link_cost_usd(link, self.costs, back, seconds)
+            for link, seconds in zip(self.topology.link, self._link_seconds, strict=True)
+        ]
+        return Additive(rates * self.costs.seconds_below, _known(rows, self.costs.size))
+
+    @cached_property
+    def _energy(self) -> Additive:
+        """Watts x seconds; links without watts are closed unless idle (`windows`: tiers too)."""
+        rates = np.array([[tier.watts or 0.0] for tier in self.topology.tier])
+        rows = [
+            np.where(seconds == 0, 0.0, np.nan) if link.watts is None else link.watts * seconds
+            for link, seconds in zip(self.topology.link, self._link_seconds, strict=True)
+        ]
+        return Additive(rates * self.costs.seconds_below, _known(rows, self.costs.size))
+
+    @cached_property
+    def _weighted(self) -> Additive:
+        """Rates weighed first, as `evaluate` does, so that the terms are the same floats."""
+        assert self.weights is not None, "the objective `weighted` has weights"
+        tiers = self.topology.tier
+        rates = np.array([[weigh(self.weights, 1.0, t.usd_per_s, t.watts or 0.0)] for t in tiers])
+        link = weigh(self.weights, self._latency.link, self._cost.link, self._energy.link)
+        return Additive(rates * self.costs.seconds_below, link)
+
+    def needs_energy(self, measures: Sequence[Measure]) -> bool:
+        """Whether a plan of unknown energy has an unknown figure among these."""
+        weighs_energy = self.weights is not None and self.weights.energy > 0
+        return "energy" in measures or ("weighted" in measures and weighs_energy)
+
+    @cached_property
+    def limits(self) -> dict[Measure, float]:
+        """The limited figures, in their own unit: seconds, USD, joules."""
+        given = {m: (limited.limit(self.topology.limits), limited.factor) for m, limited in LIMITED.items()}
+        return {measure: limit / factor for measure, (limit, factor) in given.items() if limit is not None}
+
+    @cached_property
+    def candidates(self) -> tuple[int, ...]:
+        """The cuts that can be best where `is_dominated` holds, and position n.
+
+        It is the staircase of known cuts. It restarts where moving a cut back would break
+        a rule or send more: at the first position a link may be cut at, and, if outputs
+        return, after each node that makes one.
+        """
+        nbytes = np.where(self.is_known, self.costs.up_nbytes, UNKNOWN)
+        starts = np.zeros(len(nbytes), dtype=np.bool_)
+        starts[0] = True
+        if self.topology.limits.return_output:
+            starts[1:] |= np.diff(self.costs.down_nbytes) != 0
+        if self.allowed is not None:
+            starts[1:] |= (self.allowed[:, 1:] & ~self.allowed[:, :-1]).any(axis=0)
+        edges = [*np.flatnonzero(starts[:-1]).tolist(), self.costs.size]
+        stairs = [at for low, high in pairwise(edges) for at in staircase(nbytes[: high + 1], low)]
+        return (*stairs, self.costs.size)
+
+    def is_dominated(self, measures: Sequence[Measure]) -> bool:
+        """Whether cuts that are not candidates can be left out for these figures.
+
+        True if no node is slower (dearer) on a tier than on the one below it, for each
+        figure in play (eqs. 12 and 13, node by node), and no tier above the first has a
+        limit of its own: then moving a plan's cuts back to the candidates before them
+        gives work to better tiers, sends no more bytes, and keeps every limit. Delays do
+        not matter: a cut that is moved back is paid for both before and after.
+        """
+        if any(window is not None for window in self.windows(measures)[1:]):
+            return False
+        for measure in measures:
+            per_node = np.diff(self.additive(measure).below, axis=1)
+            if (per_node[1:] > per_node[:-1]).any():
+                return False
+        return True
+
+    def windows(self, measures: Sequence[Measure]) -> list[NDArray[np.intp] | None]:
+        """For each tier, the first position at which a stage with a given stop may start.
+
+        Returns:
+            Shape (n + 1,) for each tier, ascending; None where any start will do.
+        """
+        found = list(self._memory_windows)
+        if self.needs_energy(measures):
+            for t, tier in enumerate(self.topology.tier):
+                if tier.watts is None:  # it must stay idle, or the energy is unknown
+                    below = self.costs.seconds_below[t]
+                    idle, fits = np.searchsorted(below, below, side="left"), found[t]
+                    found[t] = idle if fits is None else np.maximum(idle, fits)
+        return found
+
+    @cached_property
+    def _memory_windows(self) -> list[NDArray[np.intp] | None]:
+        memory = self.costs.memory
+        if memory is None:
+            return [None] * len(self.topology.tier)
+        return [
+            None if tier.memory_gb is None else memory.first_starts(tier.memory_nbytes)
+            for tier in self.topology.tier
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """What a planner chose.
+
+    Attributes:
+        cuts: The position each link crosses, from tier 0 up.
+        optimality: What is proven of them.
+        evaluated: How many cuts, or combinations of cuts, it looked at.
+        notes: What the user should know of it, each a sentence.
+        order: The problem's positions in the order in which `cuts` counts them; None if
+            that is the problem's own (`Problem.in_order`).
+    """
+
+    cuts: tuple[int, ...]
+    optimality: Optimality
+    evaluated: int
+    notes: tuple[str, ...] = ()
+    order: tuple[int, ...] | None = None
+
+    @classmethod
+    def of_sets(
+        cls, sets: Sequence[Set[int]], size: int, evaluated: int, notes: tuple[str, ...] = ()
+    ) -> Solution:
+        """A solution from nested downward-closed sets, which need be no prefixes of the order.
+
+        Args:
+            sets: For each link, the positions below it.
+            size: Number of nodes.
+            evaluated: As above.
+            notes: As above.
+        """
+        tier = [sum(at not in below for below in sets) for at in range(size)]
+        order = tuple(sorted(range(size), key=lambda at: (tier[at], at)))
+        cuts = tuple(len(below) for below in sets)
+        return cls(cuts, "none", evaluated, notes, None if order == tuple(range(size)) else order)
+
+
+Planner = Callable[[Problem], Solution]
+
+
+def _known(rows: list[NDArray[np.float64]], size: int) -> NDArray[np.float64]:
+    if not rows:
+        return np.zeros((0, size + 1))
+    table = np.array(rows)
+    table[np.isnan(table)] = np.inf
+    return table

@@ -1,0 +1,59 @@
+"""The costs of a graph with its nodes in another order.
+
+A planner over the DAG may choose sets of nodes that are no prefixes of the order at hand.
+Put in front, they are prefixes of another one, and priced by the same objective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dnnsplit_onnx.machines.topology import Tier, Topology
+from dnnsplit_onnx.planning.costs import CostTable
+from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.cuts import Accounting
+
+
+def reordered_costs(
+    costs: CostTable,
+    order: Sequence[int],
+    workload: Workload,
+    topology: Topology,
+    accounting: Accounting,
+) -> CostTable:
+    """The costs of the same nodes in another order.
+
+    Args:
+        costs: The costs in the present order.
+        order: The present positions in their new order.
+        workload: The graph, in the new order.
+        topology: The tiers of the costs.
+        accounting: What a cut is charged.
+    """
+    rows = [
+        _below(row, costs.flops_below, tier, order)
+        for row, tier in zip(costs.seconds_below, topology.tier, strict=True)
+    ]
+    return CostTable(
+        seconds_below=np.array(rows),
+        flops_below=workload.flops_below,
+        up_nbytes=workload.cut_nbytes(accounting),
+        down_nbytes=workload.outputs_above,
+        memory=None if costs.memory is None else workload.memory,
+    )
+
+
+def _below(
+    seconds: NDArray[np.float64], flops_below: NDArray[np.int64], tier: Tier, order: Sequence[int]
+) -> NDArray[np.float64]:
+    """A tier's prefix seconds: FLOPs divided once where that is what they are."""
+    if tier.gflops is not None:
+        speed = tier.gflops * 1e9
+        if np.array_equal(seconds, flops_below / speed):
+            flops = np.diff(flops_below)[list(order)]
+            divided: NDArray[np.float64] = np.concatenate(([0], np.cumsum(flops))) / speed
+            return divided
+    return np.concatenate(([0.0], np.cumsum(np.diff(seconds)[list(order)])))

@@ -1,0 +1,138 @@
+"""Pictures: what every plot shares. matplotlib is an extra, and loaded when one is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from dnnsplit_onnx.errors import InputError, MissingExtraError
+from dnnsplit_onnx.files import written_whole
+from dnnsplit_onnx.planning.plans import Objective
+
+#: Eight colours that people of any colour vision tell apart (Okabe and Ito, 2008), black last.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+#: What areas carry besides a colour, once colours come again.
+HATCHES = ("", "///", "...", "xxx", "---", "|||", "ooo", "\\\\\\")
+
+#: What the axis of an objective's values says.
+VALUE_LABELS: dict[Objective, str] = {
+    "latency": "latency (s)",
+    "cost": "cost (USD per request)",
+    "throughput": "throughput (requests/s)",
+    "energy": "energy (J per request)",
+    "weighted": "weighted sum",
+}
+
+#: Ends of an axis this far apart are drawn on a logarithmic scale.
+_FAR_APART = 50.0
+_FORMATS = {".png": "png", ".svg": "svg"}
+_UNITS = {
+    "_mbps": "Mbit/s", "_ms": "ms", "_usd": "USD", "_per_hour": "USD/h", "_per_gb": "USD/GB", "_gb": "GB",
+    "gflops": "GFLOP/s", "watts": "W", "_gb_per_s": "GB/s", "_us": "µs", "_mb": "MB", "_j": "J",
+}  # fmt: skip
+
+
+@contextmanager
+def picture(path: Path, *, force: bool, width: float = 7.0, height: float = 4.5) -> Iterator[Any]:
+    """Axes to draw on, written to a file when the block ends well.
+
+    Args:
+        path: A name that ends in `.png` or `.svg`.
+        force: Whether an existing file may be replaced.
+        width: Inches.
+        height: Inches.
+
+    Yields:
+        matplotlib's `Axes`.
+
+    Raises:
+        InputError: The name ends in something else.
+        MissingExtraError: matplotlib is not installed.
+        OutputError: The file exists, or cannot be written.
+    """
+    with panels(path, force=force, width=width, height=height) as axes:
+        yield axes[0]
+
+
+@contextmanager
+def panels(
+    path: Path, *, force: bool, width: float = 7.0, height: float = 4.5, **layout: Any
+) -> Iterator[list[Any]]:
+    """Several axes of one picture, written to a file when the block ends well.
+
+    Args:
+        path: As for `picture`.
+        force: As for `picture`.
+        width: Inches.
+        height: Inches.
+        **layout: What matplotlib's `Figure.subplots` takes: `nrows`, `ncols`, `sharex`, ...
+
+    Yields:
+        matplotlib's `Axes`, row by row.
+
+    Raises:
+        InputError, MissingExtraError, OutputError: As for `picture`.
+    """
+    kind = picture_format(path)
+    matplotlib = need_matplotlib()
+    # The same picture is the same file: no dates, no random names inside.
+    with matplotlib.rc_context({"svg.hashsalt": "dnnsplit-onnx", "svg.fonttype": "none"}):
+        # Its own object: no windows, and nothing global.
+        figure = import_module("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+        yield list(figure.subplots(squeeze=False, **layout).flat)
+        with written_whole(path, force=force) as file:
+            figure.savefig(file, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+
+
+def picture_format(path: Path) -> str:
+    """The format that a file's name asks for.
+
+    Raises:
+        InputError: It is none that can be drawn.
+    """
+    try:
+        return _FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise InputError(f"cannot draw `{path.name}`", hint="name it .png or .svg") from None
+
+
+def with_unit(key: str) -> str:
+    """The label of an axis: a key of the tiers file and its unit."""
+    leaf = key.rpartition(".")[2]
+    best = max((end for end in _UNITS if leaf.endswith(end)), key=len, default=None)
+    return key if best is None else f"{key} ({_UNITS[best]})"
+
+
+def scale(set_scale: Any, values: Sequence[float]) -> None:
+    """Makes an axis logarithmic if its values are far apart."""
+    if is_log(values):
+        set_scale("log")
+
+
+def is_log(values: Sequence[float]) -> bool:
+    """Whether values are drawn on a logarithmic scale: all above 0, and far apart."""
+    known = [value for value in values if math.isfinite(value)]
+    return bool(known) and min(known) > 0 and max(known) / min(known) >= _FAR_APART
+
+
+def plain(text: str) -> str:
+    """A name as it is: a dollar would start a formula."""
+    return "".join(c if c.isprintable() else "?" for c in text).replace("$", r"\$")
+
+
+def need_matplotlib() -> Any:
+    """The library.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        return import_module("matplotlib")
+    except ImportError:
+        raise MissingExtraError(
+            "plots need matplotlib, which is not installed", hint="pip install 'dnnsplit-onnx[plot]'"
+        ) from None

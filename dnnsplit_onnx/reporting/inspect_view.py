@@ -1,0 +1,120 @@
+"""A model's work and cuts as tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dnnsplit_onnx.reporting import units
+from dnnsplit_onnx.reporting.console import NARROW, glyphs, grid
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from dnnsplit_onnx.work.inspection import Inspection
+
+_OPERATOR_ROWS = 12
+_CANDIDATE_ROWS = 20
+
+
+def print_inspection(console: Console, inspection: Inspection) -> None:
+    """Prints what a model holds, what it computes, and where it may be cut."""
+    workload = inspection.workload
+    graph = workload.graph
+    dot = glyphs(console).dot
+    title = [units.clean(graph.file.path.name), units.count(len(graph.nodes), "node"), *_work(inspection)]
+    title.append(f"{units.nbytes(workload.total_weight_nbytes)} of weights")
+    console.print(f" {dot} ".join(title), style="bold")
+    fresh, results = graph.fresh_inputs, graph.results
+    console.print(f"reads {_ports(inspection, fresh)}, makes {_ports(inspection, results)}")
+    if graph.states:
+        kept = _ports(inspection, tuple(state.input for state in graph.states))
+        console.print(f"keeps {units.count(len(graph.states), 'state')} on their tiers: {kept}")
+    console.print()
+    console.print(_operators(inspection))
+    console.print()
+    if inspection.candidates:
+        console.print(_candidates(console, inspection))
+    else:
+        console.print("No cut has a known size.")
+    _print_notes(console, inspection)
+
+
+def _work(inspection: Inspection) -> list[str]:
+    """The model's work; a lower bound where some of it is not counted."""
+    workload = inspection.workload
+    macs, flops = int(workload.macs.sum()), int(workload.flops.sum())
+    if workload.uncounted and not flops:
+        return ["unknown work"]
+    least = "at least " if workload.uncounted else ""
+    return [units.flops(macs, "MAC"), f"{least}{units.flops(flops)}"]
+
+
+def _ports(inspection: Inspection, names: tuple[str, ...]) -> str:
+    shown = []
+    for name in names[:3]:
+        kind = inspection.workload.types[name]
+        shape = "?" if kind.shape is None else " x ".join("?" if d is None else str(d) for d in kind.shape)
+        shown.append(f"`{units.clean(name)}` ({kind.dtype_name or kind.kind} {units.clean(shape)})")
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (", ".join(shown) or "nothing") + more
+
+
+def _operators(inspection: Inspection) -> RenderableType:
+    table = grid("operator", ">nodes", ">MACs", ">FLOPs", ">share")
+    operators = inspection.operators
+    total = sum(row.flops for row in operators)
+    uncounted = inspection.workload.uncounted
+    for row in operators[:_OPERATOR_ROWS]:
+        known = row.op_type not in uncounted
+        table.add_row(
+            units.clean(row.op_type),
+            f"{row.nodes:,}",
+            units.flops(row.macs, "") if row.macs else "",
+            units.flops(row.flops, "") if known else units.UNKNOWN,
+            units.percent(row.flops, total) if known and total else "",
+        )
+    if len(operators) > _OPERATOR_ROWS:
+        table.add_row(f"... ({len(operators) - _OPERATOR_ROWS} more with --json)", style="dim")
+    return table
+
+
+def _candidates(console: Console, inspection: Inspection) -> RenderableType:
+    """The cuts that an optimal plan can use, and how much work lies below each."""
+    wide = console.width >= NARROW
+    graph, below = inspection.workload.graph, inspection.workload.flops_below
+    headings = [
+        "candidate cut",
+        ">bytes",
+        ">work below",
+        "after node",
+        *(["values that cross"] if wide else []),
+    ]
+    table = grid(*headings)
+    shown = inspection.candidates[:_CANDIDATE_ROWS]
+    best = set(inspection.envelope)
+    for position in shown:
+        node = units.clean(graph.nodes[position - 1].name) if position else "(the input)"
+        row = [
+            f"{position} *" if position in best else str(position),
+            units.nbytes(int(inspection.cut_nbytes[position])),
+            units.percent(int(below[position]), int(below[-1])),
+            node,
+        ]
+        table.add_row(*row, *([units.listed(inspection.crossing(position), 1)] if wide else []))
+    if len(inspection.candidates) > len(shown):
+        table.add_row(f"... ({len(inspection.candidates) - len(shown)} more with --json)", style="dim")
+    return table
+
+
+def _print_notes(console: Console, inspection: Inspection) -> None:
+    if set(inspection.envelope) & set(inspection.candidates):
+        console.print(
+            "* on the envelope: of all cuts of the graph, best for some speed of links.", style="dim"
+        )
+    console.print()
+    if inspection.unbound:
+        binds = " ".join(f"--bind {units.clean(dim)}=1" for dim in inspection.unbound)
+        console.print(f"Some sizes are unknown, and with them some work: pass {binds}", style="bold")
+    elif inspection.workload.uncounted:
+        ops = ", ".join(f"{units.clean(op)} ({n})" for op, n in sorted(inspection.workload.uncounted.items()))
+        console.print(f"Not counted, so the work is more than shown: {ops}.", style="bold")

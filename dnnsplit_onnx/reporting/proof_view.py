@@ -1,0 +1,158 @@
+"""A verification and a benchmark as tables, from the dictionaries that `--json` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dnnsplit_onnx.reporting import units
+from dnnsplit_onnx.reporting.console import NARROW, grid
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_MOST_NAMED = 5
+
+
+def print_verification(console: Console, found: Mapping[str, Any]) -> None:
+    """Prints what `verify` found: one line if all is well, a table of differences if not."""
+    console.print(headline(found), style="bold green" if found["passed"] else "bold red")
+    differing = [o for o in found["outputs"] if not (o["bitwise"] and o["within_tolerance"])]
+    differing += [b for b in found["boundaries"] if not b["bitwise"]]
+    if differing:
+        table = grid("value", "bitwise", ">largest difference")
+        for row in differing:
+            where = f" (made on {units.clean(row['tier'])})" if "tier" in row else ""
+            table.add_row(
+                f"{units.clean(row['name'])}{where}", _yes(row["bitwise"]), _number(row["max_abs_diff"])
+            )
+        console.print(table)
+    console.print(_optimized(found), style="dim")
+    console.print(_inputs(found), style="dim")
+    for note in (*caveats(found), *_left_on_cpu(found)):
+        console.print(note)
+
+
+def _optimized(found: Mapping[str, Any]) -> str:
+    """How far the optimised chain is from the whole model, and how far it might be."""
+    near, shift = (_number(found.get(key)) for key in ("optimized_max_abs_diff", "whole_optimization_shift"))
+    provider = found.get("provider", "cpu")
+    if provider == "cpu":
+        near_what, besides = "the whole model", ""
+    else:
+        near_what = "the whole model on the CPU"
+        besides = f"; allowed is {_number(found['tolerance']['rtol'])} of the largest element besides"
+    where = "" if provider == "cpu" else f" on {provider}"
+    return (
+        f"With optimisations on, the chain{where} is within {near} of {near_what}, "
+        f"which itself moves by {shift}{besides}."
+    )
+
+
+def headline(found: Mapping[str, Any]) -> str:
+    """The result of a verification in one sentence."""
+    if found.get("error"):
+        return f"FAILED: the chain does not run: {units.clean(found['error'])}"
+    if found["passed"] and found["bitwise"]:
+        count = units.count(len(found["outputs"]), "output")
+        return f"Verified: the chain equals the whole model bit for bit ({count})."
+    if found["passed"]:
+        return "Passed, and nothing was compared bit for bit: every output depends on random numbers."
+    if not found["bitwise"]:
+        return f"FAILED: the chain differs from the whole model by {_number(found['max_abs_diff'])}."
+    return "FAILED: bit for bit without optimisations, and beyond the tolerance with them."
+
+
+def print_bench(console: Console, report: Mapping[str, Any]) -> None:
+    """Prints the latencies of the slices, the chain and the whole model."""
+    wide = console.width >= NARROW
+    table = grid("", "provider", ">median", ">p95", *([">p99"] if wide else []), ">throughput", ">runs")
+    rows = [(f"slice {units.clean(row['tier'])}", row, "") for row in report["slices"]]
+    rows += [
+        (name, report[key], "bold")
+        for name, key in (("chain", "chain"), ("whole model", "whole"))
+        if report[key]
+    ]
+    for name, row, style in rows:
+        percentiles = ("p50_ms", "p95_ms", "p99_ms") if wide else ("p50_ms", "p95_ms")
+        table.add_row(
+            name,
+            row["provider"],
+            *(units.milliseconds(row[key]) for key in percentiles),
+            units.per_second(row.get("throughput_per_s")),
+            str(row["runs"]),
+            style=style,
+        )
+    console.print(table)
+    console.print()
+    if (ratio := report.get("chain_vs_whole")) is not None:
+        console.print(
+            f"Cutting costs {100 * (ratio - 1):+.1f}%: the chain on one machine against the whole model."
+        )
+    for note in (*report.get("notes", ()), *_copies(report), *_left_on_cpu(report)):
+        console.print(units.clean(note))
+    machine = ", ".join(f"{key} {value}" for key, value in report.get("machine", {}).items())
+    console.print(f"Measured here, without links: {machine}.", style="dim")
+
+
+def _left_on_cpu(report: Mapping[str, Any]) -> list[str]:
+    """Slices whose provider did not take all nodes, and the first of these."""
+    return [
+        f"{units.count(len(nodes), 'node')} of {units.clean(row['tier'])} ran on the CPU instead: "
+        f"{_named(nodes)}."
+        for row in report.get("slices", ())
+        if (nodes := row.get("cpu_nodes"))
+    ]
+
+
+def _named(nodes: Sequence[str]) -> str:
+    shown = ", ".join(units.clean(node) for node in nodes[:_MOST_NAMED])
+    return shown if len(nodes) <= _MOST_NAMED else f"{shown}, ..."
+
+
+def _copies(report: Mapping[str, Any]) -> list[str]:
+    """What crosses between host and device, where there is a device."""
+    chain = report["chain"]
+    if chain is None or chain["provider"] == "cpu":
+        return []
+    up, down = (units.count(chain[key], "value") for key in ("copied_to_device", "copied_to_host"))
+    return [f"Each run of the chain copies {up} to the device, and {down} back."]
+
+
+def _inputs(found: Mapping[str, Any]) -> str:
+    sets = units.count(found["runs"], "set")
+    if found["inputs"] == "generated":
+        return f"Compared on {sets} of generated inputs, seed {found['seed']}."
+    return f"Compared on {sets} of inputs from {units.clean(found['inputs'])}."
+
+
+def caveats(found: Mapping[str, Any]) -> list[str]:
+    """What a verification leaves open, each a sentence."""
+    lines = []
+    for output in found["outputs"]:
+        if output["vacuous"]:
+            name, why = units.clean(output["name"]), units.clean(output["vacuous"])
+            lines.append(f"Agreement on `{name}` proves little: {why}.")
+    if lines and (count := sum(1 for b in found["boundaries"] if b["bitwise"])):
+        crossing = (
+            "1 value that crosses the cuts agrees"
+            if count == 1
+            else f"{count} values that cross the cuts agree"
+        )
+        lines.append(f"The {crossing} bit for bit as well.")
+    lines += [
+        f"`{units.clean(output['name'])}` cannot be compared: {units.clean(output['reason'])}."
+        for output in found["not_comparable"]
+    ]
+    lines += [f"Dimension `{units.clean(dim)}` was taken to be {n}." for dim, n in found["assumed"].items()]
+    return lines + [units.clean(note) for note in found["notes"]]
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "infinity"
+    return "0" if value == 0 else f"{value:.2g}"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

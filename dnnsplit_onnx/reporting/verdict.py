@@ -1,0 +1,164 @@
+"""Whether splitting pays, in plain words.
+
+Nobody may be sold a split that loses: a plan that does not beat the best single tier is
+said not to, with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+
+from dnnsplit_onnx.planning.plans import Plan, SingleTier
+from dnnsplit_onnx.reporting.units import clean, percent, times
+
+# Two figures this close are the same one.
+_SAME = 1e-6
+
+# A bound farther away than this is not worth a sentence.
+_LOOSE = 0.5
+
+_BETTER = {
+    "latency": "faster than",
+    "cost": "cheaper than",
+    "throughput": "the throughput of",
+    "energy": "thriftier than",
+    "weighted": "better, as weighted, than",
+}
+_EQUAL = {
+    "latency": "as fast",
+    "cost": "as cheap",
+    "throughput": "as much throughput",
+    "energy": "as thrifty",
+    "weighted": "as good, as weighted",
+}
+_WORSE = {
+    "latency": "faster",
+    "cost": "cheaper",
+    "throughput": "more throughput",
+    "energy": "thriftier",
+    "weighted": "better, as weighted",
+}
+
+
+def verdict(plan: Plan) -> tuple[str, ...]:
+    """Whether a plan is worth having, then why, each a sentence."""
+    best, gain = plan.best_single_tier, plan.speedup_vs_best_single_tier
+    if len(plan.figures.stages) == 1:
+        return ("There is one tier, so there is nothing to split.",)
+    if best is None:
+        return _without_rival(plan)
+    if gain is None:
+        return _without_ratio(plan, best)
+    where = f"everything on `{clean(best.tier)}`"
+    if not plan.is_split:
+        return _on_one_tier(plan, best, gain)
+    if gain > 1 + _SAME:
+        return (f"Splitting pays: {times(gain)} {_BETTER[plan.objective]} {where}, the best single tier.",)
+    if gain >= 1 - _SAME:
+        return (f"Splitting does not pay: {where} is {_EQUAL[plan.objective]}.",)
+    return (f"Splitting does not pay: {where} is {times(1 / gain)} {_WORSE[plan.objective]}.",)
+
+
+def basis(plan: Plan, uncounted: dict[str, int] | None = None) -> tuple[str, ...]:
+    """What a plan's figures assume and what is proven of it, each a sentence."""
+    lines = [f"{_proof(plan)} {_seconds(plan)}"]
+    # A loose bound says nothing that helps; throughput's often is one.
+    if plan.optimality == "order" and plan.gap and plan.gap <= _LOOSE:
+        lines.append(f"No cut of the graph, in whatever order, is more than {percent(plan.gap, 1)} better.")
+    lines += [_sentence(note) for note in plan.notes]
+    if plan.accounting != "live":
+        lines.append(
+            "Cuts are charged one layer's input, as in the paper: inside a branch that leaves out tensors."
+        )
+    if uncounted:
+        ops = ", ".join(f"{clean(op)} ({number})" for op, number in sorted(uncounted.items()))
+        lines.append(f"Not counted, and taken to cost nothing: {ops}.")
+    return tuple(lines)
+
+
+def _seconds(plan: Plan) -> str:
+    """Where the seconds of tiers come from."""
+    models = set(plan.cost_models)
+    if models == {"profile"}:
+        return "Seconds were measured on every tier."
+    if "profile" in models:
+        tiers = zip(plan.figures.stages, plan.cost_models, strict=True)
+        measured = ", ".join(f"`{clean(stage.tier)}`" for stage, model in tiers if model == "profile")
+        return f"Seconds were measured on {measured} and computed from FLOPs elsewhere."
+    if "roofline" in models:
+        return "Seconds come from FLOPs and memory bandwidth: nothing was measured."
+    return "Seconds are FLOPs over each tier's `gflops`: nothing was measured."
+
+
+def against(plan: Plan, single: SingleTier) -> str:
+    """How a single tier compares with the plan, in a word or two."""
+    mine, theirs = plan.figures.value(plan.objective), single.value(plan.objective)
+    if math.isnan(theirs) or not math.isfinite(mine) or not (mine and theirs):
+        return ""
+    ratio = mine / theirs if plan.objective == "throughput" else theirs / mine
+    if abs(ratio - 1) <= _SAME:
+        return "the same"
+    more, less = {
+        "latency": ("slower", "faster"),
+        "cost": ("dearer", "cheaper"),
+        "throughput": ("less", "more"),
+        "energy": ("more", "less"),
+        "weighted": ("worse", "better"),
+    }[plan.objective]
+    return f"{times(ratio)} {more}" if ratio > 1 else f"{times(1 / ratio)} {less}"
+
+
+def _without_rival(plan: Plan) -> tuple[str, ...]:
+    if plan.is_split and plan.feasible:
+        return ("Splitting is needed: no single tier keeps to the limits.",)
+    return ("No single tier keeps to the limits, and neither does this plan.",)
+
+
+def _without_ratio(plan: Plan, best: SingleTier) -> tuple[str, ...]:
+    mine = plan.figures.value(plan.objective)
+    if mine == 0 and best.value(plan.objective) == 0:
+        return (
+            f"Splitting does not pay: everything on `{clean(best.tier)}` has no {plan.objective} either.",
+        )
+    if mine == 0:
+        return (f"Splitting pays: this plan has no {plan.objective} at all.",)
+    return (f"Whether splitting pays is unknown: so is the {plan.objective} of this plan.",)
+
+
+def _on_one_tier(plan: Plan, best: SingleTier, gain: float) -> tuple[str, ...]:
+    stages = plan.figures.stages
+    at = next((t for t, stage in enumerate(stages) if stage.stop > stage.start), 0)
+    mine = f"everything on `{clean(stages[at].tier)}`"
+    if gain < 1 - _SAME:
+        return (f"Everything on `{clean(best.tier)}` is {times(1 / gain)} {_WORSE[plan.objective]}.",)
+    said = f"Splitting does not pay: {mine} is best."
+    if plan.optimality == "none":
+        return (said.replace("is best", "is what the planner chose"),)
+    if at == 0:
+        return (said, "Whatever a faster tier would save, sending it the data costs more.")
+    if at == len(stages) - 1:
+        return (said, "No cut shrinks the data enough to repay work done on a slower tier.")
+    return (said, "Neither a cut before it nor one after it repays what it costs.")
+
+
+def _sentence(note: str) -> str:
+    text = clean(note)
+    return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
+
+
+def _proof(plan: Plan) -> str:
+    if plan.planner == "at":
+        return "The cuts were given by hand."
+    if plan.optimality == "dag":
+        return f"Best {_aim(plan)} of all cuts of the graph (proven)."
+    if plan.optimality == "order":
+        return f"Best {_aim(plan)} of all cuts along the {plan.order} order (proven)."
+    return f"Chosen by `{clean(plan.planner)}`, a heuristic: nothing is proven."
+
+
+def _aim(plan: Plan) -> str:
+    """The objective as a noun."""
+    if plan.weights is None or plan.objective != "weighted":
+        return plan.objective
+    weighed = [f"{weight:g} x {name}" for name, weight in plan.weights.to_dict().items() if weight]
+    return f"sum of {' + '.join(weighed)}"

@@ -1,0 +1,70 @@
+"""Slices of a manifest opened in onnxruntime, each held against what the manifest says of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from dnnsplit_onnx.errors import ManifestError, MissingExtraError
+from dnnsplit_onnx.graph.modelfile import open_model
+from dnnsplit_onnx.runtime.options import TIER, SessionOptions
+from dnnsplit_onnx.runtime.sessions import Session, open_session
+from dnnsplit_onnx.slicing.manifest import SliceRecord, check_files
+
+
+def open_slice(
+    folder: Path, record: SliceRecord, options: SessionOptions | None = None, *, check: bool = True
+) -> Session:
+    """Opens a tier's slice.
+
+    Args:
+        folder: The folder of the manifest.
+        record: The slice; it must have a file.
+        options: How to run it.
+        check: Whether to hold its files against the manifest's hashes first.
+
+    Raises:
+        ManifestError: A file is missing, is not the one that was written, or the slice
+            reads or makes other values than the manifest says.
+        InputError: It cannot run as a CUDA graph, and is asked to.
+        ModelError: onnxruntime cannot load it.
+        MissingExtraError: There is no onnxruntime, or not one with this provider.
+    """
+    if record.file is None:
+        raise ManifestError(f"tier `{record.tier}` has no work, and so no slice to run")
+    if check:
+        check_files(folder, record)
+    # Refuses weights outside the slice's folder, as onnxruntime does only of late.
+    open_model(folder / record.file)
+    options = options or SessionOptions()
+    try:
+        session = open_session(
+            folder / record.file, options_on(options, record), label=f"slice `{record.tier}`"
+        )
+    except MissingExtraError as error:
+        if options.provider == TIER and record.provider == "cuda":
+            error.context = f"tier `{record.tier}` was planned for it"
+            error.hint = f"{error.hint}; to run it on the CPU all the same: --provider cpu"
+        raise
+    for said, found in ((record.inputs, session.inputs), (record.outputs, session.outputs)):
+        if {port.name for port in said} != set(found):
+            raise ManifestError(
+                f"{session.label} does not read and make the values that the manifest lists",
+                context=f"manifest: {[port.name for port in said]}, slice: {list(found)}",
+                hint="run `split` again",
+            )
+    return session
+
+
+def options_on(options: SessionOptions, record: SliceRecord) -> SessionOptions:
+    """The options for a slice, `tier` made the provider of its own tier.
+
+    The limit on a CUDA tier's memory becomes that of the device memory.
+    """
+    own = record.provider or "cpu"
+    provider = own if options.provider == TIER else options.provider
+    memory = options.memory_nbytes
+    if memory is None and provider == own == "cuda":
+        memory = record.memory_nbytes
+    graph = options.cuda_graph and (provider == "cuda" or options.provider != TIER)
+    return replace(options, provider=provider, memory_nbytes=memory, cuda_graph=graph)

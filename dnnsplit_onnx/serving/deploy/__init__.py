@@ -1,0 +1,1 @@
+"""Tiers started elsewhere: compose files, model repositories, local processes."""

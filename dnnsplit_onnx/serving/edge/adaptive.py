@@ -1,0 +1,312 @@
+"""New cuts when a link or a tier is no longer what it was.
+
+Every request tells how its links and tiers did. From that an estimate is kept of each link
+(`estimate`) and of how much slower or faster each tier is than the plan thought, and when an
+estimate has moved, the plan is made again over the cuts that there are slices for.
+
+The slices of new cuts are opened first, on all tiers, while requests go on with the cuts
+they have: no request waits for a slice to be opened.
+
+So that it does not flap, the cuts change only for a gain that is worth it, and after a
+change nothing but a large gain changes them again for a while.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnnsplit_onnx.errors import DnnsplitError, InputError, RequestError
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.graph.shapes import bind_shapes
+from dnnsplit_onnx.machines.topology import Topology, load_topology
+from dnnsplit_onnx.planning.choosing import problem_of
+from dnnsplit_onnx.planning.planners import get_planner
+from dnnsplit_onnx.planning.problem import Problem
+from dnnsplit_onnx.running.origin import bindings_of, find_model, slices_folder
+from dnnsplit_onnx.serving.edge.choosing import Prepare, clipped
+from dnnsplit_onnx.serving.edge.edge import Edge
+from dnnsplit_onnx.serving.edge.estimate import LinkState
+from dnnsplit_onnx.serving.edge.watching import LinkWatch
+from dnnsplit_onnx.serving.tier.remote import Remote
+from dnnsplit_onnx.serving.tier.routes import Cuts, Routes, format_cuts
+from dnnsplit_onnx.serving.wire.errors import ServingError
+from dnnsplit_onnx.serving.wire.pool import Target
+from dnnsplit_onnx.serving.wire.stream import Deadline
+from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace
+from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest
+from dnnsplit_onnx.work.analysis import measure
+from dnnsplit_onnx.work.orders import order_workload
+
+_log = logging.getLogger(__name__)
+
+#: Sends so many bytes over link 0 by a deadline, and tells how that went.
+Measure = Callable[[int, Deadline], Hop]
+
+_TICK_S = 0.1
+_WORTH = 0.10  # gain, as a share of what the present cuts take
+_LARGE = 0.40  # gain that is worth it at once
+_DWELL_S = 1.0
+_OVERDUE = 3.0  # times what a transfer should take
+_QUIET_S = 1.0  # without traffic that tells, the link is measured
+_MEASURE_S = 0.03  # of the link's time
+_SHORTEST_MEASURE, _LONGEST_MEASURE = 96 << 10, 1 << 20
+_SCALE_WEIGHT = 0.2
+
+
+class Adaptive:
+    """Chooses cuts by what links and tiers are seen to do.
+
+    Args:
+        routes: The slices there are.
+        problem: The model on its tiers, as the plan saw them.
+        measure: Measures link 0 when no request does; None to never do that.
+        prepare: Has the slices of new cuts opened before they are used.
+    """
+
+    def __init__(
+        self,
+        routes: Routes,
+        problem: Problem,
+        measure: Measure | None = None,
+        prepare: Prepare = lambda _: None,
+    ) -> None:
+        self.reason = "the plan"
+        self._routes, self._problem, self._measure = routes, problem, measure
+        self._prepare = prepare
+        self._seen = LinkWatch([(link.bandwidth_mbps, link.delay_ms) for link in problem.topology.link])
+        self._scales = [1.0] * len(problem.topology.tier)
+        self._lock = threading.Lock()
+        self._cuts = routes.cuts
+        self._fallbacks: dict[int, Cuts | None] = {}
+        self._changed_at = self._failed_at = float("-inf")
+        self._slices = _positions(routes)
+        self._stop = threading.Event()
+        self._news = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="adapt", daemon=True)
+        self._thread.start()
+
+    @property
+    def links(self) -> tuple[LinkState, ...]:
+        """What each link is believed to do."""
+        return self._seen.states
+
+    def choose(self, reach: int) -> Cuts | None:
+        """The best cuts known for this reach."""
+        with self._lock:
+            cuts = self._cuts
+            if self._routes.route(cuts).links <= reach:
+                return cuts
+            if reach not in self._fallbacks:
+                self._fallbacks[reach] = self._best(reach) or clipped(self._routes, cuts, reach)
+            return self._fallbacks[reach]
+
+    def observe(self, cuts: Cuts, tiers: tuple[TierTrace, ...], hop: Hop | None) -> None:
+        """Learns from a request."""
+        self._seen.observe(tiers, hop)
+        bounds = (0, *cuts, self._routes.size)
+        for at, tier in enumerate(tiers[: len(self._scales)]):
+            self._learn_scale(at, bounds[at], bounds[at + 1], tier.compute_s)
+        self._news.set()
+
+    def under_way(self, nbytes: int) -> AbstractContextManager[None]:
+        """Watches a request: one that is overdue tells of its link before it arrives."""
+        return self._seen.under_way(nbytes)
+
+    def close(self) -> None:
+        """Stops re-planning."""
+        self._stop.set()
+        self._news.set()
+        self._thread.join()
+
+    def _learn_scale(self, tier: int, start: int, stop: int, seconds: float) -> None:
+        below = self._problem.costs.seconds_below[tier]
+        predicted = float(below[stop]) - float(below[start])
+        if predicted > 1e-4 and seconds > 0:
+            self._scales[tier] += _SCALE_WEIGHT * (seconds / predicted - self._scales[tier])
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            news = self._news.wait(_TICK_S)
+            self._news.clear()
+            try:
+                if self._look_for_overdue() or self._measure_if_quiet() or news:
+                    self._plan_again()
+            except Exception:
+                # Requests go on with the cuts they have.
+                _log.exception("re-planning failed")
+
+    def _look_for_overdue(self) -> bool:
+        found = False
+        for nbytes, seconds in self._seen.sharing.under_way():
+            state = self._seen.links[0].state
+            expected_s = (
+                8 * nbytes / (state.bandwidth_mbps * 1e6) + 2 * state.delay_ms / 1e3 + self._above_s()
+            )
+            if seconds > _OVERDUE * expected_s + _TICK_S:
+                self._seen.links[0].slower_than(nbytes, seconds)
+                found = True
+        return found
+
+    def _above_s(self) -> float:
+        """What the tiers above need for a request, by the present cuts."""
+        figures = self._now().figures(self._cuts)
+        above = [stage.seconds for stage in figures.stages[1:]] + [link.seconds for link in figures.links[1:]]
+        return sum(above)
+
+    def _measure_if_quiet(self) -> bool:
+        if self._measure is None:
+            return False
+        link, sharing = self._seen.links[0], self._seen.sharing
+        state = link.state
+        if state.age_s < _QUIET_S or sharing.under_way():
+            return False
+        nbytes = int(state.bandwidth_mbps * 1e6 / 8 * _MEASURE_S)
+        nbytes = min(max(nbytes, _SHORTEST_MEASURE), _LONGEST_MEASURE)
+        try:
+            with sharing.transfer(nbytes):
+                hop = self._measure(nbytes, Deadline(_QUIET_S))
+        except ServingError:
+            link.slower_than(nbytes, _QUIET_S)
+        else:
+            link.observe(hop)
+            link.touch()
+        return True
+
+    def _plan_again(self) -> None:
+        with self._lock:
+            self._fallbacks.clear()
+            best = self._best(len(self._seen.links))
+            if best is None or best == self._cuts:
+                return
+            gain = self._gain(best)
+            dwelt = time.monotonic() - self._changed_at >= _DWELL_S
+            if gain < _WORTH or (gain < _LARGE and not dwelt):
+                return
+            reason = f"{gain:.0%} better at " + ", ".join(
+                f"{_short(s.bandwidth_mbps)} Mbit/s and {s.delay_ms:.2g} ms" for s in self.links
+            )
+        if self._is_prepared(best):
+            with self._lock:
+                self._cuts, self._changed_at, self.reason = best, time.monotonic(), reason
+
+    def _gain(self, cuts: Cuts) -> float:
+        """What other cuts are better by than the present ones, as a share of these."""
+        problem = self._now()
+        mine, theirs = (problem.figures(each).value(problem.objective) for each in (self._cuts, cuts))
+        if problem.objective == "throughput":
+            mine, theirs = 1 / mine, 1 / theirs
+        return 1 - theirs / mine
+
+    def _is_prepared(self, cuts: Cuts) -> bool:
+        """Whether all tiers have the slices of these cuts open; if not, it is tried again later."""
+        if time.monotonic() - self._failed_at < _DWELL_S:
+            return False
+        try:
+            self._prepare(cuts)
+        except DnnsplitError as error:
+            self._failed_at = time.monotonic()
+            _log.warning("cuts %s would be better and cannot be used: %s", format_cuts(cuts), error.message)
+            return False
+        return True
+
+    def _now(self) -> Problem:
+        """The problem with links and tiers as they are seen to be."""
+        topology = self._problem.topology
+        links = [
+            link.model_copy(
+                update={"bandwidth_mbps": state.bandwidth_mbps, "delay_ms": state.delay_ms, "down_mbps": None}
+            )
+            for link, state in zip(topology.link, self.links, strict=True)
+        ]
+        seconds = self._problem.costs.seconds_below * np.array(self._scales)[:, None]
+        return replace(
+            self._problem,
+            costs=replace(self._problem.costs, seconds_below=seconds),
+            topology=topology.model_copy(update={"link": tuple(links)}),
+        )
+
+    def _best(self, reach: int) -> Cuts | None:
+        """The best cuts that there are slices for and that use no link beyond the reach."""
+        problem = self._now()
+        size, count = self._routes.size, len(self._seen.links)
+        allowed = np.zeros((count, size + 1), dtype=np.bool_)
+        allowed[:reach, self._slices] = True
+        allowed[:, size] = True
+        if problem.allowed is not None:
+            allowed &= problem.allowed
+        try:
+            found: Sequence[int] = get_planner("exact")(replace(problem, allowed=allowed)).cuts
+        except RequestError:  # no plan keeps the limits as things are
+            return None
+        cuts = tuple(int(cut) for cut in found)
+        return cuts if self._routes.has(cuts) else None
+
+
+def adaptive_edge(
+    folder: str | Path,
+    target: Target | None,
+    tiers: str | Path,
+    model: str | Path | None = None,
+    **options: Any,
+) -> Edge:
+    """A client that moves its cuts.
+
+    Args:
+        folder: A folder with the slices of all candidate cuts.
+        target: Tier 1.
+        tiers: The tiers file that the plan was made with.
+        model: Where the whole model is now, if it was moved; its graph is read for its work.
+        options: Further arguments of `Edge`.
+
+    Raises:
+        InputError: The folder has but one plan's slices, or the tiers are others.
+    """
+    place = slices_folder(folder)
+    manifest = load_manifest(place)
+    if not manifest.candidates:
+        raise InputError(
+            f"`{folder}` has the slices of one plan only", hint="lay down all of them: split --all-candidates"
+        )
+    problem = _problem(place, manifest, load_topology(tiers), model)
+
+    def chooser(routes: Routes, remote: Remote | None, prepare: Prepare) -> Adaptive:
+        return Adaptive(routes, problem, remote.measure if remote is not None else None, prepare)
+
+    return Edge(folder, target, chooser=chooser, **options)
+
+
+def _problem(place: Path, manifest: Manifest, topology: Topology, model: str | Path | None) -> Problem:
+    names = tuple(record.tier for record in manifest.slices)
+    if topology.names != names:
+        raise InputError(
+            f"the tiers file has the tiers {', '.join(topology.names)}, the slices are of {', '.join(names)}"
+        )
+    graph = load_graph(find_model(place, manifest, model), manifest.state_pairs)
+    workload = measure(graph, bind_shapes(graph, bindings_of(manifest)))
+    workload = order_workload(workload, manifest.plan.get("order", "file"))
+    # What this client waits for is the answer, wherever the plan left it.
+    answered = topology.with_limits(return_output=True)
+    # And what it sends are tensors, whatever an encoded input would take.
+    answered = answered.model_copy(update={"input_nbytes": {}})
+    return problem_of(
+        workload, answered, manifest.plan.get("objective", "latency"), weights=manifest.plan.get("weights")
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _positions(routes: Routes) -> list[int]:
+    """The positions that slices start or stop at."""
+    records = [record for tier in range(len(routes.tiers)) for record in routes.ranges(tier)]
+    return sorted({0, routes.size} | {at for record in records for at in (record.start, record.stop)})

@@ -1,0 +1,320 @@
+"""Tier 0: runs its slice in this process, sends the rest up, and answers come what may.
+
+Each request gets exactly one answer: the model's outputs, or an error. If a link fails, the
+same request is run on the best cuts that remain while there is time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from dnnsplit_onnx.errors import DnnsplitError
+from dnnsplit_onnx.running.origin import slices_folder
+from dnnsplit_onnx.runtime.inputs import check_inputs
+from dnnsplit_onnx.runtime.options import TIER, SessionOptions
+from dnnsplit_onnx.serving.edge.choosing import Chooser, FixedCuts, Prepare
+from dnnsplit_onnx.serving.edge.health import Health
+from dnnsplit_onnx.serving.edge.history import History
+from dnnsplit_onnx.serving.tier.engine import Times
+from dnnsplit_onnx.serving.tier.remote import Remote
+from dnnsplit_onnx.serving.tier.routes import Cuts, Route, Routes, format_cuts
+from dnnsplit_onnx.serving.tier.sequences import Sequence
+from dnnsplit_onnx.serving.tier.stage import Stage
+from dnnsplit_onnx.serving.wire.errors import DeadlineError, LinkError, ServingError
+from dnnsplit_onnx.serving.wire.metrics import Metrics
+from dnnsplit_onnx.serving.wire.pool import Target
+from dnnsplit_onnx.serving.wire.stream import Deadline
+from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace
+from dnnsplit_onnx.slicing.manifest import load_manifest
+
+_log = logging.getLogger(__name__)
+
+#: Makes what chooses the cuts.
+MakeChooser = Callable[[Routes, Remote | None, Prepare], Chooser]
+
+# All tiers may take to open the slices of new cuts; requests go on meanwhile.
+_PREPARE_S = 60.0
+
+Arrays = dict[str, "np.ndarray | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request got.
+
+    Attributes:
+        outputs: The model's outputs, by name, in its order; None is an absent optional.
+        cuts: The cuts that were used.
+        seconds: From the request to its answer.
+        tiers: Its times on each tier that it reached, from tier 0 up.
+        attempts: How many ways were tried.
+    """
+
+    outputs: Arrays
+    cuts: Cuts
+    seconds: float
+    tiers: tuple[TierTrace, ...]
+    attempts: int
+
+
+class _HopError(Exception):
+    """A link failed under a request."""
+
+    def __init__(self, link: int, error: ServingError) -> None:
+        super().__init__(error.message)
+        self.link, self.error = link, error
+
+
+class Edge:
+    """The client of a chain; safe to use from several threads.
+
+    Args:
+        folder: The folder of slices, of which tier 0's are run here.
+        target: Tier 1; None if everything is to run here.
+        options: How to run the slices of tier 0.
+        deadline_s: A request may take, unless it says otherwise.
+        chooser: Makes what chooses the cuts, from the routes, the next tier, and a way to have
+            slices opened (`prepare`); those of the plan by default.
+
+    Attributes:
+        history: What the requests did lately.
+
+    Raises:
+        ManifestError: The folder is not one of slices.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        target: Target | str | None = None,
+        *,
+        options: SessionOptions | None = None,
+        deadline_s: float = 30.0,
+        chooser: MakeChooser = lambda routes, *_: FixedCuts(routes),
+    ) -> None:
+        place = slices_folder(folder)
+        self.routes = Routes(load_manifest(place))
+        self.stage = Stage(place, self.routes, 0, options or SessionOptions(provider=TIER))
+        self.deadline_s = deadline_s
+        links = len(self.routes.tiers) - 1
+        self.remote: Remote | None = None
+        if target is not None and links:
+            target = Target(target) if isinstance(target, str) else target
+            self.remote = Remote(target, self.routes, 1)
+        self.chooser = chooser(self.routes, self.remote, self.prepare)
+        self.metrics = _declare(Metrics("dnnsplit_edge_"))
+        self.history = History()
+        self.health = Health(self.remote, links, on_change=self._link_changed)
+        self._local_s: float | None = None
+        self._lock = threading.Lock()
+        self._cuts: Cuts | None = None
+
+    @property
+    def cuts(self) -> Cuts | None:
+        """The cuts that requests use now; None if there are none for what can be reached."""
+        return self.chooser.choose(self.health.reach)
+
+    def open(self) -> None:
+        """Opens the slices that may be needed, and runs them once.
+
+        That takes time and memory ahead of the first request, or of the first failure.
+
+        Raises:
+            ServingError: The next tier serves something else.
+        """
+        self.stage.warm_up()
+        alone = self.chooser.choose(0)
+        if alone is not None:
+            self.stage.open(self.routes.route(alone).legs[0])
+        if self.remote is not None:
+            first = self.remote.probe()[0]
+            if not first["ready"]:
+                self.health.down(0, first.get("error", "the next tier is not ready"))
+
+    def prepare(self, cuts: Cuts) -> None:
+        """Has every tier open its slice for some cuts, ahead of the first request that uses them.
+
+        Raises:
+            ServingError: A tier cannot be reached, or has no such slice.
+            DnnsplitError: A slice cannot be opened here.
+        """
+        route = self.routes.route(cuts)
+        self.stage.open(route.legs[0])
+        if self.remote is not None and route.legs[0].goes_on:
+            self.remote.prepare(route, Deadline(_PREPARE_S))
+
+    def infer(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        deadline_s: float | None = None,
+        sequence: Sequence | None = None,
+        cuts: Cuts | None = None,
+    ) -> Answer:
+        """Runs one request.
+
+        Args:
+            inputs: The model's inputs by name, but for states.
+            deadline_s: How long it may take.
+            sequence: Its place in a sequence; see `Conversation`.
+            cuts: Run it with these, and no others: where the states of its sequence are.
+
+        Raises:
+            InputError: The inputs do not fit the model.
+            ServingError: The request failed; no other answer will come.
+        """
+        start = time.perf_counter()
+        values: Arrays = check_inputs(inputs, self.routes.manifest.fresh_inputs)
+        deadline = Deadline(self.deadline_s if deadline_s is None else deadline_s)
+        attempts = 0
+        self.history.began()
+        try:
+            while True:
+                attempts += 1
+                route = self._choose() if cuts is None else self.routes.route(cuts)
+                try:
+                    outputs, tiers, hop = self._run(route, values, deadline, sequence)
+                    break
+                except _HopError as failure:
+                    self.health.down(failure.link, failure.error.message)
+                    if cuts is not None or attempts > len(self.routes.tiers) or deadline.remaining_s <= 0:
+                        raise failure.error from None
+        except BaseException as error:
+            self.metrics.add("requests_total", label=f'result="{type(error).__name__}"')
+            self.history.failed(error.message if isinstance(error, DnnsplitError) else type(error).__name__)
+            raise
+        seconds = time.perf_counter() - start
+        self.chooser.observe(route.cuts, tiers, hop)
+        self.metrics.add("requests_total", label='result="answered"')
+        self.metrics.observe("request_seconds", seconds)
+        self.history.answered(seconds, tiers, attempts=attempts)
+        return Answer(outputs, route.cuts, seconds, tiers, attempts)
+
+    def infer_all(
+        self, requests: Iterable[Mapping[str, Any]], *, concurrency: int = 2
+    ) -> Iterator[Answer | ServingError]:
+        """Runs many requests, several at a time: while a tier works on one, others work on the next.
+
+        Args:
+            requests: The inputs of each; they are taken as they are needed.
+            concurrency: How many are under way at a time.
+
+        Yields:
+            The answer or the error of each, in the order of the requests.
+        """
+        waiting: list[Future[Answer]] = []
+        with ThreadPoolExecutor(concurrency, thread_name_prefix="request") as threads:
+            for inputs in requests:
+                waiting.append(threads.submit(self.infer, inputs))
+                if len(waiting) >= concurrency:
+                    yield _result(waiting.pop(0))
+            while waiting:
+                yield _result(waiting.pop(0))
+
+    def close(self) -> None:
+        """Closes connections, and stops probing."""
+        self.chooser.close()
+        self.health.close()
+        if self.remote is not None:
+            self.remote.close()
+
+    def __enter__(self) -> Edge:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _choose(self) -> Route:
+        reach = self.health.reach
+        cuts = self.chooser.choose(reach)
+        if cuts is None:
+            raise LinkError(
+                f"link {reach} is down ({self.health.reason}), and no tier below has slices for the rest",
+                link=reach,
+                hint="lay down the slices of all candidate cuts: split --all-candidates",
+            )
+        with self._lock:
+            before, self._cuts = self._cuts, cuts
+        if before is not None and before != cuts:
+            self.metrics.add("switches_total")
+            why = self.health.reason or self.chooser.reason
+            self.history.switched(format_cuts(before), format_cuts(cuts), why)
+            _log.warning("cuts changed from %s to %s: %s", list(before), list(cuts), why)
+        return self.routes.route(cuts)
+
+    def _run(
+        self, route: Route, values: Arrays, deadline: Deadline, sequence: Sequence | None
+    ) -> tuple[Arrays, tuple[TierTrace, ...], Hop | None]:
+        start, times = time.perf_counter(), Times()
+        leg = route.legs[0]
+        made = self.stage.run(leg, values, deadline, times, sequence)
+        live, hop = {**values, **made}, None
+        if leg.goes_on:
+            hop = self._send_on(route, live, deadline, sequence)
+        else:
+            self._local_s = time.perf_counter() - start
+        mine = TierTrace(leg.name, times.queue_s, times.compute_s, time.perf_counter() - start, hop=hop)
+        outputs = {port.name: live.get(port.name) for port in self.routes.manifest.results}
+        return outputs, (mine, *(hop.tiers if hop else ())), hop
+
+    def _send_on(self, route: Route, live: Arrays, deadline: Deadline, sequence: Sequence | None) -> Hop:
+        """Has the tiers above do the rest, and adds what they make to the live values."""
+        assert self.remote is not None  # the reach is 0 otherwise, and no route goes on
+        sent = {port.name: live.get(port.name) for port in route.legs[0].sends}
+        nbytes = sum(value.nbytes for value in sent.values() if value is not None)
+        hop_deadline = Deadline(deadline.remaining_s - self._reserve_s(deadline))
+        try:
+            with self.chooser.under_way(nbytes):
+                results, hop = self.remote.infer(route, sent, hop_deadline, sequence)
+        except LinkError as error:
+            raise _HopError(error.link or 0, error) from None
+        except DeadlineError as error:
+            raise _HopError(0, error) from None
+        live.update(results)
+        self.metrics.observe("transfer_seconds", hop.wire_s)
+        self.metrics.add("sent_bytes_total", hop.sent_nbytes)
+        self.metrics.add("received_bytes_total", hop.received_nbytes)
+        return hop
+
+    def _reserve_s(self, deadline: Deadline) -> float:
+        """What must be left of a request's time to run it here, should the link fail."""
+        if self.chooser.choose(0) is None:
+            return 0.0
+        half = deadline.remaining_s / 2
+        return half if self._local_s is None else min(half, 2 * self._local_s)
+
+    def _link_changed(self, link: int, is_up: bool, reason: str) -> None:
+        self.metrics.add("link_changes_total")
+        below, above = self.routes.tiers[link : link + 2]
+        state = "is back" if is_up else "is down"
+        self.history.link_changed(f"{below} \N{RIGHTWARDS ARROW} {above} {state}", reason)
+
+
+def _result(future: Future[Answer]) -> Answer | ServingError:
+    try:
+        return future.result()
+    except ServingError as error:
+        return error
+
+
+def _declare(metrics: Metrics) -> Metrics:
+    metrics.counter("requests_total", "Requests, by what they got.")
+    metrics.counter("switches_total", "Changes of the cuts.")
+    metrics.counter("link_changes_total", "Times that a link went down or came back.")
+    metrics.counter("sent_bytes_total", "Bytes of bodies sent to the next tier.")
+    metrics.counter("received_bytes_total", "Bytes of bodies received from the next tier.")
+    metrics.histogram("transfer_seconds", "Time a request spent on link 0, both ways.")
+    metrics.histogram("request_seconds", "Time from a request to its answer.")
+    return metrics

@@ -1,0 +1,186 @@
+"""One inference request on one tier: receive, check, run, send on, answer."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.serving.tier.engine import Engine, Times
+from dnnsplit_onnx.serving.tier.remote import Remote
+from dnnsplit_onnx.serving.tier.routes import Leg, Route, parse_cuts
+from dnnsplit_onnx.serving.tier.sequences import Sequence, read_sequence
+from dnnsplit_onnx.serving.wire.arena import Arena
+from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX
+from dnnsplit_onnx.serving.wire.errors import ProtocolError
+from dnnsplit_onnx.serving.wire.exchange import Body, Response, tensor_response
+from dnnsplit_onnx.serving.wire.limits import ServerLimits
+from dnnsplit_onnx.serving.wire.metrics import Metrics
+from dnnsplit_onnx.serving.wire.protocol import Message, ReadInto, TensorHead, encode, parse, receive
+from dnnsplit_onnx.serving.wire.stream import Deadline
+from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace
+
+Arrays = dict[str, "np.ndarray | None"]
+
+
+class Inference:
+    """Runs one request.
+
+    Args:
+        stage: This tier.
+        remote: The next, if there is one to send on to.
+        limits: How long a request may take.
+        metrics: Where times and bytes are counted.
+    """
+
+    def __init__(self, stage: Engine, remote: Remote | None, limits: ServerLimits, metrics: Metrics) -> None:
+        self._stage, self._remote = stage, remote
+        self._limits, self._metrics = limits, metrics
+        self._times = Times()
+        self._start = time.perf_counter()
+
+    def run(self, body: Body, arena: Arena) -> Response:
+        """The answer to a request whose body is still to be read.
+
+        Raises:
+            ServingError: The request is wrong, or cannot be met.
+        """
+        message = parse(body.read(body.json_length), "inputs", body.unread)
+        response = self._respond(message, *self.answer(message, body.read_into, body.length, arena))
+        self.count_sent(response.length)
+        return response
+
+    def answer(
+        self, message: Message, read_into: ReadInto, length: int, arena: Arena
+    ) -> tuple[dict[str, np.ndarray], str | None]:
+        """The outputs that a request wants, and its trace if it wants that.
+
+        Args:
+            message: The request, whose binary data is still to be read.
+            read_into: Reads that data.
+            length: Bytes of the request in all, which are counted.
+            arena: Where its tensors go.
+
+        Raises:
+            ServingError: The request is wrong, or cannot be met.
+        """
+        route = self._route(message)
+        leg = route.legs[self._stage.tier]
+        available = self._available(leg)
+        _check_outputs(message, available)
+        values = self._receive(message, leg, read_into, arena)
+        received_s = time.perf_counter() - self._start
+        deadline = self._deadline(message)
+        sequence = read_sequence(message.parameters)
+        results, hops = self._compute(route, leg, values, deadline, sequence)
+        self._count(length, received_s)
+        wanted = available if message.outputs is None else message.outputs
+        present = {name: array for name in wanted if (array := results[name]) is not None}
+        trace = None
+        if message.parameters.get("dnnsplit_trace") is True:
+            mine = TierTrace(
+                leg.name, self._times.queue_s, self._times.compute_s, time.perf_counter() - self._start
+            )
+            mine.receive_s, mine.received_nbytes = received_s, length
+            if hops:
+                mine.hop = hops[0]
+            tiers = [mine, *(hops[0].tiers if hops else ())]
+            trace = json.dumps([tier.to_dict() for tier in tiers])
+        return present, trace
+
+    def count_sent(self, nbytes: int) -> None:
+        """Counts an answer of so many bytes."""
+        self._metrics.add("sent_bytes_total", nbytes, label='peer="client"')
+        self._metrics.observe("request_seconds", time.perf_counter() - self._start)
+
+    def _route(self, message: Message) -> Route:
+        routes = self._stage.routes
+        theirs = message.parameters.get("dnnsplit_manifest", routes.identity)
+        routes.check_identity(theirs, self._stage.name)
+        cuts = message.parameters.get("dnnsplit_cuts")
+        return routes.default if cuts is None else routes.route(parse_cuts(cuts))
+
+    def _available(self, leg: Leg) -> list[str]:
+        """Names of what this tier can answer with."""
+        if leg.goes_on and self._remote is None:
+            # It stands alone, as a plain server of its slice.
+            return [port.name for port in leg.own_outputs]
+        return [port.name for port in leg.answers]
+
+    def _receive(self, message: Message, leg: Leg, read_into: ReadInto, arena: Arena) -> Arrays:
+        ports = {port.name: port for port in leg.arrives}
+        for tensor in message.tensors:
+            _check_input(tensor, ports.get(tensor.name), leg.name)
+        values: Arrays = {}
+        nbytes = sum(tensor.nbytes or 0 for tensor in message.tensors)
+        arena.reset(nbytes, len(message.tensors), pinned=self._stage.is_on_device(leg))
+        for tensor in message.tensors:
+            values[tensor.name] = receive(tensor, read_into, arena.allocate)
+        for name, port in ports.items():
+            if name not in values and port.kind != "optional":
+                raise ProtocolError(f"input `{name}` of tier `{leg.name}` is missing")
+        return values
+
+    def _deadline(self, message: Message) -> Deadline:
+        seconds = self._limits.request_s
+        timeout = message.parameters.get("timeout")
+        if isinstance(timeout, int) and not isinstance(timeout, bool) and timeout > 0:
+            seconds = min(seconds, timeout / 1e6)
+        return Deadline(seconds - (time.perf_counter() - self._start))
+
+    def _compute(
+        self, route: Route, leg: Leg, values: Arrays, deadline: Deadline, sequence: Sequence | None
+    ) -> tuple[Arrays, list[Hop]]:
+        deadline.need(f"receiving at tier `{leg.name}`")
+        made: Arrays = self._stage.run(leg, values, deadline, self._times, sequence)
+        if not leg.goes_on or self._remote is None:
+            return made, []
+        live = {**values, **made}
+        sent = {port.name: live.get(port.name) for port in leg.sends}
+        results, hop = self._remote.infer(route, sent, deadline, sequence)
+        self._metrics.observe("transfer_seconds", hop.wire_s)
+        self._metrics.add("sent_bytes_total", hop.sent_nbytes, label='peer="next"')
+        self._metrics.add("received_bytes_total", hop.received_nbytes, label='peer="next"')
+        return {**made, **results}, [hop]
+
+    def _respond(self, message: Message, present: Mapping[str, np.ndarray], trace: str | None) -> Response:
+        entries, buffers = encode(present, message.is_binary)
+        data: dict[str, Any] = {"model_name": self._stage.name, "model_version": "1", "outputs": entries}
+        if message.id is not None:
+            data["id"] = message.id
+        if trace is not None:
+            data["parameters"] = {"dnnsplit_trace": trace}
+        return tensor_response(data, buffers)
+
+    def _count(self, length: int, received_s: float) -> None:
+        self._metrics.add("received_bytes_total", length, label='peer="client"')
+        self._metrics.observe("receive_seconds", received_s)
+        self._metrics.observe("queue_seconds", self._times.queue_s)
+        self._metrics.observe("compute_seconds", self._times.compute_s)
+
+
+def _check_outputs(message: Message, available: list[str]) -> None:
+    for name in message.outputs or ():
+        if name not in available:
+            raise ProtocolError(f"there is no output `{name}`")
+
+
+def _check_input(tensor: TensorHead, port: Port | None, tier: str) -> None:
+    if port is None:
+        raise ProtocolError(f"tier `{tier}` has no input `{tensor.name}`")
+    expected = BY_ONNX[port.dtype or ""]
+    if tensor.datatype is not expected:
+        raise ProtocolError(f"input `{port.name}` is {tensor.datatype.name}; it must be {expected.name}")
+    if port.shape is None:
+        return
+    fits = len(port.shape) == len(tensor.shape) and all(
+        not isinstance(size, int) or size == given
+        for size, given in zip(port.shape, tensor.shape, strict=True)
+    )
+    if not fits:
+        shape = [size if isinstance(size, int) else -1 for size in port.shape]
+        raise ProtocolError(f"input `{port.name}` has the shape {list(tensor.shape)}; it must be {shape}")

@@ -1,0 +1,314 @@
+"""The next tier, as seen from below.
+
+It may be ours or any other server of the Open Inference Protocol. On every fresh connection
+it is asked what it serves: ours must have slices of the same manifest, another one must have
+a model that is named after the tier and reads what would be sent. Another one may also lack
+the binary tensor extension: tensors then travel as JSON, which is exact too, and slow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.serving.tier.breaker import Breaker
+from dnnsplit_onnx.serving.tier.routes import Leg, Route, Routes, format_cuts
+from dnnsplit_onnx.serving.tier.sequences import Sequence
+from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX
+from dnnsplit_onnx.serving.wire.errors import (
+    DeadlineError,
+    LinkError,
+    ProtocolError,
+    RefusedError,
+    ServingError,
+)
+from dnnsplit_onnx.serving.wire.exchange import Body, read_error
+from dnnsplit_onnx.serving.wire.http import JSON_LENGTH, ResponseHead
+from dnnsplit_onnx.serving.wire.pool import Connection, Pool, Target
+from dnnsplit_onnx.serving.wire.protocol import Message, encode, parse, receive, to_text
+from dnnsplit_onnx.serving.wire.stream import Deadline
+from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace, read_trace
+
+Arrays = dict[str, "np.ndarray | None"]
+
+_LONGEST_JSON = 64 << 20
+_LONGEST_ANSWER = 4 << 30
+_PROBE_S = 1.0
+_MOST_TIERS = 64
+_BINARY = "binary_tensor_data"
+
+
+class Remote:
+    """The next tier.
+
+    Args:
+        target: Where it is.
+        routes: Of the manifest that both must have.
+        tier: Which tier it is, counted from 0.
+    """
+
+    def __init__(self, target: Target, routes: Routes, tier: int) -> None:
+        self.target = target
+        self.name = routes.tiers[tier]
+        self._routes, self._tier = routes, tier
+        self._path = f"/v2/models/{self.name}"
+        self._pool = Pool(target, self._greet)
+        self._breaker = Breaker()
+        # What it is is found out when a connection is made; until the first, nobody knows.
+        self._is_known = False
+        self._is_ours = self._is_binary = True
+
+    def infer(
+        self,
+        route: Route,
+        values: Mapping[str, np.ndarray | None],
+        deadline: Deadline,
+        sequence: Sequence | None = None,
+    ) -> tuple[Arrays, Hop]:
+        """Has the rest of a request done.
+
+        Args:
+            route: What it passes.
+            values: What the next tier reads, or passes on.
+            deadline: By when the answer must be here. The next tier is told what is left.
+            sequence: The request's place in a sequence, if it has one.
+
+        Returns:
+            The model's outputs that are made there or above, and where the time went.
+
+        Raises:
+            LinkError: A tier above cannot be reached; `link` says which, None for this one.
+            DeadlineError: The answer did not come in time.
+            RefusedError: A tier above refuses the request.
+        """
+        leg = route.legs[self._tier]
+        with self._breaker.attempt():
+            self._meet(deadline)
+            present = {name: value for name, value in values.items() if value is not None}
+            if not self._is_binary:
+                _check_finite(present)
+            entries, buffers = encode(present, lambda _: self._is_binary)
+            asked = self._request(leg, route, entries, deadline)
+            if sequence is not None:
+                asked["parameters"] = asked.get("parameters", {}) | sequence.parameters()
+            text = to_text(asked)
+            fields: dict[str, str | int] = {"Content-Type": "application/json"}
+            if self._is_binary:
+                fields = {JSON_LENGTH.title(): len(text), "Content-Type": "application/octet-stream"}
+            sent = len(text) + sum(buffer.nbytes for buffer in buffers)
+            (message, arrays, received), seconds = self._pool.request(
+                "POST", f"{self._path}/infer", self._read, deadline, fields=fields, buffers=[text, *buffers]
+            )
+        hop = Hop(seconds, sent, received, read_trace(message.parameters.get("dnnsplit_trace")))
+        results: Arrays = {}
+        for port in leg.answers:
+            results[port.name] = _checked(port, arrays.get(port.name), self.target.url)
+        return results, hop
+
+    def probe(self) -> list[dict[str, Any]]:
+        """The tiers from here up, each with its name and whether it is ready; never raises."""
+        try:
+            tiers, _ = self._pool.request("GET", "/v2/chain", _read_chain, Deadline(_PROBE_S))
+            if tiers is None:  # not ours
+                ready, _ = self._pool.request("GET", f"{self._path}/ready", _read_ready, Deadline(_PROBE_S))
+                tiers = [{"tier": self.name, "ready": ready}]
+        except ServingError as error:
+            return [{"tier": self.name, "ready": False, "error": error.message}]
+        if tiers[0]["ready"]:
+            self._breaker.close()
+        return tiers
+
+    def prepare(self, route: Route, deadline: Deadline) -> None:
+        """Has the tiers from here up open their slices of a route.
+
+        Raises:
+            ServingError: A tier cannot be reached, or cannot open its slice.
+        """
+        text = to_text({"dnnsplit_manifest": self._routes.identity, "dnnsplit_cuts": format_cuts(route.cuts)})
+        with self._breaker.attempt():
+            self._pool.request("POST", "/v2/cuts", self._read_prepared, deadline, buffers=[text])
+
+    def measure(self, nbytes: int, deadline: Deadline) -> Hop:
+        """Sends bytes that mean nothing, to see how the link is when no request tells.
+
+        Raises:
+            ServingError: The tier cannot be reached, or is not ours.
+        """
+        payload = memoryview(bytes(nbytes))
+        seconds_there, seconds = self._pool.request(
+            "POST", "/v2/link", _read_seconds, deadline, buffers=[payload]
+        )
+        told = TierTrace(self.name, 0.0, 0.0, seconds_there, seconds_there, nbytes)
+        return Hop(seconds, nbytes, 0, (told,))
+
+    def close(self) -> None:
+        """Closes its connections."""
+        self._pool.close()
+
+    def _request(
+        self, leg: Leg, route: Route, entries: Iterable[Mapping[str, Any]], deadline: Deadline
+    ) -> dict[str, Any]:
+        asked: dict[str, Any] = {"parameters": {"binary_data": True}} if self._is_binary else {}
+        outputs = [{"name": port.name, **asked} for port in leg.answers]
+        request: dict[str, Any] = {"inputs": entries, "outputs": outputs}
+        if self._is_ours:
+            request["parameters"] = {
+                "dnnsplit_manifest": self._routes.identity,
+                "dnnsplit_cuts": format_cuts(route.cuts),
+                "dnnsplit_trace": True,
+                "timeout": _rounded_us(deadline.need("sending on")),
+            }
+        elif route.cuts != self._routes.cuts:
+            raise ProtocolError(f"`{self.target.url}` knows no other cuts than the plan's", status=404)
+        return request
+
+    def _read(self, head: ResponseHead, body: Body) -> tuple[Message, dict[str, np.ndarray], int]:
+        if head.status != 200:
+            raise self._refusal(head, body)
+        if body.json_length > _LONGEST_JSON or body.length > _LONGEST_ANSWER:
+            raise RefusedError(f"the answer of `{self.target.url}` is too large")
+        try:
+            message = parse(body.read(body.json_length), "outputs", body.unread)
+            arrays = {
+                tensor.name: receive(tensor, body.read_into, lambda nbytes: np.empty(nbytes, np.uint8))
+                for tensor in message.tensors
+            }
+        except ProtocolError as error:
+            raise RefusedError(f"`{self.target.url}` answers wrongly: {error.message}") from None
+        return message, arrays, body.length
+
+    def _read_prepared(self, head: ResponseHead, body: Body) -> None:
+        # A server that is not ours has nothing at this path, and but one slice to open.
+        if head.status != 200 and self._is_ours:
+            raise self._refusal(head, body)
+
+    def _refusal(self, head: ResponseHead, body: Body) -> ServingError:
+        text = body.read(min(body.length, 1 << 16))
+        message, link = read_error(text, head.status)
+        if link is not None:
+            return LinkError(message, link=link)
+        if head.status == 504:
+            return DeadlineError(message)
+        status = head.status if head.status >= 400 else 502
+        return RefusedError(f"tier `{self.name}` refuses: {message}", status=status)
+
+    def _meet(self, deadline: Deadline) -> None:
+        """Makes the first connection, so that a request is written as the server reads it."""
+        if not self._is_known:
+            self._pool.request("GET", f"{self._path}/ready", _read_ready, deadline)
+
+    def _greet(self, connection: Connection, deadline: Deadline) -> None:
+        """Asks a fresh connection what it serves.
+
+        Raises:
+            LinkError: It is not what is wanted.
+        """
+        data, _ = connection.exchange("GET", self._path, {}, (), self._read_metadata, deadline)
+        parameters = data.get("parameters")
+        theirs = parameters.get("dnnsplit_manifest") if isinstance(parameters, dict) else None
+        self._is_known = True
+        if theirs is None:
+            self._is_ours = False
+            _check_inputs(data, self._routes.default.legs[self._tier], self.target.url)
+            self._is_binary, _ = connection.exchange("GET", "/v2", {}, (), _read_is_binary, deadline)
+            return
+        self._is_ours = self._is_binary = True
+        if theirs != self._routes.identity:
+            raise LinkError(
+                f"tier `{self.name}` at `{self.target.url}` has slices of another manifest",
+                hint="copy the same folder of slices to every tier",
+            )
+
+    def _read_metadata(self, head: ResponseHead, body: Body) -> dict[str, Any]:
+        if head.status != 200 or body.length > _LONGEST_JSON:
+            message, _ = read_error(body.read(min(body.length, 1 << 16)), head.status)
+            raise LinkError(f"`{self.target.url}` does not serve tier `{self.name}`: {message}")
+        data = _read_json(body)
+        if not isinstance(data, dict):
+            raise LinkError(f"`{self.target.url}` does not describe tier `{self.name}`")
+        return data
+
+
+def _rounded_us(seconds: float) -> int:
+    """Microseconds, rounded down to two digits, so that one request's text is the next one's too."""
+    microseconds = max(1, int(seconds * 1e6))
+    unit: int = 10 ** max(0, len(str(microseconds)) - 2)
+    return microseconds // unit * unit
+
+
+def _read_json(body: Body) -> Any:
+    try:
+        return json.loads(body.read(body.length))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _read_chain(head: ResponseHead, body: Body) -> list[dict[str, Any]] | None:
+    """What `/v2/chain` says; None if the server has none."""
+    if head.status != 200 or body.length > _LONGEST_JSON:
+        return None
+    data = _read_json(body)
+    tiers = data.get("tiers") if isinstance(data, dict) else None
+    if not isinstance(tiers, list) or not 0 < len(tiers) <= _MOST_TIERS:
+        return None
+    if not all(isinstance(tier, dict) and isinstance(tier.get("ready"), bool) for tier in tiers):
+        return None
+    return tiers
+
+
+def _read_seconds(head: ResponseHead, body: Body) -> float:
+    data = _read_json(body) if head.status == 200 and body.length < _LONGEST_JSON else None
+    milliseconds = data.get("receive_ms") if isinstance(data, dict) else None
+    if not isinstance(milliseconds, int | float) or not 0 <= milliseconds < 1e9:
+        raise RefusedError("the next tier measures no links")
+    return milliseconds / 1e3
+
+
+def _read_is_binary(head: ResponseHead, body: Body) -> bool:
+    """Whether a server says that it reads and writes tensors as binary data."""
+    data = _read_json(body) if head.status == 200 and body.length < _LONGEST_JSON else None
+    extensions = data.get("extensions") if isinstance(data, dict) else None
+    return isinstance(extensions, list) and _BINARY in extensions
+
+
+def _read_ready(head: ResponseHead, body: Body) -> bool:  # noqa: ARG001
+    return head.status == 200
+
+
+def _check_finite(values: Mapping[str, np.ndarray]) -> None:
+    """Refuses what strict JSON has no words for; our own server reads it all the same."""
+    for name, array in values.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ProtocolError(
+                f"value `{name}` has numbers that are not finite, which JSON lacks, and the next tier "
+                "reads no binary data",
+                status=422,
+            )
+
+
+def _checked(port: Port, array: np.ndarray | None, url: str) -> np.ndarray | None:
+    if array is None:
+        if port.kind == "optional":
+            return None
+        raise RefusedError(f"the answer of `{url}` lacks output `{port.name}`")
+    expected = BY_ONNX[port.dtype or ""].numpy
+    if array.dtype != expected:
+        raise RefusedError(f"`{url}` answers with `{port.name}` of type {array.dtype}, not {expected}")
+    return array
+
+
+def _check_inputs(data: Mapping[str, Any], leg: Leg, url: str) -> None:
+    """Holds the inputs of a server that is not ours against what it would be sent."""
+    described = data.get("inputs")
+    entries = described if isinstance(described, list) else []
+    theirs = {entry.get("name"): entry.get("datatype") for entry in entries if isinstance(entry, dict)}
+    ours = {port.name: BY_ONNX[port.dtype or ""].name for port in leg.arrives}
+    if theirs != ours:
+        raise LinkError(
+            f"model `{leg.name}` at `{url}` reads {sorted(map(str, theirs))}, not {sorted(ours)}",
+            hint="serve the slice that this manifest lists",
+        )

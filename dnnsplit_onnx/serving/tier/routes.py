@@ -1,0 +1,254 @@
+"""What a request passes on its way up, for any cuts that there are slices for.
+
+A request names its cuts: one position a link. From those and the manifest alone, every
+tier knows which slice it runs, what arrives from below, what it sends on, and which of the
+model's outputs it answers with:
+
+    arrives at t  =  what t reads, and what tiers above t read and neither t nor they make
+    answers of t  =  the model's outputs that t or a tier above it makes
+
+States are neither: the tier that reads and makes one keeps it from request to request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from dnnsplit_onnx.errors import ManifestError
+from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX
+from dnnsplit_onnx.serving.wire.errors import ProtocolError
+from dnnsplit_onnx.slicing.manifest import Manifest, SliceRecord, StateRecord
+
+Cuts = tuple[int, ...]
+
+_MOST_ROUTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """A tier's part of a route.
+
+    Attributes:
+        tier: Counted from 0.
+        name: The tier's name.
+        record: Its slice, None if it has no work.
+        arrives: What comes from below; at tier 0 the model's inputs that are read at all.
+        sends: What goes on to the next tier.
+        answers: The model's outputs that this tier or one above it makes.
+        goes_on: Whether a tier above has work.
+        states: What the slice hands from one request to the next.
+    """
+
+    tier: int
+    name: str
+    record: SliceRecord | None
+    arrives: tuple[Port, ...]
+    sends: tuple[Port, ...]
+    answers: tuple[Port, ...]
+    goes_on: bool
+    states: tuple[StateRecord, ...] = ()
+
+    @property
+    def own_outputs(self) -> tuple[Port, ...]:
+        """What the slice makes for others."""
+        kept = {state.output for state in self.states}
+        return tuple(port for port in (self.record.outputs if self.record else ()) if port.name not in kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One leg a tier."""
+
+    cuts: Cuts
+    legs: tuple[Leg, ...]
+
+    @property
+    def links(self) -> int:
+        """How many links, counted from tier 0, it uses."""
+        return sum(leg.goes_on for leg in self.legs)
+
+
+class Routes:
+    """The routes of a manifest.
+
+    Args:
+        manifest: What was cut.
+
+    Raises:
+        ManifestError: A value is of a type that cannot travel, or a tier reads what no
+            lower tier makes.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.identity = identity(manifest)
+        self.tiers = tuple(record.tier for record in manifest.slices)
+        self.size = manifest.slices[-1].stop
+        self.cuts: Cuts = tuple(record.stop for record in manifest.slices[:-1])
+        self._records = {
+            (record.tier, record.start, record.stop): record
+            for record in (*manifest.candidates, *manifest.slices)
+        }
+        self._ports = _ports(manifest, self._records.values())
+        self._kept = {name for state in manifest.states for name in (state.input, state.output)}
+        self._routes: dict[Cuts, Route] = {}
+        self.default = self.route(self.cuts)
+
+    def route(self, cuts: Sequence[int]) -> Route:
+        """The route of some cuts.
+
+        Raises:
+            ProtocolError: They are no cuts of this model, or there is no slice for a range.
+        """
+        key = tuple(cuts)
+        found = self._routes.get(key)
+        if found is None:
+            found = self._make(key)
+            if len(self._routes) >= _MOST_ROUTES:
+                self._routes.clear()
+            self._routes[key] = found
+        return found
+
+    def check_identity(self, theirs: object, name: str) -> None:
+        """Refuses a sender whose slices were not cut as these were.
+
+        Args:
+            theirs: The identity of the sender's manifest.
+            name: This tier's.
+
+        Raises:
+            ProtocolError: They are others (409).
+        """
+        if theirs != self.identity:
+            raise ProtocolError(f"tier `{name}` has slices of another manifest than the sender", status=409)
+
+    def has(self, cuts: Sequence[int]) -> bool:
+        """Whether there are slices for some cuts."""
+        try:
+            self.route(cuts)
+        except ProtocolError:
+            return False
+        return True
+
+    def ranges(self, tier: int) -> tuple[SliceRecord, ...]:
+        """All slices of a tier."""
+        return tuple(
+            record
+            for (name, _, _), record in self._records.items()
+            if name == self.tiers[tier] and record.file is not None
+        )
+
+    def _make(self, cuts: Cuts) -> Route:
+        bounds = (0, *cuts, self.size)
+        if len(cuts) != len(self.tiers) - 1 or any(low > high for low, high in pairwise(bounds)):
+            raise ProtocolError(f"{list(cuts)} are no cuts of this model over {len(self.tiers)} tiers")
+        records = [self._record(tier, *bounds[tier : tier + 2]) for tier in range(len(self.tiers))]
+        legs: list[Leg] = []
+        needed: dict[str, None] = {}
+        answers: set[str] = set()
+        for tier in reversed(range(len(self.tiers))):
+            record, sends, goes_on = records[tier], tuple(needed), any(records[tier + 1 :])
+            if record is not None:
+                made = {port.name for port in record.outputs} - self._kept
+                reads = dict.fromkeys(port.name for port in record.inputs if port.name not in self._kept)
+                needed = reads | {name: None for name in needed if name not in made}
+                answers |= made
+            returned = tuple(port for port in self.manifest.model.outputs if port.name in answers)
+            arrives = tuple(self._ports[name] for name in needed)
+            leg = Leg(
+                tier,
+                self.tiers[tier],
+                record,
+                arrives,
+                tuple(self._ports[n] for n in sends),
+                returned,
+                goes_on,
+                self._states(record),
+            )
+            legs.insert(0, leg)
+        self._check(legs[0])
+        return Route(cuts, tuple(legs))
+
+    def _states(self, record: SliceRecord | None) -> tuple[StateRecord, ...]:
+        """The states that a slice reads or makes."""
+        if record is None or not self._kept:
+            return ()
+        reads = {port.name for port in record.inputs}
+        made = {port.name for port in record.outputs}
+        return tuple(s for s in self.manifest.states if s.input in reads or s.output in made)
+
+    def _record(self, tier: int, start: int, stop: int) -> SliceRecord | None:
+        if start == stop:
+            return None
+        found = self._records.get((self.tiers[tier], start, stop))
+        if found is None:
+            raise ProtocolError(
+                f"tier `{self.tiers[tier]}` has no slice of nodes {start} to {stop}",
+                status=404,
+                hint="lay down the slices of all candidate cuts: split --all-candidates",
+            )
+        # Nodes that nothing needs make no slice either.
+        return found if found.file is not None else None
+
+    def _check(self, lowest: Leg) -> None:
+        inputs = {port.name for port in self.manifest.model.inputs}
+        for port in lowest.arrives:
+            if port.name not in inputs:
+                raise ManifestError(
+                    f"value `{port.name}` is read, and no lower tier makes it", hint="run `split` again"
+                )
+
+
+def identity(manifest: Manifest) -> str:
+    """What two tiers must have in common: the model and all slices, not where they lie."""
+    content = manifest.model_dump(mode="json", include={"slices", "candidates"})
+    content["model"] = manifest.model.sha256
+    if manifest.states:
+        content["states"] = manifest.state_pairs
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def parse_cuts(text: object) -> Cuts:
+    """Cuts as they travel, `12,40`.
+
+    Raises:
+        ProtocolError: They are none.
+    """
+    try:
+        if not isinstance(text, str) or len(text) > 1024:
+            raise ValueError
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise ProtocolError("`dnnsplit_cuts` is not a list of positions") from None
+
+
+def format_cuts(cuts: Cuts) -> str:
+    """Cuts as `parse_cuts` reads them."""
+    return ",".join(map(str, cuts))
+
+
+def _ports(manifest: Manifest, records: Iterable[SliceRecord]) -> dict[str, Port]:
+    """The port of every value that may travel."""
+    found: dict[str, Port] = {}
+    for record in records:
+        for port in (*record.inputs, *record.outputs):
+            found.setdefault(port.name, port)
+    for port in (*manifest.model.inputs, *manifest.model.outputs):
+        found[port.name] = port
+    for port in found.values():
+        if port.kind not in ("tensor", "optional") or port.dtype not in BY_ONNX:
+            what = (
+                port.kind
+                if port.kind not in ("tensor", "optional")
+                else f"tensor of {port.dtype or 'unknown type'}"
+            )
+            raise ManifestError(
+                f"value `{port.name}` is a {what}, which the Open Inference Protocol cannot carry",
+                hint="cut elsewhere: split --at",
+            )
+    return found

@@ -1,0 +1,310 @@
+"""The paths of the Open Inference Protocol, and what each answers.
+
+    GET  /v2                          the server
+    GET  /v2/health/live              the process answers
+    GET  /v2/health/ready             a slice has really run
+    GET  /v2/models/NAME              what the tier reads and answers with
+    GET  /v2/models/NAME/ready
+    POST /v2/models/NAME/infer        one request
+    GET  /v2/chain                    this tier and those above it (an extension)
+    POST /v2/link                     measures the link that leads here (an extension)
+    POST /v2/cuts                     opens the slices of some cuts, here and above (an extension)
+    GET  /metrics                     for Prometheus
+
+A model is named after its tier, and may be followed by `/versions/1`.
+
+Parameters of an inference request that are this project's own: `dnnsplit_cuts` (which
+slices to run, `12,40`), `dnnsplit_manifest` (what the sender's slices were cut from) and
+`dnnsplit_trace` (asks for times). `timeout`, in microseconds, is Triton's, and so are
+`sequence_id`, `sequence_start` and `sequence_end` of requests that belong together, which
+`dnnsplit_step` numbers.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dnnsplit_onnx._version import __version__
+from dnnsplit_onnx.errors import DnnsplitError
+from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.serving.tier.engine import Engine
+from dnnsplit_onnx.serving.tier.inference import Inference
+from dnnsplit_onnx.serving.tier.remote import Remote
+from dnnsplit_onnx.serving.tier.routes import format_cuts, parse_cuts
+from dnnsplit_onnx.serving.tier.slots import Admission
+from dnnsplit_onnx.serving.wire.arena import Arena
+from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX
+from dnnsplit_onnx.serving.wire.errors import LinkError, ProtocolError, ServingError
+from dnnsplit_onnx.serving.wire.exchange import Body, Response, error_response, json_response
+from dnnsplit_onnx.serving.wire.handler import Send
+from dnnsplit_onnx.serving.wire.http import RequestHead
+from dnnsplit_onnx.serving.wire.limits import ServerLimits
+from dnnsplit_onnx.serving.wire.metrics import CONTENT_TYPE, Metrics
+from dnnsplit_onnx.serving.wire.protocol import read_object
+from dnnsplit_onnx.serving.wire.stream import Deadline
+
+_VERSION = "1"
+#: What the server says of itself.
+SERVER = {"name": "dnnsplit-onnx", "version": __version__, "extensions": ["binary_tensor_data"]}
+_LONGEST_MEASURE = 4 << 20
+_LONGEST_CUTS = 4096
+
+
+class Service:
+    """Answers the requests of one tier.
+
+    Args:
+        stage: What runs the tier's slices.
+        remote: The next tier; None if this is the last, or stands alone.
+        limits: What is too much.
+        token: What clients must show; None if none is asked for.
+    """
+
+    def __init__(
+        self,
+        stage: Engine,
+        remote: Remote | None = None,
+        limits: ServerLimits | None = None,
+        token: str | None = None,
+    ) -> None:
+        self.stage, self.remote = stage, remote
+        self.limits = limits or ServerLimits()
+        self.admission = Admission(self.limits.requests, self.limits.bodies_nbytes)
+        self.metrics = _declare(Metrics(), stage, self.admission)
+        self.draining = False
+        self._token = None if token is None else f"Bearer {token}".encode()
+
+    def answer(self, head: RequestHead, body: Body, arena: Arena, send: Send) -> None:
+        """Answers one request; `send` is called exactly once.
+
+        Raises:
+            OSError: The client went away.
+            ServingError: The client is too slow.
+        """
+        try:
+            self._answer(head, body, arena, send)
+        except _SendError as failure:
+            raise failure.error from None
+
+    def drain(self) -> None:
+        """Refuses new requests, and waits for those under way."""
+        self.draining = True
+        self.admission.wait_idle(self.limits.drain_s)
+
+    def close(self) -> None:
+        """Closes the connections to the next tier, and the engine."""
+        self.stage.close()
+        if self.remote is not None:
+            self.remote.close()
+
+    def _answer(self, head: RequestHead, body: Body, arena: Arena, send: Send) -> None:
+        def once(response: Response) -> None:
+            self.metrics.add("responses_total", label=f'code="{response.status}"')
+            try:
+                send(response)
+            except (OSError, ServingError) as error:
+                raise _SendError(error) from None
+
+        try:
+            parts = head.path.split("/")[1:]
+            self._authorize(head, parts)
+            if head.method == "POST":
+                self._post(parts, body, arena, once)
+            elif head.method == "GET":
+                once(self._get(parts))
+            else:
+                raise ProtocolError(f"method {head.method} is not supported", status=405)
+        except ServingError as error:
+            once(error_response(error))
+        except DnnsplitError as error:
+            once(error_response(ServingError(error.message)))
+
+    def _authorize(self, head: RequestHead, parts: list[str]) -> None:
+        if parts[:2] != ["v2", "health"]:
+            self.check_token(head.fields.get("authorization", "").encode("latin-1"))
+
+    def check_token(self, shown: bytes) -> None:
+        """Refuses a client that does not show the token, if one is asked for.
+
+        Args:
+            shown: The header field `Authorization`.
+
+        Raises:
+            ProtocolError: It is another one (401).
+        """
+        if self._token is not None and not hmac.compare_digest(shown, self._token):
+            raise ProtocolError("the bearer token is missing or wrong", status=401)
+
+    def _get(self, parts: list[str]) -> Response:
+        match parts:
+            case ["v2"]:
+                return json_response(SERVER)
+            case ["v2", "health", "live"]:
+                return json_response({"live": True})
+            case ["v2", "health", "ready"]:
+                return self._ready()
+            case ["v2", "chain"]:
+                return json_response({"tiers": self._chain()})
+            case ["metrics"]:
+                return Response(200, {"Content-Type": CONTENT_TYPE}, [self.metrics.render().encode()])
+            case ["v2", "models", *rest]:
+                match self._of_model(rest):
+                    case []:
+                        return json_response(self.metadata())
+                    case ["ready"]:
+                        return self._ready()
+        raise ProtocolError("there is nothing at this path", status=404)
+
+    def _post(self, parts: list[str], body: Body, arena: Arena, send: Send) -> None:
+        if parts == ["v2", "link"]:
+            send(self._measure_link(body))
+            return
+        if parts == ["v2", "cuts"]:
+            send(self._prepare(body))
+            return
+        if parts[:2] != ["v2", "models"] or self._of_model(parts[2:]) != ["infer"]:
+            raise ProtocolError("there is nothing to post to at this path", status=404)
+        self._check_lengths(body)
+        # The answer is written inside: until it is, the request takes memory.
+        with self.inference(body.length) as inference:
+            send(inference.run(body, arena))
+
+    @contextmanager
+    def inference(self, nbytes: int) -> Iterator[Inference]:
+        """Lets a request of so many bytes in, to be run and answered inside.
+
+        Raises:
+            ServingError: It is refused without waiting (503).
+        """
+        if self.draining:
+            # To the tier below, that is a link that goes down.
+            raise ServingError("the server is stopping", status=503, link=max(0, self.stage.tier - 1))
+        with self.admission.enter(nbytes), self._naming_the_link():
+            yield Inference(self.stage, self.remote, self.limits, self.metrics)
+
+    @contextmanager
+    def _naming_the_link(self) -> Iterator[None]:
+        """Says of an error which link it is that failed, which only this tier knows."""
+        try:
+            yield
+        except LinkError as error:
+            error.link = self.stage.tier if error.link is None else error.link
+            raise
+
+    def _measure_link(self, body: Body) -> Response:
+        """Receives a body that means nothing, and tells how long that took."""
+        if body.length > _LONGEST_MEASURE:
+            raise ProtocolError(f"at most {_LONGEST_MEASURE} bytes are measured", status=413)
+        start = time.perf_counter()
+        body.discard()
+        return json_response({"receive_ms": (time.perf_counter() - start) * 1e3})
+
+    def _prepare(self, body: Body) -> Response:
+        """Opens the slices of some cuts, so that no request has to wait for that."""
+        if not 0 < body.length <= _LONGEST_CUTS:
+            raise ProtocolError(f"the body is not of 1 to {_LONGEST_CUTS} bytes", status=413)
+        asked = read_object(body.read(body.length))
+        routes = self.stage.routes
+        routes.check_identity(asked.get("dnnsplit_manifest"), self.stage.name)
+        route = routes.route(parse_cuts(asked.get("dnnsplit_cuts")))
+        leg = route.legs[self.stage.tier]
+        self.stage.open(leg)
+        if leg.goes_on and self.remote is not None:
+            with self._naming_the_link():
+                self.remote.prepare(route, Deadline(self.limits.request_s))
+        return json_response({"cuts": format_cuts(route.cuts)})
+
+    def _check_lengths(self, body: Body) -> None:
+        if body.length == 0:
+            raise ProtocolError("the request has no body, or no `Content-Length`", status=411)
+        if body.length > self.limits.body_nbytes:
+            limit = self.limits.body_nbytes
+            raise ProtocolError(f"the body has {body.length} bytes; at most {limit} are taken", status=413)
+        if body.json_length > self.limits.json_nbytes:
+            limit = self.limits.json_nbytes
+            raise ProtocolError(
+                f"the JSON part has {body.json_length} bytes; at most {limit} are taken: send binary data",
+                status=413,
+            )
+
+    def _of_model(self, rest: list[str]) -> list[str]:
+        """What follows the model's name and version."""
+        if rest[1:2] == ["versions"]:
+            self.check_model(rest[0], rest[2] if len(rest) > 2 else "")
+            return rest[3:]
+        self.check_model(rest[0] if rest else "")
+        return rest[1:]
+
+    def check_model(self, name: str, version: str = _VERSION) -> None:
+        """Refuses what names another model than this tier's.
+
+        Raises:
+            ProtocolError: It does (404).
+        """
+        if name != self.stage.name:
+            raise ProtocolError(f"there is one model here, `{self.stage.name}`", status=404)
+        if version != _VERSION:
+            raise ProtocolError(f"the only version is {_VERSION}", status=404)
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return self.stage.ready and not self.draining
+
+    def _ready(self) -> Response:
+        return json_response({"ready": self.ready}, 200 if self.ready else 503)
+
+    def _chain(self) -> list[dict[str, Any]]:
+        mine = {"tier": self.stage.name, "ready": self.ready}
+        return [mine, *(self.remote.probe() if self.remote is not None else ())]
+
+    def metadata(self) -> dict[str, Any]:
+        """What the tier reads and answers with, as `GET /v2/models/NAME` says it."""
+        routes, leg = self.stage.routes, self.stage.routes.default.legs[self.stage.tier]
+        alone = self.remote is None and leg.goes_on
+        outputs = leg.own_outputs if alone else leg.answers
+        return {
+            "name": self.stage.name,
+            "versions": [_VERSION],
+            "platform": "onnxruntime_onnx",
+            "inputs": [_described(port) for port in leg.arrives],
+            "outputs": [_described(port) for port in outputs],
+            "parameters": {"dnnsplit_manifest": routes.identity, "dnnsplit_cuts": format_cuts(routes.cuts)},
+        }
+
+
+class _SendError(Exception):
+    """Keeps what goes wrong while an answer is sent apart from what goes wrong before."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _described(port: Port) -> dict[str, Any]:
+    shape = [-1] if port.shape is None else [size if isinstance(size, int) else -1 for size in port.shape]
+    return {"name": port.name, "datatype": BY_ONNX[port.dtype or ""].name, "shape": shape}
+
+
+def _declare(metrics: Metrics, stage: Engine, admission: Admission) -> Metrics:
+    started = time.time()
+    metrics.counter("responses_total", "Answers, by HTTP status.")
+    metrics.counter("received_bytes_total", "Bytes of bodies received, by peer.")
+    metrics.counter("sent_bytes_total", "Bytes of bodies sent, by peer.")
+    metrics.histogram("receive_seconds", "Time to receive the body of a request.")
+    metrics.histogram("queue_seconds", "Time a request waited to compute.")
+    metrics.histogram("compute_seconds", "Time the slice took.")
+    metrics.histogram("transfer_seconds", "Time a request spent on the link to the next tier, both ways.")
+    metrics.histogram("request_seconds", "Time from the head of a request to its answer.")
+    metrics.gauge(
+        "requests_in_flight", "Requests between their head and their answer.", lambda: admission.count
+    )
+    metrics.gauge("requests_queued", "Requests that wait to compute.", lambda: stage.waiting)
+    metrics.gauge("replicas", "Copies of the tier that can compute.", lambda: stage.replicas)
+    metrics.gauge("ready", "Whether a slice has really run.", lambda: float(stage.ready))
+    metrics.gauge("start_time_seconds", "When the server started, in Unix time.", lambda: started)
+    return metrics

@@ -1,0 +1,93 @@
+"""Who may come in, and who may compute: two bounds, and what is refused over them.
+
+`Admission` counts requests that are anywhere between their head and their answer; over its
+bound the answer is 503 at once. `Slots` counts those that compute; a request that has come
+in waits for one until its time is up.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dnnsplit_onnx.serving.wire.errors import DeadlineError, ServingError
+from dnnsplit_onnx.serving.wire.stream import Deadline
+
+
+class Admission:
+    """At most so many requests at a time.
+
+    Args:
+        limit: How many.
+        nbytes: Most bytes that their bodies may take together.
+    """
+
+    def __init__(self, limit: int, nbytes: int) -> None:
+        self._limit, self._nbytes = limit, nbytes
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._held = 0
+        self.count = 0
+
+    @contextmanager
+    def enter(self, nbytes: int) -> Iterator[None]:
+        """Lets a request in, or refuses it without waiting.
+
+        Raises:
+            ServingError: There are as many as there may be (503).
+        """
+        with self._lock:
+            # One request alone may always come in: its size has a bound of its own.
+            if self.count >= self._limit or (self.count and self._held + nbytes > self._nbytes):
+                raise ServingError("the server is busy: its queue is full", status=503)
+            self.count += 1
+            self._held += nbytes
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.count -= 1
+                self._held -= nbytes
+                self._idle.notify_all()
+
+    def wait_idle(self, seconds: float) -> bool:
+        """Waits until no request is inside; False if some still are after so long."""
+        with self._lock:
+            return self._idle.wait_for(lambda: self.count == 0, seconds)
+
+
+class Slots:
+    """At most so many computations at a time.
+
+    Args:
+        count: How many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = threading.Semaphore(count)
+        self._lock = threading.Lock()
+        self.waiting = 0
+
+    @contextmanager
+    def take(self, deadline: Deadline) -> Iterator[float]:
+        """Waits for a slot and holds it; yields the seconds waited.
+
+        Raises:
+            DeadlineError: None became free in time.
+        """
+        start = time.perf_counter()
+        with self._lock:
+            self.waiting += 1
+        try:
+            got = self._free.acquire(timeout=max(0.0, deadline.remaining_s))
+        finally:
+            with self._lock:
+                self.waiting -= 1
+        if not got:
+            raise DeadlineError("no time was left in the queue", status=503)
+        try:
+            yield time.perf_counter() - start
+        finally:
+            self._free.release()

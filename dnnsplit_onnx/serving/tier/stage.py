@@ -1,0 +1,305 @@
+"""The slices of one tier, opened when a request first needs them, and run one at a time.
+
+A tier without work has no slice; its values pass through.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnnsplit_onnx.errors import DnnsplitError, InputError, ModelError
+from dnnsplit_onnx.running.initial import empty_states
+from dnnsplit_onnx.running.origin import bindings_of
+from dnnsplit_onnx.running.slices import open_slice, options_on
+from dnnsplit_onnx.runtime.inputs import generate
+from dnnsplit_onnx.runtime.provider import runtime
+from dnnsplit_onnx.runtime.sessions import Session, SessionOptions
+from dnnsplit_onnx.runtime.values import to_python, to_value
+from dnnsplit_onnx.serving.tier.engine import Times, Values
+from dnnsplit_onnx.serving.tier.routes import Leg, Routes
+from dnnsplit_onnx.serving.tier.sequences import Memories, Sequence, Turn
+from dnnsplit_onnx.serving.tier.slots import Slots
+from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX
+from dnnsplit_onnx.serving.wire.errors import ProtocolError
+from dnnsplit_onnx.serving.wire.stream import Deadline
+from dnnsplit_onnx.slicing.manifest import SliceRecord, check_files
+
+# bfloat16 is no type of numpy's, and strings need conversion.
+_PLAIN = frozenset(BY_ONNX) - {"bfloat16", "string"}
+
+# The first searches algorithms, the second captures a CUDA graph, the third is as all others.
+_DEVICE_RUNS = 3
+_MOST_NAMED = 5
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Stage:
+    """One tier of a manifest, ready to run.
+
+    Attributes:
+        folder: The folder of the manifest.
+        routes: Of the manifest.
+        tier: Which tier, counted from 0.
+        options: How to run its slices.
+        workers: How many may run at a time. One is best for latency: a slice alone has
+            all the cores that its session uses.
+        most_sessions: How many slices are kept open; the one unused for longest goes first.
+        ready: Whether a slice has really run.
+        most_sequences: Of how many sequences states are kept.
+        sequence_idle_s: How long one must have been silent to make room for another.
+    """
+
+    folder: Path
+    routes: Routes
+    tier: int
+    options: SessionOptions = field(default_factory=SessionOptions)
+    workers: int = 1
+    most_sessions: int = 16
+    ready: bool = False
+    most_sequences: int = 64
+    sequence_idle_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        self.name = self.routes.tiers[self.tier]
+        self.slots = Slots(self.workers)
+        self._refuse_idle_graph()
+        self._ort = runtime()  # looks at what is installed: too slow to ask for each request
+        self._lock = threading.Lock()
+        self._sessions: OrderedDict[str, Future[Session]] = OrderedDict()
+        self._memories = Memories(self.most_sequences, self.sequence_idle_s)
+
+    def _refuse_idle_graph(self) -> None:
+        """Refuses CUDA graphs on a tier that does not run on CUDA.
+
+        Raises:
+            InputError: They are asked for.
+        """
+        record = self.routes.manifest.slices[self.tier]
+        if self.options.cuda_graph and options_on(self.options, record).provider != "cuda":
+            raise InputError(
+                f"tier `{self.name}` does not run on `cuda`, so there is nothing to make a CUDA graph of",
+                hint="pass --provider cuda, or leave out --cuda-graph",
+            )
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait to compute."""
+        return self.slots.waiting
+
+    @property
+    def replicas(self) -> int:
+        """One, once it is ready."""
+        return int(self.ready)
+
+    def run(
+        self,
+        leg: Leg,
+        values: Values,
+        deadline: Deadline,
+        times: Times | None = None,
+        sequence: Sequence | None = None,
+    ) -> dict[str, np.ndarray | None]:
+        """Runs this tier's part of a route.
+
+        Args:
+            leg: The part.
+            values: What arrived; others are left alone.
+            deadline: When to give up waiting for a slot. A run that has begun is finished.
+            times: Filled in.
+            sequence: The request's place in a sequence; without one, states start empty
+                and are not kept.
+
+        Returns:
+            What the slice makes for others, by name; nothing for a tier without work.
+
+        Raises:
+            DeadlineError: No slot became free in time.
+            ProtocolError: The slice refuses the values.
+            DnnsplitError: The slice cannot be opened.
+        """
+        if leg.record is None:
+            return {}
+        times = times or Times()
+        # Opened before a slot is taken: requests for slices that are open go on meanwhile.
+        session = self._session(leg.record)
+        if leg.states:
+            return self._step(leg, session, values, deadline, times, sequence)
+        feeds = self._feeds(leg.record, values)
+        with self._computing(deadline, times):
+            return self._run(session, leg.record, feeds)
+
+    @contextmanager
+    def _computing(self, deadline: Deadline, times: Times) -> Iterator[None]:
+        """Takes a slot for what is done inside, and times it."""
+        with self.slots.take(deadline) as times.queue_s:
+            start = time.perf_counter()
+            try:
+                yield
+            except ModelError as error:
+                raise ProtocolError(error.message, status=422) from error
+            times.compute_s = time.perf_counter() - start
+
+    def _step(
+        self,
+        leg: Leg,
+        session: Session,
+        values: Values,
+        deadline: Deadline,
+        times: Times,
+        sequence: Sequence | None,
+    ) -> dict[str, np.ndarray | None]:
+        """Runs a slice that hands states from one request to the next.
+
+        They stay values of onnxruntime, on the device that made them.
+        """
+        assert leg.record is not None, "a slice has the states"
+        kept = {state.input for state in leg.states}
+        given = [port for port in leg.record.inputs if port.name not in kept]
+        feeds = {port.name: to_value(self._ort, values.get(port.name), port.dtype) for port in given}
+        made_states = {state.output for state in leg.states}
+
+        def empty() -> dict[str, Any]:
+            shapes = {name: np.shape(array) for name, array in values.items() if array is not None}
+            ports = [port for port in leg.record.inputs if port.name in kept] if leg.record else []
+            arrays = empty_states(ports, given, shapes)
+            return {name: to_value(self._ort, array) for name, array in arrays.items()}
+
+        turns = self._memories.step(sequence, leg.record.file or "", empty) if sequence else _once(empty)
+        with turns as turn, self._computing(deadline, times):
+            made = session.run(feeds | turn.states, on_device=made_states & set(session.outputs))
+            turn.after = {
+                state.input: made[state.output] for state in leg.states if state.input in turn.states
+            }
+        return {name: to_python(self._ort, value) for name, value in made.items() if name not in made_states}
+
+    def _feeds(self, record: SliceRecord, values: Values) -> dict[str, Any]:
+        if self._is_plain(record):
+            return {port.name: values[port.name] for port in record.inputs}
+        return {port.name: to_value(self._ort, values.get(port.name), port.dtype) for port in record.inputs}
+
+    def _run(
+        self, session: Session, record: SliceRecord, feeds: dict[str, Any]
+    ) -> dict[str, np.ndarray | None]:
+        if not self._is_plain(record):
+            return {name: to_python(self._ort, value) for name, value in session.run(feeds).items()}
+        return {**session.run_arrays(feeds)}
+
+    @property
+    def sequences(self) -> int:
+        """Of how many sequences states are kept."""
+        return len(self._memories)
+
+    def is_on_device(self, leg: Leg) -> bool:
+        """Whether this process runs the tier's part of a route on a GPU."""
+        return leg.record is not None and options_on(self.options, leg.record).provider != "cpu"
+
+    def _is_plain(self, record: SliceRecord) -> bool:
+        """Whether all values are arrays that onnxruntime takes and gives as they are.
+
+        That way is 40 microseconds shorter than by its own values.
+        """
+        return options_on(self.options, record).provider == "cpu" and all(
+            port.kind == "tensor" and port.dtype in _PLAIN for port in (*record.inputs, *record.outputs)
+        )
+
+    def warm_up(self) -> None:
+        """Opens the slice of the plan and runs it on made-up values.
+
+        Once; on CUDA until algorithms are chosen, memory is laid out and a graph is captured.
+
+        Raises:
+            DnnsplitError: It cannot be opened.
+        """
+        leg = self.routes.default.legs[self.tier]
+        if leg.record is not None:
+            self._session(leg.record)
+            try:
+                inputs = generate(leg.record.inputs, bindings_of(self.routes.manifest))
+                on_device = options_on(self.options, leg.record).provider != "cpu"
+                for _ in range(_DEVICE_RUNS if on_device else 1):
+                    self.run(leg, inputs.values, Deadline(3600))
+            except (InputError, ProtocolError) as error:
+                # Not every slice can run on made-up values (indices, for one). It is
+                # loaded, which is all that can be known before the first request.
+                _log.warning("tier `%s` is loaded, and could not be tried: %s", self.name, error.message)
+        self.ready = True
+
+    def open(self, leg: Leg) -> None:
+        """Opens a leg's slice ahead of the first request that needs it."""
+        if leg.record is not None:
+            self._session(leg.record)
+
+    def close(self) -> None:
+        """Gives up its sessions."""
+        with self._lock:
+            self._sessions.clear()
+
+    @property
+    def open_files(self) -> tuple[str, ...]:
+        """The files of the slices that are open, the one unused for longest first."""
+        with self._lock:
+            return tuple(file for file, opened in self._sessions.items() if opened.done())
+
+    def _session(self, record: SliceRecord) -> Session:
+        """A slice's session, opened by the first who asks while the others wait for it."""
+        assert record.file is not None
+        with self._lock:
+            opened = self._sessions.get(record.file)
+            is_first = opened is None
+            if opened is None:
+                opened = self._sessions[record.file] = Future()
+            self._sessions.move_to_end(record.file)
+        if is_first:
+            try:
+                opened.set_result(self._open(record))
+            except BaseException as error:
+                with self._lock:
+                    del self._sessions[record.file]
+                opened.set_exception(error)
+                raise
+            self._close_oldest()
+        return opened.result()
+
+    def _close_oldest(self) -> None:
+        with self._lock:
+            ready = [file for file, opened in self._sessions.items() if opened.done()]
+            for file in ready[: max(0, len(self._sessions) - self.most_sessions)]:
+                del self._sessions[file]
+
+    def _open(self, record: SliceRecord) -> Session:
+        check_files(self.folder, record)
+        start = time.perf_counter()
+        try:
+            session = open_slice(self.folder, record, self.options, check=False)
+        except DnnsplitError:
+            _log.error("tier `%s` cannot open nodes %d to %d", self.name, record.start, record.stop)
+            raise
+        seconds = time.perf_counter() - start
+        _log.info("tier `%s` opened nodes %d to %d in %.2f s", self.name, record.start, record.stop, seconds)
+        if session.cpu_nodes:
+            _log.warning(
+                "tier `%s`: CUDA has no kernel for %d of these, which run on the CPU: %s",
+                self.name,
+                len(session.cpu_nodes),
+                ", ".join(session.cpu_nodes[:_MOST_NAMED]),
+            )
+        return session
+
+
+@contextmanager
+def _once(empty: Callable[[], Any]) -> Iterator[Turn]:
+    """A request of no sequence: its states are forgotten."""
+    yield Turn(0, empty())

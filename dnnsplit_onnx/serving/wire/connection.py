@@ -1,0 +1,145 @@
+"""One connection of a server, on a thread of its own: requests in, answers out, in turn."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from dnnsplit_onnx.serving.wire.arena import Arena
+from dnnsplit_onnx.serving.wire.errors import ProtocolError, ServingError
+from dnnsplit_onnx.serving.wire.exchange import Body, Response, error_response
+from dnnsplit_onnx.serving.wire.handler import Handler
+from dnnsplit_onnx.serving.wire.http import format_response, parse_request
+from dnnsplit_onnx.serving.wire.stream import Deadline, Stream, TlsStream
+
+_log = logging.getLogger(__name__)
+
+# A body that was refused unread is read and dropped if it is shorter than this, so that the
+# connection can go on.
+_WORTH_READING = 8 << 20
+_LINGER_S = 2.0
+_HANDSHAKE_S = 5.0
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Connection:
+    """A client's connection.
+
+    Args:
+        service: What answers its requests.
+        sock: The accepted socket; it is owned from here on.
+        tls: The TLS context, None for plain HTTP.
+        on_end: Called when the connection has ended.
+
+    Attributes:
+        idle_since: Since when it has waited for a request; None while one is under way.
+    """
+
+    def __init__(
+        self,
+        service: Handler,
+        sock: socket.socket,
+        tls: ssl.SSLContext | None,
+        on_end: Callable[[Connection], None],
+    ) -> None:
+        self._service, self._limits = service, service.limits
+        self._socket, self._tls = sock, tls
+        self._on_end = on_end
+        self._arena = Arena()
+        self._thread = threading.Thread(target=self._run, name="connection", daemon=True)
+        self.idle_since: float | None = None
+
+    def start(self) -> None:
+        """Begins to serve it."""
+        self._thread.start()
+
+    def abort(self) -> None:
+        """Ends it; a request that is under way on it is not answered."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def join(self, seconds: float) -> None:
+        """Waits until its thread has ended."""
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        try:
+            stream = self._open()
+            while self._serve_one(stream):
+                pass
+            stream.close()
+        except (OSError, ServingError) as error:
+            # The client went away, or was too slow: there is nobody to tell.
+            _log.debug("a connection ended: %s", error)
+        except Exception:
+            # A fault of ours ends this connection, and no other.
+            _log.exception("a connection failed")
+        finally:
+            self._socket.close()
+            self._on_end(self)
+
+    def _open(self) -> Stream:
+        if self._tls is None:
+            return Stream(self._socket)
+        self._socket.settimeout(_HANDSHAKE_S)
+        self._socket = self._tls.wrap_socket(self._socket, server_side=True)
+        return TlsStream(self._socket)
+
+    def _serve_one(self, stream: Stream) -> bool:
+        """Serves one request; whether another may follow."""
+        self.idle_since = time.monotonic()
+        if not stream.wait(Deadline(self._limits.idle_s)):
+            return False
+        self.idle_since = None
+        try:
+            head = parse_request(stream.head(Deadline(self._limits.head_s)))
+        except ProtocolError as error:
+            # Where its body would end is anyone's guess.
+            self._send(stream, error_response(error), keep_alive=False)
+            self._linger(stream)
+            return False
+        body = Body(stream, head, Deadline(self._limits.body_s(head.length or 0)))
+        if head.fields.get("expect", "").lower() == "100-continue":
+            body.on_read = lambda: stream.write([_CONTINUE], body.deadline)
+        keep_alive = False
+
+        def send(response: Response) -> None:
+            nonlocal keep_alive
+            # A client that still waits for leave to send its body must not be waited for.
+            can_go_on = not body.is_broken and body.on_read is None and body.unread <= _WORTH_READING
+            keep_alive = head.keep_alive and can_go_on
+            self._send(stream, response, keep_alive=keep_alive)
+
+        self._service.answer(head, body, self._arena, send)
+        self._arena.release()
+        if keep_alive:
+            body.discard()
+        elif body.unread:
+            self._linger(stream)
+        return keep_alive
+
+    def _send(self, stream: Stream, response: Response, *, keep_alive: bool) -> None:
+        deadline = Deadline(self._limits.body_s(response.length))
+        stream.write([response_head(response, keep_alive=keep_alive), *response.buffers], deadline)
+
+    def _linger(self, stream: Stream) -> None:
+        """Reads on for a moment: closing now would reset the connection, and the answer with it."""
+        stream.stop_writing()
+        deadline = Deadline(_LINGER_S)
+        scrap = memoryview(bytearray(1 << 16))
+        with suppress(OSError, ServingError):
+            while stream.read_some(scrap, deadline):
+                pass
+
+
+def response_head(response: Response, *, keep_alive: bool) -> bytes:
+    """The head of a response, with the lengths and what becomes of the connection."""
+    fields: dict[str, str | int] = {**response.fields, "Content-Length": response.length}
+    if not keep_alive:
+        fields["Connection"] = "close"
+    return format_response(response.status, fields)

@@ -1,0 +1,372 @@
+"""The Open Inference Protocol (KServe v2) with its binary tensor extension: bytes and tensors.
+
+The body of an inference request or response is one JSON object, and after it the tensors
+that the object says travel as binary data, back to back in the order they are listed:
+
+    {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3],
+                 "parameters": {"binary_data_size": 12}}]}  <12 bytes>
+
+What arrives may come from anyone. The JSON part is bounded before it is parsed; every
+name, type, shape and size is checked before memory is set aside; and the tensors are then
+received straight into arrays of their own. Nothing is ever unpickled.
+
+Source: https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+from dnnsplit_onnx.serving.wire.datatypes import BYTES, DATATYPES, Datatype, datatype_of
+from dnnsplit_onnx.serving.wire.errors import ProtocolError
+
+Scalar = str | int | float | bool
+#: Fills a buffer with the next bytes of a body.
+ReadInto = Callable[[memoryview], None]
+
+# More of any of these is no tensor that a model reads, and costs time to look at.
+_MOST_TENSORS = 4096
+_MOST_DIMS = 32
+_MOST_STRINGS = 1 << 20
+_LONGEST_NAME = 1024
+_SHORT = 4096
+_LENGTH = struct.Struct("<I")
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class TensorHead:
+    """What the JSON part says of a tensor.
+
+    Attributes:
+        nbytes: Bytes of its binary data, None if its elements are in the JSON part.
+        data: Those elements, else None.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    nbytes: int | None
+    data: list[Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The JSON part of an inference request or response.
+
+    Attributes:
+        id: What the client calls the request.
+        parameters: The request's or response's own.
+        tensors: Its inputs or outputs.
+        outputs: The outputs that a request names, and whether each is wanted as binary
+            data; None if it names none and so wants all.
+        binary_output: Whether outputs not named are wanted as binary data.
+    """
+
+    id: str | None
+    parameters: Mapping[str, Scalar]
+    tensors: tuple[TensorHead, ...]
+    outputs: Mapping[str, bool] | None = None
+    binary_output: bool = False
+
+    def is_binary(self, name: str) -> bool:
+        """Whether the client wants an output as binary data."""
+        return self.binary_output if self.outputs is None else self.outputs[name]
+
+
+def parse(text: bytes, kind: Literal["inputs", "outputs"], binary_nbytes: int) -> Message:
+    """Reads the JSON part of a request (`inputs`) or a response (`outputs`).
+
+    Args:
+        text: The JSON part; its size is bounded by the caller.
+        kind: Which of the two it is.
+        binary_nbytes: Bytes that follow it; the tensors must account for each.
+
+    Raises:
+        ProtocolError: It is not what the protocol says.
+    """
+    return (_parse_again if len(text) <= _SHORT else _parse)(text, kind, binary_nbytes)
+
+
+def read_object(text: bytes) -> dict[str, Any]:
+    """The JSON object that a body, or its JSON part, is.
+
+    Raises:
+        ProtocolError: It is none.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ProtocolError("the JSON part of the body is not JSON") from None
+    if not isinstance(data, dict):
+        raise ProtocolError("the JSON part of the body is not an object")
+    return data
+
+
+def _parse(text: bytes, kind: Literal["inputs", "outputs"], binary_nbytes: int) -> Message:
+    return message_of(read_object(text), kind, binary_nbytes)
+
+
+def message_of(data: Mapping[str, Any], kind: Literal["inputs", "outputs"], binary_nbytes: int) -> Message:
+    """What a JSON part says, once it is an object; see `parse`."""
+    parameters = _parameters(data, "the message")
+    tensors = tuple(_tensor(entry, kind) for entry in _entries(data, kind, required=True))
+    if len({tensor.name for tensor in tensors}) != len(tensors):
+        raise ProtocolError(f"two of the {kind} have one name")
+    said = sum(tensor.nbytes or 0 for tensor in tensors)
+    if said != binary_nbytes:
+        raise ProtocolError(
+            f"the tensors take {said} bytes of binary data, and {binary_nbytes} follow the JSON part"
+        )
+    identity = data.get("id")
+    if identity is not None and not isinstance(identity, str):
+        raise ProtocolError("`id` is not a string")
+    binary = parameters.get("binary_data_output", False)
+    if not isinstance(binary, bool):
+        raise ProtocolError("`binary_data_output` is not a boolean")
+    wanted = _wanted(data, binary) if kind == "inputs" else None
+    return Message(identity, parameters, tensors, wanted, binary)
+
+
+#: A client's requests are much alike: what their JSON parts say is remembered. Nobody changes
+#: a message once it is parsed.
+_parse_again = lru_cache(256)(_parse)
+
+
+def receive(head: TensorHead, read_into: ReadInto, allocate: Callable[[int], np.ndarray]) -> np.ndarray:
+    """A tensor, its binary data read from the body or its elements taken from the JSON part.
+
+    Args:
+        head: What the JSON part says of it.
+        read_into: Reads the body on.
+        allocate: Gives a one-dimensional array of so many bytes, aligned for any type.
+
+    Returns:
+        An array of the head's type and shape; of `bytes` objects for BYTES.
+
+    Raises:
+        ProtocolError: The data is not what the head says.
+    """
+    if head.nbytes is None:
+        return _from_json(head)
+    raw = allocate(head.nbytes)
+    read_into(raw.data)
+    if head.datatype.name == BYTES:
+        return _shaped(_strings(head, raw.data), head)
+    if head.datatype.name == "BOOL" and raw.size and raw.max() > 1:
+        raise ProtocolError(f"tensor `{head.name}` has bytes that are neither 0 nor 1 for BOOL")
+    return _shaped(raw.view(head.datatype.numpy), head)
+
+
+def encode(
+    arrays: Mapping[str, np.ndarray], is_binary: Callable[[str], bool]
+) -> tuple[list[dict[str, Any]], list[memoryview]]:
+    """Tensors as entries of the JSON part, and the buffers that follow it.
+
+    Numbers are not copied: the buffers are views of the arrays.
+
+    Raises:
+        ProtocolError: The protocol has no type for an array, or no JSON form of it.
+    """
+    entries, buffers = [], []
+    for name, array in arrays.items():
+        datatype = datatype_of(array)
+        if datatype is None:
+            raise ProtocolError(
+                f"value `{name}` is of type {array.dtype}, which the protocol lacks", status=501
+            )
+        entry: dict[str, Any] = {"name": name, "datatype": datatype.name, "shape": list(array.shape)}
+        if is_binary(name):
+            raw = _raw(array, datatype)
+            entry["parameters"] = {"binary_data_size": raw.nbytes}
+            buffers.append(raw)
+        else:
+            entry["data"] = _to_json(name, array, datatype)
+        entries.append(entry)
+    return entries, buffers
+
+
+def to_text(message: Mapping[str, Any]) -> bytes:
+    """A JSON part as bytes, nothing in it that is not needed."""
+    return _ENCODER.encode(message).encode()
+
+
+def _entries(data: Mapping[str, Any], key: str, *, required: bool) -> list[Any]:
+    entries = data.get(key)
+    if entries is None and not required:
+        return []
+    if not isinstance(entries, list):
+        raise ProtocolError(f"`{key}` is not a list")
+    if len(entries) > _MOST_TENSORS:
+        raise ProtocolError(f"`{key}` has {len(entries)} entries; at most {_MOST_TENSORS} are read")
+    return entries
+
+
+def _parameters(data: Mapping[str, Any], owner: str) -> dict[str, Scalar]:
+    found = data.get("parameters")
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(
+        isinstance(value, str | int | float | bool) for value in found.values()
+    ):
+        raise ProtocolError(f"the parameters of {owner} are not an object of strings, numbers and booleans")
+    for key in found:
+        if key.startswith("shared_memory"):
+            raise ProtocolError("shared memory is not supported")
+    return found
+
+
+def _name(entry: Any, kind: str) -> str:
+    name = entry.get("name") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
+        raise ProtocolError(f"one of the {kind} has no name")
+    return name
+
+
+def _tensor(entry: Any, kind: str) -> TensorHead:
+    name = _name(entry, kind)
+    datatype = DATATYPES.get(entry["datatype"]) if isinstance(entry.get("datatype"), str) else None
+    if datatype is None:
+        raise ProtocolError(f"tensor `{name}` has no datatype that the protocol knows")
+    shape = entry.get("shape")
+    if (
+        not isinstance(shape, list)
+        or len(shape) > _MOST_DIMS
+        or not all(type(size) is int and 0 <= size < 1 << 48 for size in shape)
+    ):
+        raise ProtocolError(f"the shape of tensor `{name}` is not a list of sizes")
+    nbytes = _parameters(entry, f"tensor `{name}`").get("binary_data_size")
+    if nbytes is None:
+        data = entry.get("data")
+        if not isinstance(data, list):
+            raise ProtocolError(f"tensor `{name}` has neither `data` nor `binary_data_size`")
+        return TensorHead(name, datatype, tuple(shape), None, data)
+    _check_size(name, datatype, shape, nbytes)
+    return TensorHead(name, datatype, tuple(shape), int(nbytes), None)
+
+
+def _check_size(name: str, datatype: Datatype, shape: list[int], nbytes: Scalar) -> None:
+    if type(nbytes) is not int or nbytes < 0:
+        raise ProtocolError(f"`binary_data_size` of tensor `{name}` is not a number of bytes")
+    count = math.prod(shape)
+    if datatype.itemsize is not None:
+        if count * datatype.itemsize != nbytes:
+            need = count * datatype.itemsize
+            raise ProtocolError(f"tensor `{name}`: {datatype.name} {shape} takes {need} bytes, not {nbytes}")
+    elif count > _MOST_STRINGS or count * _LENGTH.size > nbytes:
+        raise ProtocolError(f"tensor `{name}`: {nbytes} bytes cannot hold BYTES {shape}, or hold too many")
+
+
+def _wanted(data: Mapping[str, Any], binary_output: bool) -> dict[str, bool] | None:
+    entries = _entries(data, "outputs", required=False)
+    wanted: dict[str, bool] = {}
+    for entry in entries:
+        name = _name(entry, "outputs")
+        parameters = _parameters(entry, f"output `{name}`")
+        if "classification" in parameters:
+            raise ProtocolError(f"output `{name}`: classification is not supported")
+        binary = parameters.get("binary_data", binary_output)
+        if not isinstance(binary, bool):
+            raise ProtocolError(f"`binary_data` of output `{name}` is not a boolean")
+        if name in wanted:
+            raise ProtocolError(f"output `{name}` is asked for twice")
+        wanted[name] = binary
+    return wanted or None
+
+
+def _shaped(flat: np.ndarray, head: TensorHead) -> np.ndarray:
+    try:
+        return flat.reshape(head.shape)
+    except ValueError:
+        raise ProtocolError(f"tensor `{head.name}` does not have the shape {list(head.shape)}") from None
+
+
+def _strings(head: TensorHead, raw: memoryview) -> np.ndarray:
+    """Elements of BYTES: each its length in four bytes, and itself."""
+    count, at = math.prod(head.shape), 0
+    found = np.empty(count, dtype=object)
+    for index in range(count):
+        start = at + _LENGTH.size
+        if start > len(raw):
+            break
+        at = start + _LENGTH.unpack_from(raw, at)[0]
+        found[index] = bytes(raw[start:at])
+    if at != len(raw) or (count and found[-1] is None):
+        raise ProtocolError(f"the lengths of the elements of tensor `{head.name}` do not add up")
+    _check_text(head.name, found)
+    return found
+
+
+def _check_text(name: str, elements: Collection[bytes]) -> None:
+    """The strings of ONNX are UTF-8, and onnxruntime trusts that they are."""
+    try:
+        for element in elements:
+            element.decode()
+    except UnicodeDecodeError:
+        raise ProtocolError(f"tensor `{name}` holds bytes that are not UTF-8") from None
+
+
+def _from_json(head: TensorHead) -> np.ndarray:
+    flat = list(_flatten(head.data or [], head.name))
+    if len(flat) != math.prod(head.shape):
+        raise ProtocolError(f"tensor `{head.name}` has {len(flat)} elements, not those of {list(head.shape)}")
+    if not {type(element) for element in flat} <= head.datatype.json:
+        raise ProtocolError(f"tensor `{head.name}` has elements in JSON that are not {head.datatype.name}")
+    if head.datatype.name == BYTES:
+        found = np.empty(len(flat), dtype=object)
+        try:
+            found[:] = [element.encode() for element in flat]
+        except UnicodeEncodeError:
+            raise ProtocolError(f"tensor `{head.name}` holds text that is not Unicode") from None
+        return _shaped(found, head)
+    try:
+        with np.errstate(over="ignore"):  # a number beyond the type's range becomes infinite
+            return _shaped(np.array(flat, dtype=head.datatype.numpy), head)
+    except (ValueError, OverflowError):
+        raise ProtocolError(
+            f"tensor `{head.name}` has numbers out of range for {head.datatype.name}"
+        ) from None
+
+
+def _flatten(data: list[Any], name: str) -> Iterator[Any]:
+    """Elements in row-major order, however the lists are nested."""
+    pending = [iter(data)]
+    while pending:
+        for element in pending[-1]:
+            if isinstance(element, list):
+                if len(pending) >= _MOST_DIMS:
+                    raise ProtocolError(f"the data of tensor `{name}` is nested too deep")
+                pending.append(iter(element))
+                break
+            yield element
+        else:
+            pending.pop()
+
+
+def _raw(array: np.ndarray, datatype: Datatype) -> memoryview:
+    if datatype.name == BYTES:
+        elements = [_as_bytes(element) for element in array.reshape(-1)]
+        return memoryview(b"".join(part for e in elements for part in (_LENGTH.pack(len(e)), e)))
+    little = np.ascontiguousarray(array).reshape(-1).astype(datatype.numpy, copy=False)
+    return little.view(np.uint8).data
+
+
+def _to_json(name: str, array: np.ndarray, datatype: Datatype) -> list[Any]:
+    if not datatype.json:
+        raise ProtocolError(f"value `{name}` is {datatype.name}: ask for it as binary data")
+    if datatype.name == BYTES:
+        return [_as_bytes(element).decode("utf-8", "replace") for element in array.reshape(-1)]
+    elements: list[Any] = array.reshape(-1).tolist()
+    return elements
+
+
+def _as_bytes(element: Any) -> bytes:
+    return element if isinstance(element, bytes) else str(element).encode()

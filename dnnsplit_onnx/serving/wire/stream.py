@@ -1,0 +1,248 @@
+"""Sockets that are read and written by a deadline.
+
+A timeout per call would not do: a client that sends one byte just before each runs out
+could hold a thread for ever. Every read and write here is given the moment by which it must
+be done, and the kernel is told what is left of it.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from dnnsplit_onnx.serving.wire.errors import DeadlineError, ProtocolError
+
+_TIMEVAL = struct.Struct("@ll")
+# How long the kernel may be told to wait: one of a few spans, so that it seldom has to be
+# told anything new. A wait that ends early is taken up again until the deadline. (It takes
+# 0 for "for ever".)
+_SPANS_S = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+_MOST_BUFFERS = 512  # the kernel takes 1024 at once
+_TLS_CHUNK = 1 << 20
+#: Heads of HTTP messages may be this long.
+LONGEST_HEAD = 1 << 14
+
+
+class Deadline:
+    """A moment by which something must be done.
+
+    Args:
+        seconds: From now.
+    """
+
+    __slots__ = ("_end",)
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds left, below 0 if it has passed."""
+        return self._end - time.monotonic()
+
+    def need(self, what: str) -> float:
+        """Seconds left.
+
+        Raises:
+            DeadlineError: None are; `what` says what took too long.
+        """
+        left = self.remaining_s
+        if left <= 0:
+            raise DeadlineError(f"{what} took too long")
+        return left
+
+    def sooner(self, seconds: float) -> Deadline:
+        """This moment, or one so many seconds from now if that is sooner."""
+        other = Deadline(seconds)
+        return other if other._end < self._end else self
+
+
+class Stream:
+    """A connected TCP socket.
+
+    Args:
+        sock: It is owned from here on.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        sock.settimeout(None)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._buffer = memoryview(bytearray(LONGEST_HEAD))
+        self._start = self._end = 0
+        self._spans: dict[int, float] = {}
+
+    def wait(self, deadline: Deadline) -> bool:
+        """Waits for bytes to read; False if the other side closed the connection."""
+        if self._start < self._end:
+            return True
+        self._start, self._end = 0, self._receive(self._buffer, deadline, whole=False)
+        return self._end > 0
+
+    def head(self, deadline: Deadline) -> bytes:
+        """The head of an HTTP message, up to and with its empty line.
+
+        Raises:
+            ProtocolError: It is too long.
+            ConnectionError: The other side went away within it.
+            DeadlineError: It did not arrive in time.
+        """
+        searched = self._start
+        while (at := bytes(self._buffer[searched : self._end]).find(b"\r\n\r\n")) < 0:
+            searched = max(self._start, self._end - 3)
+            if self._end == LONGEST_HEAD:
+                if self._start == 0:
+                    raise ProtocolError("the head of the message is too long", status=431)
+                searched -= self._start
+                self._move_to_front()
+            count = self._receive(self._buffer[self._end :], deadline, whole=False)
+            if not count:
+                raise ConnectionError("the connection was closed within the head of a message")
+            self._end += count
+        stop = searched + at + 4
+        head = bytes(self._buffer[self._start : stop])
+        self._start = stop
+        return head
+
+    def read_into(self, view: memoryview, deadline: Deadline) -> None:
+        """Fills a buffer of bytes.
+
+        Raises:
+            ConnectionError: The other side went away before it was full.
+            DeadlineError: The bytes did not arrive in time.
+        """
+        count = min(len(view), self._end - self._start)
+        view[:count] = self._buffer[self._start : self._start + count]
+        self._start += count
+        while count < len(view):
+            got = self._receive(view[count:], deadline, whole=True)
+            if not got:
+                raise ConnectionError("the connection was closed within a message")
+            count += got
+
+    def read_some(self, view: memoryview, deadline: Deadline) -> int:
+        """Reads what there is into a buffer; 0 if the other side closed the connection."""
+        count = min(len(view), self._end - self._start)
+        if count:
+            self.read_into(view[:count], deadline)
+            return count
+        return self._receive(view, deadline, whole=False)
+
+    def write(self, buffers: Sequence[bytes | memoryview], deadline: Deadline) -> None:
+        """Sends buffers one after the other, without joining them.
+
+        Raises:
+            OSError: The other side went away.
+            DeadlineError: It does not take them in time.
+        """
+        left = [memoryview(buffer) for buffer in buffers if len(buffer)]
+        while left:
+            self._set_timeout(socket.SO_SNDTIMEO, deadline, "sending")
+            try:
+                sent = self._socket.sendmsg(left[:_MOST_BUFFERS])
+            except BlockingIOError:
+                continue  # until the deadline
+            while left and sent >= len(left[0]):
+                sent -= len(left.pop(0))
+            if sent:
+                left[0] = left[0][sent:]
+
+    def is_stale(self) -> bool:
+        """Whether a connection that should be silent is closed, or has said something."""
+        if self._start < self._end:
+            return True
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) is not None
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def stop_writing(self) -> None:
+        """Tells the other side that nothing more will come."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Closes the connection; a thread that uses it meanwhile sees it end."""
+        with suppress(OSError):  # the other side may have been faster
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _move_to_front(self) -> None:
+        count = self._end - self._start
+        self._buffer[:count] = bytes(self._buffer[self._start : self._end])
+        self._start, self._end = 0, count
+
+    def _receive(self, view: memoryview, deadline: Deadline, *, whole: bool) -> int:
+        """Some bytes, all that fit if `whole`, fewer at the end; 0 if the connection ended."""
+        while True:
+            self._set_timeout(socket.SO_RCVTIMEO, deadline, "receiving")
+            try:
+                return self._socket.recv_into(view, len(view), socket.MSG_WAITALL if whole else 0)
+            except BlockingIOError:
+                continue  # until the deadline
+
+    def _set_timeout(self, option: int, deadline: Deadline, what: str) -> None:
+        left = deadline.need(what)
+        span = next((span for span in _SPANS_S if span <= left), _SPANS_S[-1])
+        if self._spans.get(option) != span:
+            self._spans[option] = span
+            self._socket.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(span), int(span % 1 * 1e6)))
+
+
+class TlsStream(Stream):
+    """The same over TLS, where the kernel cannot wait or gather for us."""
+
+    _socket: ssl.SSLSocket
+
+    def write(self, buffers: Sequence[bytes | memoryview], deadline: Deadline) -> None:
+        """Sends buffers; see `Stream.write`."""
+        try:
+            # Small buffers travel in one record with what follows them.
+            for part in _joined(buffers):
+                for at in range(0, len(part), _TLS_CHUNK):
+                    self._socket.settimeout(deadline.need("sending"))
+                    self._socket.sendall(part[at : at + _TLS_CHUNK])
+        except TimeoutError:
+            raise DeadlineError("sending took too long") from None
+
+    def is_stale(self) -> bool:
+        """Whether a connection that should be silent is closed, or has said something."""
+        if self._start < self._end:
+            return True
+        self._socket.settimeout(0)
+        try:
+            return self._socket.recv(1) is not None
+        except (ssl.SSLWantReadError, BlockingIOError):
+            return False
+        except OSError:
+            return True
+
+    def _receive(self, view: memoryview, deadline: Deadline, *, whole: bool) -> int:  # noqa: ARG002
+        self._socket.settimeout(deadline.need("receiving"))
+        try:
+            return self._socket.recv_into(view)
+        except TimeoutError:
+            raise DeadlineError("receiving took too long") from None
+        except ssl.SSLEOFError:
+            return 0
+
+
+def _joined(buffers: Sequence[bytes | memoryview]) -> list[memoryview]:
+    """Buffers with runs of small ones joined."""
+    parts: list[memoryview] = []
+    small = bytearray()
+    for buffer in buffers:
+        if len(buffer) <= LONGEST_HEAD:
+            small += buffer
+            continue
+        if small:
+            parts.append(memoryview(bytes(small)))
+            small.clear()
+        parts.append(memoryview(buffer))
+    return [*parts, memoryview(bytes(small))] if small else parts

@@ -1,0 +1,303 @@
+"""The manifest beside the slices: what was cut, what crosses, and hashes of every file.
+
+Whoever runs slices reads the manifest and never the plan's reasons. A manifest may come
+from anywhere, so it is validated in full, and its paths may not leave its folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from dnnsplit_onnx.errors import ManifestError
+from dnnsplit_onnx.files import file_crc32, file_sha256, read_bounded
+from dnnsplit_onnx.graph.ports import Port
+
+SCHEMA_VERSION = 1
+FILE_NAME = "manifest.json"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# A file that was written this recently may be written again within one tick of its clock.
+_SETTLED_NS = 2_000_000_000
+
+Position = Annotated[int, Field(ge=0, le=1 << 32)]
+# It is the name of a folder, and of a model in a URL.
+TierName = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x20\x7f/\\]+$")]
+Crc32 = Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+
+
+class DataFile(_Record):
+    """A file of weights that belongs to a slice.
+
+    Attributes:
+        file: Relative to the manifest.
+        crc32: CRC-32 of its bytes. Files of weights are large and a tier must not wait for
+            them to be hashed: it finds what is damaged or mixed up, not a forger, who would
+            change the manifest as well.
+        nbytes: Its size.
+    """
+
+    file: str
+    crc32: Crc32
+    nbytes: Annotated[int, Field(ge=0)]
+
+    @field_validator("file")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        return _safe(value)
+
+
+class SliceRecord(_Record):
+    """One tier's part.
+
+    Attributes:
+        tier: The tier's name.
+        file: Its ONNX file, relative to the manifest; None for a tier without work.
+        sha256: SHA-256 of that file.
+        nbytes: Size of that file.
+        start, stop: The positions it runs.
+        inputs: Values it reads: model inputs and values from lower tiers.
+        outputs: Values it makes for higher tiers, and model outputs made here.
+        forward: Values that pass through this tier untouched, on their way up.
+        data: Files of weights beside the ONNX file.
+        provider: What the tier runs it on, `cpu` or `cuda`; None in manifests of earlier
+            releases, which is the CPU.
+        memory_nbytes: The tier's limit on memory; None if it has none.
+    """
+
+    tier: TierName
+    file: str | None
+    sha256: Sha256 | None = None
+    nbytes: int | None = None
+    start: Position
+    stop: Position
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+    forward: tuple[str, ...] = ()
+    data: tuple[DataFile, ...] = ()
+    provider: Literal["cpu", "cuda"] | None = None
+    memory_nbytes: Annotated[int, Field(gt=0)] | None = None
+
+    @field_validator("file")
+    @classmethod
+    def _inside(cls, value: str | None) -> str | None:
+        return None if value is None else _safe(value)
+
+
+class ModelRecord(_Record):
+    """The model that was cut.
+
+    Attributes:
+        path: Where it lay, relative to the manifest's folder where that is possible.
+        sha256: SHA-256 of the ONNX file (files of external weights are not part of it).
+        inputs, outputs: What the whole model reads and makes.
+    """
+
+    path: str
+    sha256: Sha256
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+
+
+class StateRecord(_Record):
+    """What one run hands to the next; it stays on the tier whose slice reads and makes it.
+
+    Attributes:
+        input: The model input that reads it.
+        output: The model output that makes it.
+    """
+
+    input: str
+    output: str
+
+
+class Manifest(_Record):
+    """A folder of slices.
+
+    Attributes:
+        schema_version: Of this file.
+        producer: The tool and its version.
+        model: What was cut.
+        plan: The plan, as `Plan.to_dict` gives it.
+        slices: One a tier, from tier 0 up.
+        candidates: Slices of other ranges, one for each tier and range that a plan over the
+            candidate cuts may use; those of one tier share one file of weights.
+        random: Names of nodes that draw random numbers; their values differ from run to run.
+        states: Values that stay on their tier from one run to the next.
+        node_order: Where the plan's order has no name that makes it again (`custom`): the
+            places of the nodes in the model's file, in the order that positions count.
+        verification: What `verify` found of these slices when they were made, as its `--json`
+            prints it; None if they were not verified then.
+    """
+
+    schema_version: int
+    producer: str
+    model: ModelRecord
+    plan: dict[str, Any]
+    slices: Annotated[tuple[SliceRecord, ...], Field(min_length=1)]
+    candidates: tuple[SliceRecord, ...] = ()
+    random: tuple[str, ...] = ()
+    states: tuple[StateRecord, ...] = ()
+    node_order: tuple[int, ...] | None = None
+    verification: dict[str, Any] | None = None
+
+    @field_validator("schema_version")
+    @classmethod
+    def _known_version(cls, value: int) -> int:
+        if value != SCHEMA_VERSION:
+            raise ValueError(f"schema version {value}, this release reads {SCHEMA_VERSION}")
+        return value
+
+    @property
+    def fresh_inputs(self) -> tuple[Port, ...]:
+        """The model's inputs that a request brings: all but states."""
+        kept = {state.input for state in self.states}
+        return tuple(port for port in self.model.inputs if port.name not in kept)
+
+    @property
+    def results(self) -> tuple[Port, ...]:
+        """The model's outputs that a request is about: all but states."""
+        kept = {state.output for state in self.states}
+        return tuple(port for port in self.model.outputs if port.name not in kept)
+
+    @property
+    def state_pairs(self) -> list[str]:
+        """The states as `load_graph` takes them."""
+        return [f"{state.input}={state.output}" for state in self.states] or ["none"]
+
+    def to_json(self) -> str:
+        """The file's text: the same for the same content, always."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def load_manifest(folder: str | Path) -> Manifest:
+    """Reads the manifest of a folder of slices.
+
+    Args:
+        folder: The folder, or the manifest file itself.
+
+    Raises:
+        ManifestError: There is none, or it is not a valid manifest.
+    """
+    path = Path(folder)
+    if path.is_dir():
+        path = path / FILE_NAME
+    try:
+        text = read_bounded(path)
+    except FileNotFoundError:
+        raise ManifestError(
+            f"no manifest: `{path}`",
+            hint="make slices with `dnnsplit-onnx split MODEL --tiers tiers.toml -o DIR`",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"cannot read `{path}`: {error}") from None
+    return parse_manifest(text, str(path))
+
+
+def parse_manifest(text: bytes, source: str) -> Manifest:
+    """A manifest from the text of its file.
+
+    Args:
+        text: The file's content.
+        source: Its name, for errors.
+
+    Raises:
+        ManifestError: It is not a valid manifest.
+    """
+    try:
+        return Manifest.model_validate(json.loads(text.decode()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ManifestError(f"`{source}`: `{where}`: {first['msg']}") from None
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"cannot read `{source}`: {error}") from None
+
+
+def record_verification(folder: Path, found: dict[str, Any]) -> Manifest:
+    """Puts what `verify` found into the manifest of a folder.
+
+    Returns:
+        The manifest, as it is now.
+
+    Raises:
+        ManifestError: There is none, or it is not valid.
+        OSError: It cannot be written.
+    """
+    proven = load_manifest(folder).model_copy(update={"verification": found})
+    (folder / FILE_NAME).write_text(proven.to_json(), encoding="utf-8")
+    return proven
+
+
+def check_files(folder: Path, record: SliceRecord) -> None:
+    """Holds a slice's files against the checksums of the manifest.
+
+    A file is read once for as long as its size, times and inode stay what they are: the
+    slices of one tier share a file of weights that may take seconds to read.
+
+    Raises:
+        ManifestError: A file is missing or is not the one that was written.
+    """
+    if record.file is not None:
+        if record.sha256 is None:
+            raise ManifestError(f"`{record.file}` has no checksum in the manifest", hint="run `split` again")
+        _check_file(_inside(folder, record.file), None, file_sha256, record.sha256)
+    for data in record.data:
+        _check_file(_inside(folder, data.file), data.nbytes, file_crc32, data.crc32)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file of the folder, which no link may lead out of."""
+    path = folder / name
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise ManifestError(
+            f"`{path}` is a link that leaves the folder of the manifest", hint="copy the file in its place"
+        )
+    return path
+
+
+def _check_file(path: Path, nbytes: int | None, checksum: Callable[[Path], str], expected: str) -> None:
+    try:
+        found = path.stat()
+        size = found.st_size
+        same = nbytes in (None, size) and _checksum(path, found, checksum) == expected
+    except OSError as error:
+        raise ManifestError(
+            f"cannot read slice file `{path}`: {error.strerror}", hint="run `split` again"
+        ) from None
+    if not same:
+        what = "its checksum differs" if nbytes in (None, size) else f"{size} bytes in place of {nbytes}"
+        raise ManifestError(
+            f"`{path}` is not the file that was written: {what}", hint="copy it again, or run `split` again"
+        )
+
+
+def _checksum(path: Path, found: os.stat_result, checksum: Callable[[Path], str]) -> str:
+    changed_ns = max(found.st_mtime_ns, found.st_ctime_ns)
+    if time.time_ns() - changed_ns < _SETTLED_NS:
+        return checksum(path)
+    version = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return _remembered(path.absolute(), version, checksum)
+
+
+@lru_cache(1024)
+def _remembered(path: Path, version: tuple[int, ...], checksum: Callable[[Path], str]) -> str:  # noqa: ARG001
+    return checksum(path)
+
+
+def _safe(value: str) -> str:
+    path = PurePosixPath(value)
+    if not value or path.is_absolute() or ".." in path.parts or "\\" in value or "\0" in value:
+        raise ValueError(f"`{value}` leaves the folder of the manifest")
+    return value

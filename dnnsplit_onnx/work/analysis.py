@@ -1,0 +1,239 @@
+"""What a model asks of the machines: work, bytes and weights, node by node and cut by cut.
+
+A workload knows nothing of tiers. `costs` turns it into seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from dnnsplit_onnx.errors import ShapeError
+from dnnsplit_onnx.graph.graph import Graph, build_graph, reads_of, subgraphs
+from dnnsplit_onnx.graph.modelfile import ModelFile
+from dnnsplit_onnx.graph.shapes import Types, bind_shapes
+from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, cut_nbytes, outputs_above, parted_states, staircase
+from dnnsplit_onnx.work.flops import TensorType, Work, count_node
+from dnnsplit_onnx.work.memory import StageMemory, stage_memory
+
+_LARGEST_TOTAL = 1 << 61
+# numpy has no arrays of more dimensions, and no operator means anything for them.
+_MOST_DIMS = 64
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A graph with the work of each node and the bytes at each cut.
+
+    Attributes:
+        graph: The graph, n nodes in order.
+        types: The types of its values.
+        work: Work of each node, None where it cannot be counted.
+        order: Name of the order that the graph's nodes are in.
+        input_nbytes: Bytes that model inputs take on a link where they do not travel as the
+            tensors they are (`costs.on_links`). In memory they are those tensors.
+    """
+
+    graph: Graph
+    types: Types
+    work: tuple[Work | None, ...]
+    order: str = "file"
+    input_nbytes: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def flops(self) -> NDArray[np.int64]:
+        """Shape (n,): FLOPs of each node; uncounted ones are 0, and `uncounted` names them."""
+        return np.array([w.flops if w else 0 for w in self.work], dtype=np.int64)
+
+    @cached_property
+    def macs(self) -> NDArray[np.int64]:
+        """Shape (n,): multiply-adds of each node."""
+        return np.array([w.macs if w else 0 for w in self.work], dtype=np.int64)
+
+    @cached_property
+    def flops_below(self) -> NDArray[np.int64]:
+        """Shape (n + 1,): FLOPs below each cut."""
+        return np.concatenate(([0], np.cumsum(self.flops)))
+
+    @cached_property
+    def uncounted(self) -> dict[str, int]:
+        """Operators without a count, and how many nodes of each there are."""
+        found: dict[str, int] = {}
+        for node, work in zip(self.graph.nodes, self.work, strict=True):
+            if work is None:
+                name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+                found[name] = found.get(name, 0) + 1
+        return found
+
+    def output_nbytes(self, position: int) -> int | None:
+        """Bytes that a node makes, None if unknown."""
+        return self._sum(self.graph.nodes[position].outputs)
+
+    def weight_nbytes(self, position: int) -> int | None:
+        """Bytes of the weights that a node reads, None if unknown."""
+        return self._sum(self.graph.nodes[position].weights)
+
+    @cached_property
+    def moved_nbytes(self) -> NDArray[np.int64]:
+        """Shape (n,): bytes that each node reads and writes, weights included; 0 if unknown."""
+        return np.array([self._moved(at) for at in range(len(self.graph.nodes))], dtype=np.int64)
+
+    def _moved(self, position: int) -> int:
+        node = self.graph.nodes[position]
+        return self._sum((*node.inputs, *node.weights, *node.outputs)) or 0
+
+    @cached_property
+    def total_weight_nbytes(self) -> int:
+        """Bytes of all weights that nodes read, shared ones once; unknown ones left out."""
+        names = {name for node in self.graph.nodes for name in node.weights}
+        return sum(self.types.nbytes(name) or 0 for name in names)
+
+    def cut_nbytes(self, accounting: Accounting = "live") -> NDArray[np.int64]:
+        """Shape (n + 1,): bytes that cross each cut.
+
+        `UNKNOWN` where they are, and where a state would be parted: no link is cut there.
+        """
+        nbytes = cut_nbytes(self.graph, self.link_nbytes, accounting)
+        if self.graph.states:
+            nbytes[parted_states(self.graph)] = UNKNOWN
+        return nbytes
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """The candidate cuts: the staircase of live bytes."""
+        return staircase(self.cut_nbytes())
+
+    @cached_property
+    def outputs_above(self) -> NDArray[np.int64]:
+        """Shape (n + 1,): bytes of model outputs made above each cut."""
+        return outputs_above(self.graph, self.types.nbytes)
+
+    @cached_property
+    def memory(self) -> StageMemory:
+        """What each stage needs in memory."""
+        return stage_memory(self)
+
+    def link_nbytes(self, value: str) -> int | None:
+        """Bytes that a value takes on a link, None if unknown."""
+        given = self.input_nbytes.get(value)
+        return self.types.nbytes(value) if given is None else given
+
+    def _sum(self, names: tuple[str, ...]) -> int | None:
+        sizes = [self.types.nbytes(name) for name in names]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) else None
+
+
+def measure(graph: Graph, types: Types, trips: Mapping[str, int] | None = None) -> Workload:
+    """Counts the work of every node.
+
+    Args:
+        graph: The graph.
+        types: Its types, symbolic dimensions bound.
+        trips: Trip counts of loops that the model leaves open, by node name.
+    """
+    context = _Context(types, trips or {})
+    functions = {(f.domain, f.name) for f in graph.proto.functions}
+    nodes = types.inferred.graph.node
+    work = [
+        _inlined_work(nodes[node.index], types, context.trips, functions)
+        if functions and calls_any(node.proto, functions)
+        else count_node(nodes[node.index], context)
+        for node in graph.nodes
+    ]
+    workload = Workload(graph, types, tuple(work))
+    _check_totals(workload)
+    return workload
+
+
+def _check_totals(workload: Workload) -> None:
+    """Refuses claims whose sums no 64-bit number holds; every sum of parts is smaller.
+
+    Raises:
+        ShapeError: The model's work or its values are that large.
+    """
+    graph, types = workload.graph, workload.types
+    totals = {
+        "FLOPs": sum(work.flops for work in workload.work if work is not None),
+        "bytes that nodes read and write": sum(
+            types.nbytes(name) or 0
+            for node in graph.nodes
+            for name in (*node.inputs, *node.weights, *node.outputs)
+        ),
+        "bytes of outputs": sum(types.nbytes(name) or 0 for name in graph.outputs),
+    }
+    for what, total in totals.items():
+        if total > _LARGEST_TOTAL:
+            raise ShapeError(
+                f"the model claims more than 2^61 {what}",
+                context=f"in {graph.file.path}",
+                hint="is it damaged?",
+            )
+
+
+def calls_any(node: onnx.NodeProto, functions: Set[tuple[str, str]]) -> bool:
+    """Whether a node is a call of one of these functions, or holds one in a body."""
+    if (node.domain, node.op_type) in functions:
+        return True
+    return any(calls_any(inner, functions) for body in subgraphs(node) for inner in body.node)
+
+
+def _inlined_work(
+    node: onnx.NodeProto, types: Types, trips: Mapping[str, int], functions: Set[tuple[str, str]]
+) -> Work | None:
+    """The work of a call: that of a model of this one node, its functions inlined."""
+    from onnx import inliner
+
+    source = types.graph.proto
+    model = onnx.ModelProto(ir_version=source.ir_version)
+    model.opset_import.extend(source.opset_import)
+    model.functions.extend(source.functions)
+    model.graph.node.append(node)
+    for name in reads_of(node):
+        constant = types.constant(name)
+        if constant is not None:
+            model.graph.initializer.append(numpy_helper.from_array(constant, name))
+        else:
+            model.graph.input.append(types.value_info(name))
+    model.graph.output.extend(types.value_info(name) for name in node.output if name)
+    try:
+        inlined = inliner.inline_local_functions(model)
+    except Exception:
+        return None  # onnx cannot inline it: not counted, and said to be so
+    if any(calls_any(inner, functions) for inner in inlined.graph.node):
+        return None  # it leaves calls as they are where opsets differ
+    graph = build_graph(ModelFile(types.graph.file.path, inlined))
+    parts = measure(graph, bind_shapes(graph), trips).work
+    known = [part for part in parts if part is not None]
+    return sum(known, Work()) if len(known) == len(parts) else None
+
+
+class _Context:
+    """What a formula may ask about the surroundings of a node."""
+
+    def __init__(self, types: Types, trips: Mapping[str, int]) -> None:
+        self.trips = trips
+        self._types = types
+        self._opsets: dict[str, int] = {o.domain: o.version for o in types.graph.proto.opset_import}
+
+    def type_of(self, name: str) -> TensorType | None:
+        found = self._types[name]
+        if found.kind not in ("tensor", "sparse_tensor"):
+            return None
+        shape = found.shape
+        if shape is None or len(shape) > _MOST_DIMS or not all(isinstance(d, int) for d in shape):
+            return TensorType(found.dtype, None)
+        return TensorType(found.dtype, tuple(d for d in shape if isinstance(d, int)))
+
+    def constant(self, name: str) -> np.ndarray | None:
+        return self._types.constant(name)
+
+    def opset(self, domain: str) -> int:
+        newest: int = onnx.defs.onnx_opset_version()
+        return self._opsets.get(domain) or self._opsets.get("ai.onnx", newest)

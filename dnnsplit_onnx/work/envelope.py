@@ -1,0 +1,224 @@
+"""The nested minimum cuts of lambda * work(S) + D(S) over all lambda >= 0, and an order with them.
+
+S ranges over all downward-closed sets of the DAG, work is FLOPs, D(S) the bytes of the live
+values, each counted once. On the plane of (work, bytes) these sets are the corners of the
+lower convex hull, and they are nested (Eisner and Severance 1976; Gallo, Grigoriadis and
+Tarjan 1989): found by taking two of them, L and R, and asking whether any set in between
+lies below their line. Each question is one minimum cut on the nodes of R that are not in L.
+
+Where a tier's seconds are proportional to FLOPs, this envelope alone holds an optimal plan
+without limits over the whole DAG, for any number of tiers (design, section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.cuts import tied_nodes
+from dnnsplit_onnx.work.maxflow import Network
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A graph with nodes contracted that a minimum cut need never part.
+
+    A node whose outputs have one reader, and are no smaller than its inputs, can always be
+    moved up to that reader: no more bytes cross, and no more work is below.
+
+    Attributes:
+        block: For each node, its block.
+        work: FLOPs of each block.
+        values: What can cross between blocks: bytes (None if unknown, so that it never
+            crosses), the block that makes it (None for a model input), the blocks that
+            read it. Blocks that a state keeps together come as such a value, too.
+    """
+
+    block: tuple[int, ...]
+    work: tuple[int, ...]
+    values: tuple[tuple[int | None, int | None, tuple[int, ...]], ...]
+
+    def members(self, blocks: Iterable[int]) -> list[int]:
+        """The nodes of some blocks, in order."""
+        chosen = set(blocks)
+        return [node for node, block in enumerate(self.block) if block in chosen]
+
+
+def contract(workload: Workload, *, merge: bool = True) -> Blocks:
+    """The blocks of a workload.
+
+    Args:
+        workload: A graph with its work and sizes.
+        merge: Whether to contract at all; otherwise each node is a block.
+    """
+    graph = workload.graph
+    readers = readers_of_values(graph)
+    for state in graph.states:
+        readers.pop(state.input, None)  # it is where it is read
+    ties = [nodes for _, nodes in tied_nodes(graph) if len(nodes) > 1]
+    tied = {at for nodes in ties for at in nodes}
+    head = list(range(len(graph.nodes)))  # the node that a node is moved up to
+    if merge:
+        for at in reversed(range(len(graph.nodes))):
+            if at in tied:
+                continue
+            node = graph.nodes[at]
+            above = {head[reader] for value in node.outputs for reader in readers.get(value, ())}
+            if len(above) == 1 and _grows(workload, node.inputs, [v for v in node.outputs if v in readers]):
+                head[at] = above.pop()
+    numbers = {at: number for number, at in enumerate(sorted(set(head)))}
+    block = tuple(numbers[at] for at in head)
+    work = [0] * len(numbers)
+    for at, flops in enumerate(workload.flops.tolist()):
+        work[block[at]] += flops
+    values = []
+    for value, users in readers.items():
+        maker = graph.producer.get(value)
+        made = None if maker is None else block[maker]
+        used = tuple(sorted({block[user] for user in users} - {made}))
+        if used:
+            values.append((workload.link_nbytes(value), made, used))
+    for nodes in ties:
+        first, *others = sorted({block[at] for at in nodes})
+        if others:  # as a value that never crosses, they are on one side
+            values.append((None, first, tuple(others)))
+    return Blocks(block, tuple(work), tuple(values))
+
+
+def readers_of_values(graph: Graph) -> dict[str, list[int]]:
+    """For each data-flow value that a node reads, the positions of its readers."""
+    readers: dict[str, list[int]] = {}
+    for at, node in enumerate(graph.nodes):
+        for value in node.inputs:
+            readers.setdefault(value, []).append(at)
+    return readers
+
+
+def _grows(workload: Workload, inputs: Iterable[str], outputs: Iterable[str]) -> bool:
+    sizes_in = [workload.link_nbytes(value) for value in inputs]
+    sizes_out = [workload.link_nbytes(value) for value in outputs]
+    if None in sizes_in or None in sizes_out:
+        return False
+    return sum(size or 0 for size in sizes_out) >= sum(size or 0 for size in sizes_in)
+
+
+def envelope(workload: Workload) -> tuple[frozenset[int], ...]:
+    """The nested minimum cuts, from none of the nodes to all of them.
+
+    Between the last corner and the whole graph, where nothing crosses, come the corners of
+    the hull of those cuts that keep the last node above: the best there are for whoever
+    cannot run everything below.
+
+    Args:
+        workload: A graph with its work and sizes.
+
+    Returns:
+        Sets of positions; each holds the one before it.
+    """
+    blocks = contract(workload)
+    if not blocks.work:
+        return (frozenset(),)
+    search = _Envelope(blocks)
+    everything = frozenset(range(len(blocks.work)))
+    corners = [frozenset[int](), *search.between(frozenset(), everything)]
+    least = search.least_bytes(corners[-1], everything - {blocks.block[-1]})
+    if least is not None:
+        corners += [*search.between(corners[-1], least), least]
+    return tuple(frozenset(blocks.members(cut)) for cut in dict.fromkeys([*corners, everything]))
+
+
+_Cut = frozenset[int]
+
+
+class _Envelope:
+    """Minimum cuts between two given ones."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self.blocks = blocks
+        self.most = 1 + sum(nbytes or 0 for nbytes, _, _ in blocks.values)
+
+    def between(self, low: _Cut, high: _Cut) -> list[_Cut]:
+        """The corners of the hull strictly between two of them, in order."""
+        corners: list[_Cut] = []
+        spans = [(low, high)]
+        while spans:
+            low, high = spans.pop()
+            middle = self._below_the_line(low, high)
+            if middle is None:
+                corners.append(high)
+            else:
+                spans += [(middle, high), (low, middle)]
+        return corners[:-1]
+
+    def least_bytes(self, low: _Cut, high: _Cut) -> _Cut | None:
+        """The cut between two that sends least, and of those has least work; None if `low` is it."""
+        if not low < high:
+            return None
+        found = self._minimum(low, high, work=1, nbytes=1 + sum(self.blocks.work))
+        return found if self.nbytes(found) < self.nbytes(low) else None
+
+    def nbytes(self, cut: _Cut) -> int:
+        """D(S), and more than any other where it is unknown."""
+        total = 0
+        for nbytes, maker, readers in self.blocks.values:
+            if (maker is None or maker in cut) and not cut.issuperset(readers):
+                total += self.most if nbytes is None else nbytes
+        return total
+
+    def work(self, cut: _Cut) -> int:
+        """FLOPs of a cut."""
+        return sum(self.blocks.work[block] for block in cut)
+
+    def _below_the_line(self, low: _Cut, high: _Cut) -> _Cut | None:
+        """A cut between two that lies below the line through them, if there is one.
+
+        The line's slope is lambda = drop / run; all is multiplied by `run`, to be whole.
+        """
+        run, drop = self.work(high) - self.work(low), self.nbytes(low) - self.nbytes(high)
+        if run <= 0 or drop <= 0:
+            return None
+        middle = self._minimum(low, high, work=drop, nbytes=run)
+        is_below = drop * self.work(middle) + run * self.nbytes(middle) < drop * self.work(
+            low
+        ) + run * self.nbytes(low)
+        return middle if is_below else None
+
+    def _minimum(self, low: _Cut, high: _Cut, *, work: int, nbytes: int) -> _Cut:
+        """The smallest cut between two of least weight, at prices a FLOP and a byte."""
+        free = sorted(high - low)
+        place = {block: at for at, block in enumerate(free, start=2)}
+        values = [value for value in self.blocks.values if self._may_differ(value, low, high)]
+        ranks = [2 * block for block in free] + [
+            -1 if maker is None else 2 * maker + 1 for _, maker, _ in values
+        ]
+        network = Network([0, 0, *ranks])
+        for block in free:
+            network.add(place[block], Network.SINK, work * self.blocks.work[block])
+        for at, (size, maker, readers) in enumerate(values, start=2 + len(free)):
+            tail = Network.SOURCE if maker is None or maker in low else place[maker]
+            network.add(tail, at, None if size is None else nbytes * size)
+            for reader in readers:
+                if reader in low:
+                    continue
+                head = place.get(reader, Network.SINK)
+                network.add(at, head, None)
+                if tail != Network.SOURCE and head != Network.SINK:
+                    network.add(head, tail, None)  # a reader is below only with its input
+        try:
+            _, below = network.minimum_cut()
+        except ValueError:  # values of unknown size cross every cut between the two
+            return low
+        return low.union(block for block in free if below[place[block]])
+
+    @staticmethod
+    def _may_differ(value: tuple[int | None, int | None, tuple[int, ...]], low: _Cut, high: _Cut) -> bool:
+        """Whether a value crosses some cuts between two and not others."""
+        _, maker, readers = value
+        is_made_in_all = maker is None or maker in low
+        if not is_made_in_all and maker not in high:
+            return False
+        if is_made_in_all and not high.issuperset(readers):
+            return False  # it crosses them all
+        return not low.issuperset(readers)

@@ -1,0 +1,190 @@
+"""The order of a graph's nodes: that of the file, or one that has the envelope's cuts.
+
+Positions count nodes in an order, so which cuts can be named at all depends on it. The
+order named `envelope` makes every cut of the parametric envelope a prefix; in between, it
+takes the file's order or a greedy one, whichever keeps fewer bytes live. It is a function
+of the model alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from heapq import heapify, heappop, heappush
+
+from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.graph.shapes import bind_shapes, free_dimensions
+from dnnsplit_onnx.work.analysis import Workload, measure
+from dnnsplit_onnx.work.envelope import envelope, readers_of_values
+
+ORDERS = ("envelope", "file")
+
+#: The name of an order that was made for cuts that a user named.
+CUSTOM = "custom"
+
+#: Stands for a height, a width or a length where the model leaves it open.
+_USUAL = 256
+
+
+def order_graph(graph: Graph, workload: Workload, name: str) -> Graph:
+    """A graph in the order of a name.
+
+    Args:
+        graph: The graph, as `workload` has it.
+        workload: Its work and sizes.
+        name: `file` keeps the order; `envelope` makes all cuts of the envelope prefixes,
+            and in between keeps live bytes low.
+
+    Raises:
+        InputError: The name is neither.
+    """
+    order = node_order(workload, name)
+    return graph if order == sorted(order) else graph.reordered(order)
+
+
+def order_workload(workload: Workload, name: str) -> Workload:
+    """A workload with its graph in the order of a name; see `order_graph`."""
+    if name == workload.order:
+        return workload
+    order = node_order(canonical(workload), name)
+    if order == sorted(order):
+        return replace(workload, order=name)
+    work = tuple(workload.work[at] for at in order)
+    return replace(workload, graph=workload.graph.reordered(order), work=work, order=name)
+
+
+def in_order_of(workload: Workload, graph: Graph) -> Workload:
+    """A workload in the order of a graph that was reordered to hold cuts a user named."""
+    if graph is workload.graph:
+        return workload
+    work = {node.index: part for node, part in zip(workload.graph.nodes, workload.work, strict=True)}
+    parts = tuple(work[node.index] for node in graph.nodes)
+    return replace(workload, graph=graph, work=parts, order=CUSTOM)
+
+
+def canonical(workload: Workload) -> Workload:
+    """The workload at one fixed binding of the model's symbolic dimensions.
+
+    Positions must mean the same cut whatever a user binds, so the order may not depend on
+    it. It is computed with 1 for every open first dimension, which is a batch more often than
+    not, and `_USUAL` for the others; what cannot be sized so stays unknown.
+    """
+    graph = workload.graph
+    firsts = set(free_dimensions(graph, {}, axis=0))
+    names = free_dimensions(graph, {})
+    if not names:
+        return workload
+    return measure(graph, bind_shapes(graph, {name: 1 if name in firsts else _USUAL for name in names}))
+
+
+def node_order(workload: Workload, name: str) -> list[int]:
+    """The present positions of the nodes, in the order of a name; see `order_graph`."""
+    if name == CUSTOM:
+        raise InputError(
+            "an order made for one plan cannot be made again from its name",
+            hint="plan with cuts that are positions of the order `envelope` or `file`",
+        )
+    if name not in ORDERS:
+        raise InputError(f"no node order is named `{name}`", hint=f"known orders: {', '.join(ORDERS)}")
+    if name == "file":
+        return list(range(len(workload.graph.nodes)))
+    workload = replace(workload, input_nbytes={})  # a topology's, and no part of the model
+    order: list[int] = []
+    done: frozenset[int] = frozenset()
+    readers = readers_of_values(workload.graph)
+    left = {value: len(users) for value, users in readers.items()}
+    for cut in envelope(workload):
+        order += _layer(workload, sorted(cut - done), readers, left)
+        done = cut
+    return order
+
+
+def _layer(
+    workload: Workload, nodes: list[int], readers: dict[str, list[int]], left: dict[str, int]
+) -> list[int]:
+    """The nodes between two cuts, in the file's order or a greedy one, whichever holds less.
+
+    Args:
+        workload: The whole.
+        nodes: The nodes between the cuts, in the file's order.
+        readers: For each value of the whole, the positions of its readers.
+        left: For each value, how many readers have not run yet; those between the cuts are
+            taken off. All layers share it, so that each costs what it holds and no more.
+    """
+    order = nodes
+    if len(nodes) >= 3:
+        greedy = _Greedy(workload, nodes, readers, left).order()
+        trials = [(_held(_Greedy(workload, trial, readers, left), trial), trial) for trial in (nodes, greedy)]
+        order = min(trials, key=lambda trial: trial[0])[1]
+    for at in nodes:
+        for value in workload.graph.nodes[at].inputs:
+            left[value] -= 1
+    return order
+
+
+def _held(greedy: _Greedy, nodes: list[int]) -> int:
+    """The sum of live bytes after each of the nodes but for what is live at the start."""
+    total = live = 0
+    for at in nodes:
+        live += greedy.run(at)
+        total += live
+    return total
+
+
+class _Greedy:
+    """Runs nodes one by one, next the one after which fewest bytes are live."""
+
+    def __init__(
+        self, workload: Workload, nodes: list[int], readers: dict[str, list[int]], left: dict[str, int]
+    ) -> None:
+        self.graph, self.types = workload.graph, workload.types
+        self.nodes = set(nodes)
+        self.readers = readers
+        self.left = {value: left[value] for at in nodes for value in self.graph.nodes[at].inputs}
+
+    def change(self, at: int) -> int:
+        """Bytes that become live by running a node, less those that cease to be."""
+        node = self.graph.nodes[at]
+        made = sum(self._size(value) for value in node.outputs if value in self.readers)
+        return made - sum(self._size(value) for value in node.inputs if self.left[value] == 1)
+
+    def run(self, at: int) -> int:
+        """Runs a node; returns `change`."""
+        change = self.change(at)
+        for value in self.graph.nodes[at].inputs:
+            self.left[value] -= 1
+        return change
+
+    def order(self) -> list[int]:
+        waits = {at: self._inner_inputs(at) for at in self.nodes}
+        ready = [(self.change(at), at) for at, count in waits.items() if not count]
+        heapify(ready)
+        order: list[int] = []
+        done: set[int] = set()
+        while ready:
+            change, at = heappop(ready)
+            if at in done or change != self.change(at):
+                continue  # an entry from before another reader of its input ran
+            done.add(at)
+            self.run(at)
+            order.append(at)
+            node = self.graph.nodes[at]
+            for value in node.outputs:
+                for reader in self.readers.get(value, ()):
+                    if reader in waits:
+                        waits[reader] -= 1
+                        if not waits[reader]:
+                            heappush(ready, (self.change(reader), reader))
+            for value in node.inputs:
+                if self.left[value] == 1:  # its last reader now frees it
+                    for reader in self.readers[value]:
+                        if reader in waits and not waits[reader] and reader not in done:
+                            heappush(ready, (self.change(reader), reader))
+        return order
+
+    def _inner_inputs(self, at: int) -> int:
+        producer = self.graph.producer
+        return sum(producer.get(value, -1) in self.nodes for value in self.graph.nodes[at].inputs)
+
+    def _size(self, value: str) -> int:
+        return self.types.nbytes(value) or 0

@@ -1,0 +1,100 @@
+"""Devices and links to start from: complete, sourced, and turned into tiers files that are read."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.machines.presets import Connection, Device, Rules, presets, tiers_text
+from dnnsplit_onnx.machines.topology import Topology, load_topology
+
+KNOWN = presets()
+DEVICES = list(KNOWN.devices.values())
+CONNECTIONS = list(KNOWN.connections.values())
+RULES = Rules(efficiency=0.5, memory_share=0.5, lifetime_years=2, usd_per_kwh=0.1)
+
+
+def written(text: str, folder: Path) -> Topology:
+    (folder / "tiers.toml").write_text(text)
+    return load_topology(folder / "tiers.toml")
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.name)
+def test_a_device_has_a_dated_source_and_one_price(device: Device) -> None:
+    assert re.search(r"\b20[12]\d\b", device.source)
+    assert (device.price_usd is None) != (device.usd_per_hour is None)
+    assert min(device.peak_gflops, device.memory_gb, device.memory_gb_per_s, device.watts) > 0
+
+
+@pytest.mark.parametrize("link", CONNECTIONS, ids=lambda link: link.name)
+def test_a_link_says_where_its_figures_come_from(link: Connection) -> None:
+    assert "assumed" in link.source or re.search(r"\b20[12]\d\b", link.source)
+    assert link.bandwidth_mbps > 0
+
+
+def test_ethernet_is_what_the_headers_leave() -> None:
+    for name, gross in (("ethernet-100", 100), ("ethernet-1g", 1000), ("datacentre", 10000)):
+        assert KNOWN.connection(name).bandwidth_mbps == pytest.approx(gross * 1460 / 1538, rel=1e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.name)
+def test_every_device_makes_a_tier(device: Device, tmp_path: Path) -> None:
+    topology = written(tiers_text([("edge", device)], [], KNOWN.rules), tmp_path)
+    (tier,) = topology.tier
+    assert tier.gflops == pytest.approx(0.3 * device.peak_gflops, rel=5e-3)
+    assert tier.memory_gb == pytest.approx(0.8 * device.memory_gb, rel=5e-3)
+    assert (tier.watts, tier.provider, tier.cost_model) == (device.watts, device.provider, "gflops")
+
+
+@pytest.mark.parametrize("link", CONNECTIONS, ids=lambda link: link.name)
+def test_every_link_joins_tiers(link: Connection, tmp_path: Path) -> None:
+    tiers = [("a", DEVICES[0]), ("b", DEVICES[1])]
+    (found,) = written(tiers_text(tiers, [link], KNOWN.rules), tmp_path).link
+    assert (found.bandwidth_mbps, found.down_mbps) == (link.bandwidth_mbps, link.down_mbps)
+    assert found.delay_ms == link.delay_ms
+
+
+def test_the_rules() -> None:
+    bought = Device("d", "D", 100, 8, 10, 50, "2020", price_usd=2 * 8766 * 0.02)
+    assert bought.gflops(RULES) == 50
+    assert bought.hourly(RULES) == pytest.approx(0.02 + 0.05 * 0.1)
+    assert Device("d", "D", 100, 8, 10, 50, "2020", usd_per_hour=3).hourly(RULES) == 3
+
+
+def test_the_file_says_what_it_is() -> None:
+    text = tiers_text([("edge", DEVICES[0]), ("cloud", DEVICES[-1])], [CONNECTIONS[0]], KNOWN.rules)
+    lines = text.splitlines()
+    assert lines[0] == "#:schema ./tiers.schema.json"
+    assert "profile" in lines[2]
+    assert "Estimates" in lines[2]
+    said = " ".join(line.removeprefix("#").strip() for line in lines)
+    for part in (DEVICES[0], DEVICES[-1], CONNECTIONS[0]):
+        assert part.source in said
+    assert max(map(len, lines)) <= 110
+    without = tiers_text([("edge", DEVICES[0])], [], KNOWN.rules, schema=False)
+    assert "#:schema" not in without
+    assert tomllib.loads(without)["tier"][0]["name"] == "edge"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("raspberry_pi_4", "did you mean `raspberry-pi-4`? "), ("zx81", "known: raspberry-pi-3")],
+)
+def test_an_unknown_device(name: str, hint: str) -> None:
+    with pytest.raises(InputError, match=f"no device is named `{name}`") as caught:
+        KNOWN.device(name)
+    assert (caught.value.hint or "").startswith(hint)
+
+
+def test_an_unknown_link() -> None:
+    with pytest.raises(InputError, match="no link is named `carrier-pigeon`"):
+        KNOWN.connection("carrier-pigeon")
+
+
+def test_links_must_fit_the_tiers() -> None:
+    with pytest.raises(ValueError, match="longer"):
+        tiers_text([("edge", DEVICES[0])], [CONNECTIONS[0]], KNOWN.rules)

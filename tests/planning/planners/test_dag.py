@@ -1,0 +1,153 @@
+"""The optimum over the DAG, against every chain of downward-closed sets."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations_with_replacement, pairwise
+
+import numpy as np
+import pytest
+
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.graph.shapes import bind_shapes
+from dnnsplit_onnx.machines.topology import Link, Tier, Topology
+from dnnsplit_onnx.planning.choosing import plan, problem_of
+from dnnsplit_onnx.planning.planners import get_planner
+from dnnsplit_onnx.planning.planners.dag import dag_optimum, gap_above, lower_bound, slowest_step_bound
+from dnnsplit_onnx.planning.plans import Plan
+from dnnsplit_onnx.planning.problem import Problem
+from dnnsplit_onnx.work.analysis import Workload, measure
+from dnnsplit_onnx.work.orders import order_workload
+from tests.conftest import light
+from tests.dags import closed_sets, live_nbytes, output_nbytes_above, random_workload, with_states
+from tests.strategies import random_topology
+
+exact = get_planner("exact")
+
+
+def figure(sets: tuple[frozenset[int], ...], workload: Workload, topology: Topology, measure: str) -> float:
+    """What a plan of any downward-closed sets takes, from the design's section 3."""
+    everything = frozenset(range(len(workload.graph.nodes)))
+    total = 0.0
+    for tier, below, above in zip(topology.tier, (frozenset(), *sets), (*sets, everything), strict=True):
+        seconds = sum(int(workload.flops[at]) for at in above - below) / (tier.gflops * 1e9)
+        total += seconds * price(tier, measure)
+    for link, below in zip(topology.link, sets, strict=True):
+        up, seconds, down = 0, 0.0, 0
+        if below != everything:
+            up = live_nbytes(workload, below)
+            seconds = 8 * up / (link.bandwidth_mbps * 1e6) + link.delay_ms / 1e3
+        if topology.limits.return_output and (down := output_nbytes_above(workload, below)):
+            seconds += 8 * down / ((link.down_mbps or link.bandwidth_mbps) * 1e6) + link.delay_ms / 1e3
+        if measure == "cost" and link.usd_per_gb is not None:
+            total += (up + down) * link.usd_per_gb / 1e9
+        else:
+            total += seconds * price(link, measure)
+    return total
+
+
+def price(part: Tier | Link, measure: str) -> float:
+    """What a second of a tier or link takes."""
+    return {"latency": 1.0, "cost": (part.usd_per_hour or 0.0) / 3600, "energy": part.watts or 0.0}[measure]
+
+
+def random_dag_problem(seed: int, measure: str) -> tuple[Problem, Workload]:
+    """Speeds and delays scaled so that a few FLOPs and a few bytes weigh about the same."""
+    rng = np.random.default_rng([seed, len(measure)])
+    count = int(rng.integers(1, 4))
+    workload = random_workload(rng, int(rng.integers(1, 7 if count == 3 else 9)))
+    if seed % 3 == 0:
+        workload = with_states(rng, workload)
+    topology = random_topology(rng, count, ascending=bool(rng.random() < 0.6))
+    tiers = [
+        tier.model_copy(update={"gflops": tier.gflops / 1e3, "watts": 1.0 + t})
+        for t, tier in enumerate(topology.tier)
+    ]
+    links = [
+        link.model_copy(update={"delay_ms": link.delay_ms / 1e5, "watts": float(rng.integers(0, 9))})
+        for link in topology.link
+    ]
+    topology = topology.model_copy(update={"tier": tuple(tiers), "link": tuple(links)})
+    return problem_of(workload, topology, measure), workload  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("measure", ["latency", "cost", "energy"])
+def test_is_the_best_of_all_chains_of_sets(measure: str) -> None:
+    reached = beyond = 0
+    for seed in range(120):
+        problem, workload = random_dag_problem(seed, measure)
+        closed = list(closed_sets(workload))
+        chains = [
+            chain
+            for chain in combinations_with_replacement(sorted(closed, key=len), len(problem.topology.link))
+            if all(low <= high for low, high in pairwise(chain))
+        ]
+        best = min(figure(chain, workload, problem.topology, measure) for chain in chains)
+        optimum = dag_optimum(problem, workload)
+        assert optimum is not None
+        assert optimum.value == pytest.approx(best, rel=1e-9)
+        reached_by = figure(optimum.sets, workload, problem.topology, measure)
+        assert reached_by == pytest.approx(best, rel=1e-9)
+        gap = gap_above(optimum.value, problem, problem.figures(exact(problem).cuts))
+        reached, beyond = reached + (gap == 0), beyond + (gap > 0)
+    assert reached  # the order alone is often enough
+    assert beyond  # and not always
+
+
+def test_envelope_order_holds_the_optimum_where_the_tiers_keep_equation_12() -> None:
+    """For work in proportion to FLOPs, prefixes of the envelope order are all it takes."""
+    for seed in range(150):
+        problem, workload = random_dag_problem(seed, "latency")
+        speeds = [tier.gflops for tier in problem.topology.tier]
+        if problem.topology.limits.return_output or speeds != sorted(speeds):
+            continue
+        ordered = order_workload(workload, "envelope")
+        best = problem_of(ordered, problem.topology, "latency")
+        optimum = dag_optimum(best, ordered)
+        assert optimum is not None
+        assert gap_above(optimum.value, best, best.figures(exact(best).cuts)) == 0
+
+
+def test_throughput_bound_holds() -> None:
+    for seed in range(80):
+        problem, _ = random_dag_problem(seed, "latency")
+        wide = problem.with_objective("throughput")
+        figures = wide.figures(exact(wide).cuts)
+        assert slowest_step_bound(wide) <= 1 / figures.throughput_per_s
+        assert gap_above(slowest_step_bound(wide), wide, figures) >= 0
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "inception_v1"])
+def test_plans_say_what_is_proven(name: str) -> None:
+    graph = load_graph(light(name))
+    workload = measure(graph, bind_shapes(graph))
+    topology = random_topology(np.random.default_rng(4), 3, ascending=True)
+    proven = plan(graph, topology, workload=workload, pareto=False)
+    assert proven.optimality == "dag"
+    assert proven.gap == 0
+    assert proven.lower_bound == pytest.approx(proven.figures.latency_s, rel=1e-12)
+    # A limit keeps the plan from the bound, which still holds.
+    cost = plan(graph, topology, workload=workload, objective="cost", pareto=False)
+    tight = topology.with_limits(deadline_ms=proven.figures.latency_s * 1e3)
+    limited = plan(graph, tight, workload=workload, objective="cost", pareto=False)
+    assert limited.lower_bound == cost.lower_bound
+    if limited.figures.cost_usd > cost.figures.cost_usd:
+        assert limited.optimality == "order"
+        assert limited.gap is not None
+        assert 0 < limited.gap < 1
+
+
+def test_a_plan_survives_json() -> None:
+    graph = load_graph(light("squeezenet"))
+    made = plan(graph, random_topology(np.random.default_rng(4), 3, ascending=True))
+    read = Plan.from_dict(json.loads(json.dumps(made.to_dict())))
+    assert read.to_dict() == made.to_dict()
+    assert (read.gap, read.lower_bound, read.notes) == (made.gap, made.lower_bound, made.notes)
+    assert read.figures.stages[0].memory_nbytes == made.figures.stages[0].memory_nbytes
+
+
+def test_says_nothing_where_it_knows_nothing() -> None:
+    problem, workload = random_dag_problem(3, "energy")
+    tiers = tuple(tier.model_copy(update={"watts": None}) for tier in problem.topology.tier)
+    unknown = problem_of(workload, problem.topology.model_copy(update={"tier": tiers}), "energy")
+    assert lower_bound(unknown, workload) is None

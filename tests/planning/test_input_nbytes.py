@@ -1,0 +1,195 @@
+"""`input_nbytes` of a tiers file: inputs that take other bytes on a link than in memory."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dnnsplit_onnx.errors import TopologyError
+from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.graph.shapes import bind_shapes
+from dnnsplit_onnx.machines.topology import Topology, load_topology, parse_topology
+from dnnsplit_onnx.planning.choosing import plan, problem_of
+from dnnsplit_onnx.planning.costs import cost_table, on_links
+from dnnsplit_onnx.planning.planners import get_planner
+from dnnsplit_onnx.planning.planners.dag import dag_optimum
+from dnnsplit_onnx.work.analysis import Workload, measure
+from dnnsplit_onnx.work.cuts import UNKNOWN
+from dnnsplit_onnx.work.envelope import envelope
+from dnnsplit_onnx.work.orders import order_workload
+from tests.dags import closed_sets, random_workload
+from tests.strategies import random_topology
+
+# image -> a -> c -> b -> e -> y, and the image goes around a to c.
+MODEL = """
+m (float[1000] image) => (float[200] y)
+<int64[1] s = {200}>
+{
+    a = Exp(image)
+    c = Add(a, image)
+    b = ReduceMax <keepdims = 1> (c)
+    e = Expand(b, s)
+    y = Exp(e)
+}
+"""
+# Bytes at each cut: image; a and image; c; b; e; nothing.
+RAW = [4000, 8000, 4000, 4, 800, 0]
+
+
+@pytest.fixture
+def workload(graph_text) -> Workload:
+    graph: Graph = graph_text(MODEL)
+    return measure(graph, bind_shapes(graph))
+
+
+def tiers(**more: Any) -> Topology:
+    """1,000 FLOP/s on the edge, 2,000 above; a link of 1,000 byte/s."""
+    table = {
+        "tier": [{"name": "edge", "gflops": 1e-6}, {"name": "cloud", "gflops": 2e-6}],
+        "link": [{"bandwidth_mbps": 0.008}],
+    }
+    return parse_topology(table | more, "tiers.toml")
+
+
+def test_a_hand_example(workload) -> None:
+    flops = workload.flops.tolist()
+    raw = plan(workload.graph, tiers(), workload=workload)
+    assert raw.cuts == (3,)  # it would take 4 s to send the image, and b takes 0.004 s
+    assert raw.figures.latency_s == pytest.approx(sum(flops[:3]) / 1000 + 0.004 + sum(flops[3:]) / 2000)
+    encoded = plan(workload.graph, tiers(input_nbytes={"image": 250}), workload=workload)
+    assert encoded.cuts == (0,)
+    assert encoded.figures.links[0].nbytes == 250
+    assert encoded.figures.latency_s == pytest.approx(0.25 + sum(flops) / 2000)
+    assert [row.latency_s for row in encoded.single_tier] == pytest.approx(
+        [sum(flops) / 1000, 0.25 + sum(flops) / 2000]
+    )
+    assert any("250 bytes" in note and "4,000 bytes" in note for note in encoded.notes)
+    assert not raw.notes
+
+
+def test_each_cut_that_the_input_crosses_has_its_new_size(workload) -> None:
+    encoded = tiers(input_nbytes={"image": 250})
+    assert cost_table(workload, tiers()).up_nbytes.tolist() == RAW
+    assert cost_table(workload, encoded).up_nbytes.tolist() == [250, 4250, 4000, 4, 800, 0]
+    assert cost_table(workload, encoded, "layer-input").up_nbytes.tolist() == [250, 4250, 4000, 4, 800, 0]
+    problem = problem_of(workload, encoded)
+    assert problem.candidates == (0, 3, 5)
+    assert problem.workload is not None
+    assert problem.workload.candidates == (0, 3)
+
+
+def test_memory_holds_the_tensor(workload) -> None:
+    raw, encoded = cost_table(workload, tiers()), problem_of(workload, tiers(input_nbytes={"image": 1})).costs
+    assert raw.memory is not None
+    assert encoded.memory is not None
+    for start, stop in itertools.combinations(range(6), 2):
+        assert encoded.memory.nbytes(start, stop) == raw.memory.nbytes(start, stop)
+    again = on_links(workload, tiers(input_nbytes={"image": 1}))
+    assert again.memory.held.tolist() == raw.memory.held.tolist()
+
+
+def test_the_order_stays_a_function_of_the_model(graph_text) -> None:
+    graph = graph_text(
+        """m (float[4] x, float[4] z) => (float[4] y)
+        { a = Exp(x) b = Exp(z) c = Add(a, b) d = Exp(x) y = Add(c, d) }"""
+    )
+    workload = measure(graph, bind_shapes(graph))
+    sized = replace(workload, input_nbytes={"x": 1_000_000})
+    assert order_workload(sized, "envelope").graph.nodes == order_workload(workload, "envelope").graph.nodes
+    assert order_workload(sized, "envelope").input_nbytes == {"x": 1_000_000}
+    assert envelope(sized) != envelope(workload)
+
+
+def test_the_topology_decides(workload) -> None:
+    sized = on_links(workload, tiers(input_nbytes={"image": 250}))
+    assert on_links(sized, tiers()).cut_nbytes().tolist() == RAW
+    assert on_links(workload, tiers()) is workload
+
+
+@pytest.mark.parametrize("accounting", ["live", "layer-input"])
+@pytest.mark.parametrize("objective", ["latency", "cost", "throughput"])
+def test_exact_is_exhaustive_with_the_key(objective, accounting) -> None:
+    changed = 0
+    for seed in range(40):
+        workload, topology = random_case(seed)
+        problem = problem_of(workload, topology, objective, accounting)
+        best = problem.figures(get_planner("exhaustive")(problem).cuts).value(objective)
+        found = problem.figures(get_planner("exact")(problem).cuts).value(objective)
+        assert found == pytest.approx(best)
+        raw = problem_of(workload, topology.model_copy(update={"input_nbytes": {}}), objective, accounting)
+        changed += raw.figures(get_planner("exact")(raw).cuts).value(objective) != pytest.approx(best)
+    assert changed >= 3  # the key is of consequence
+
+
+def test_the_bound_over_the_dag_has_the_same_sizes() -> None:
+    below_raw = 0
+    for seed in range(60):
+        workload, topology = random_case(seed, count=2)
+        problem = problem_of(workload, topology)
+        found = dag_optimum(problem, problem.workload)
+        assert found is not None
+        assert found.value == pytest.approx(min(seconds(below, problem) for below in closed_sets(workload)))
+        raw = problem_of(workload, topology.model_copy(update={"input_nbytes": {}}))
+        other = dag_optimum(raw, raw.workload)
+        below_raw += other is not None and other.value != pytest.approx(found.value)
+    assert below_raw > 5
+
+
+def random_case(seed: int, count: int = 3) -> tuple[Workload, Topology]:
+    """A random graph, and a topology on which its inputs have other sizes."""
+    rng = np.random.default_rng(seed)
+    workload = random_workload(rng, int(rng.integers(2, 7)))
+    topology = random_topology(rng, count)
+    rows = [tier.model_copy(update={"gflops": tier.gflops / 1e4}) for tier in topology.tier]
+    links = [link.model_copy(update={"delay_ms": 0.0}) for link in topology.link]
+    sizes = {name: int(rng.integers(1, 20)) for name in workload.graph.inputs if rng.random() < 0.8}
+    limits = topology.limits.model_copy(update={"return_output": False})
+    changes = {"tier": tuple(rows), "link": tuple(links), "input_nbytes": sizes, "limits": limits}
+    return workload, topology.model_copy(update=changes)
+
+
+def seconds(below: frozenset[int], problem: Any) -> float:
+    """The latency of two tiers for any downward-closed set, from the design's section 3."""
+    workload, topology = problem.workload, problem.topology
+    graph, sizes = workload.graph, topology.input_nbytes
+    total = 0.0
+    for at, flops in enumerate(workload.flops.tolist()):
+        total += flops / (topology.tier[0 if at in below else 1].gflops * 1e9)
+    there = {*graph.inputs, *(value for at in below for value in graph.nodes[at].outputs)}
+    above = [node for at, node in enumerate(graph.nodes) if at not in below]
+    crossing = there.intersection(value for node in above for value in node.inputs)
+    nbytes = sum(sizes.get(value, workload.types.nbytes(value)) for value in crossing)
+    return total + 8 * nbytes / (topology.link[0].bandwidth_mbps * 1e6)
+
+
+def test_a_given_size_stands_in_for_an_open_one(graph_text) -> None:
+    graph = graph_text("m (float[n] x) => (float[1] y) { b = ReduceMax <keepdims = 1> (x) y = Neg(b) }")
+    workload = measure(graph, bind_shapes(graph))
+    assert cost_table(workload, tiers()).up_nbytes[0] == UNKNOWN
+    made = plan(graph, tiers(input_nbytes={"x": 77}), cuts=[0], workload=workload)
+    assert made.figures.links[0].nbytes == 77
+
+
+def test_unknown_inputs_are_refused(workload) -> None:
+    with pytest.raises(TopologyError, match="`imag`") as caught:
+        plan(workload.graph, tiers(input_nbytes={"imag": 5}), workload=workload)
+    assert caught.value.hint == "did you mean `image`?"
+    with pytest.raises(TopologyError, match="`c`, which is no input") as caught:
+        cost_table(workload, tiers(input_nbytes={"c": 5}))  # a value, but made by a node
+    assert caught.value.hint == "its inputs are image"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("0", "greater than 0"), ("-3", "greater than 0"), ("1.5", "integer"), ("true", "integer"),
+     ('"9"', "integer"), ("nan", "integer")],
+)  # fmt: skip
+def test_sizes_are_positive_whole_numbers(tmp_path, value, said) -> None:
+    path = tmp_path / "tiers.toml"
+    path.write_text(f'[[tier]]\nname = "only"\ngflops = 1\n[input_nbytes]\n"in.0" = {value}\n')
+    with pytest.raises(TopologyError, match=rf"`input_nbytes\.in\.0` = .*{said}"):
+        load_topology(path)
