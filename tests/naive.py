@@ -19,7 +19,7 @@ def figures(cuts: Sequence[int], costs: CostTable, topology: Topology) -> dict[s
     bounds = [0, *cuts, size]
     latency = cost = energy = slowest = Fraction(0)
     energy_known = True
-    for t, tier in enumerate(topology.tier):
+    for t, tier in enumerate(topology.tiers):
         seconds = Fraction(0)
         for node in range(bounds[t], bounds[t + 1]):
             seconds += Fraction(costs.seconds_below[t][node + 1]) - Fraction(costs.seconds_below[t][node])
@@ -29,7 +29,7 @@ def figures(cuts: Sequence[int], costs: CostTable, topology: Topology) -> dict[s
         if seconds and tier.watts is None:
             energy_known = False
         energy += seconds * Fraction(tier.watts or 0)
-    for t, link in enumerate(topology.link):
+    for t, link in enumerate(topology.links):
         cut = cuts[t]
         seconds, nbytes = Fraction(0), 0
         if cut < size:  # a node remains above

@@ -83,7 +83,7 @@ def random_topology(rng: np.random.Generator, count: int, *, ascending: bool = F
         _random_link(rng, 1.0 if ascending else scale, low=1 if ascending else 0) for _ in range(count - 1)
     ]
     back = bool(rng.random() < 0.3)
-    return Topology(tier=tuple(tiers), link=tuple(links), limits=Limits(return_output=back))
+    return Topology(tiers=tuple(tiers), links=tuple(links), limits=Limits(return_output=back))
 
 
 def _random_link(rng: np.random.Generator, scale: float, low: int) -> Link:
@@ -102,7 +102,7 @@ def random_problem(rng: np.random.Generator, tiers: int, objective: str, *, limi
     """A problem small enough to try everything; its limits are met exactly by some plan."""
     size = int(rng.integers(0, NODES[tiers] + 1))
     topology = random_topology(rng, tiers, ascending=bool(rng.random() < 0.3))
-    rates = [tier.gflops for tier in topology.tier]
+    rates = [tier.gflops for tier in topology.tiers]
     costs = random_costs(rng, size, rates, measured=bool(rng.random() < 0.3))
     weights = random_weights(rng) if objective == "weighted" else None
     problem = Problem(costs, topology, objective, weights=weights)  # type: ignore[arg-type]
@@ -139,20 +139,20 @@ def _with_random_rules(rng: np.random.Generator, problem: Problem) -> Problem:
     costs, topology = problem.costs, problem.topology
     memory = random_memory(rng, costs.size)
     tiers = []
-    for tier in topology.tier:
+    for tier in topology.tiers:
         start, stop = sorted(rng.integers(0, costs.size + 1, 2).tolist())
         need = memory.nbytes(start, stop)
         tiers.append(tier.model_copy(update={"memory_gb": _maybe(rng, 0.5, (need or 9) / 1e9)}))
     cap = float(costs.up_nbytes[rng.integers(0, costs.size + 1)]) / 1e6
-    links = [link.model_copy(update={"max_mb": _maybe(rng, 0.2, max(cap, 0.0))}) for link in topology.link]
+    links = [link.model_copy(update={"max_mb": _maybe(rng, 0.2, max(cap, 0.0))}) for link in topology.links]
     allowed = rng.random((len(links), costs.size + 1)) < 0.8 if rng.random() < 0.5 else None
-    topology = topology.model_copy(update={"tier": tuple(tiers), "link": tuple(links)})
+    topology = topology.model_copy(update={"tiers": tuple(tiers), "links": tuple(links)})
     return replace(problem, costs=replace(costs, memory=memory), topology=topology, allowed=allowed)
 
 
 def random_cuts(rng: np.random.Generator, problem: Problem) -> list[int]:
     """Any plan."""
-    return sorted(rng.integers(0, problem.costs.size + 1, len(problem.topology.link)).tolist())
+    return sorted(rng.integers(0, problem.costs.size + 1, len(problem.topology.links)).tolist())
 
 
 def _maybe(rng: np.random.Generator, probability: float, value: float) -> float | None:
@@ -171,5 +171,5 @@ def problems(
     tiers = draw(st.integers(1, max_tiers))
     size = draw(st.integers(0, NODES[tiers]))
     topology = random_topology(rng, tiers, ascending=ascending)
-    costs = random_costs(rng, size, [tier.gflops for tier in topology.tier])
+    costs = random_costs(rng, size, [tier.gflops for tier in topology.tiers])
     return Problem(costs, topology, draw(st.sampled_from(objectives)))  # type: ignore[arg-type]

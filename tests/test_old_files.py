@@ -19,18 +19,18 @@ from dnnsplit_onnx import (
     load_manifest,
     load_plan,
     load_topology,
-    plans,
-    profiles,
     slice_model,
     verify,
 )
-from dnnsplit_onnx import manifest as manifests
 from dnnsplit_onnx.cli.app import main
 from dnnsplit_onnx.errors import ManifestError, PlanError, ProfileError
 from dnnsplit_onnx.graph.shapes import bind_shapes
+from dnnsplit_onnx.machines import profiles
 from dnnsplit_onnx.machines.profiles import load_profile
+from dnnsplit_onnx.planning import plans
+from dnnsplit_onnx.slicing import manifest as manifests
 from dnnsplit_onnx.work.analysis import measure
-from dnnsplit_onnx.work.orders import order_workload
+from dnnsplit_onnx.work.orders import in_order
 
 DATA = Path(__file__).parent / "data"
 VERSIONS = sorted(path.name for path in DATA.glob("v*"))
@@ -81,8 +81,8 @@ def test_a_plan(version: str, tmp_path: Path) -> None:
     assert plan.best_single_tier.tier == "cloud"
     assert plans.Plan.from_dict(plan.to_dict()) == plan
     graph = load_graph(folder / "model.onnx")
-    workload = order_workload(measure(graph, bind_shapes(graph, plan.bindings)), plan.order)
-    slice_model(workload.graph, plan, tmp_path / "out")
+    analysis = in_order(measure(graph, bind_shapes(graph, plan.bindings)), plan.order)
+    slice_model(analysis.graph, plan, tmp_path / "out")
     assert verify(tmp_path / "out").bitwise
 
 

@@ -51,7 +51,7 @@ def test_a_number_without_a_source_is_refused(lib, row):
 @pytest.mark.parametrize("pi_gflops", [None, 13.5])
 @pytest.mark.parametrize(("edge", "ratio"), [("raspberry_pi", 4333), ("jetson_nano", 650)])
 def test_the_ratios_of_the_paper_hold(lib, edge, ratio, pi_gflops):
-    low, near, cloud = lib.presets.three_tiers(10.0, edge=edge, pi_gflops=pi_gflops).tier
+    low, near, cloud = lib.presets.three_tiers(10.0, edge=edge, pi_gflops=pi_gflops).tiers
     assert near.gflops / low.gflops == pytest.approx(ratio)
     assert (near.usd_per_hour / near.gflops) / (cloud.usd_per_hour / cloud.gflops) == pytest.approx(25)
     # Eqs. 12 and 13, which all of the paper rests on.
@@ -60,7 +60,7 @@ def test_the_ratios_of_the_paper_hold(lib, edge, ratio, pi_gflops):
 
 
 def test_links_take_their_own_bandwidth_delay_and_price(lib):
-    lower, upper = lib.presets.three_tiers(10.0, 100.0, price_factors=(0.1, 10.0)).link
+    lower, upper = lib.presets.three_tiers(10.0, 100.0, price_factors=(0.1, 10.0)).links
     assert (lower.bandwidth_mbps, upper.bandwidth_mbps, lower.delay_ms) == (10.0, 100.0, 1.0)
     assert upper.usd_per_hour == pytest.approx(100 * lower.usd_per_hour)
     assert upper.usd_per_hour / 10 * 730 == pytest.approx(20)
@@ -79,7 +79,7 @@ def test_every_script_starts(lib, script, monkeypatch, capsys):
 @pytest.mark.parametrize("accounting", ["live", "layer-input"])
 @pytest.mark.parametrize("kind", ["ordered", "unordered", "unequal"])
 def test_prices_of_all_plans_are_those_of_the_objective(lib, kind, accounting, objective):
-    line = lib.all_plans.Line.of_nodes("tiny_residual", lib.networks.workload("tiny_residual"))
+    line = lib.all_plans.Line.of_nodes("tiny_residual", lib.networks.analysis("tiny_residual"))
     rng = random.Random(f"{kind} {accounting} {objective}")
     topology = lib.all_plans.random_topology(rng, is_ordered=kind != "unordered")
     case = lib.all_plans.Case(topology, 7 if kind == "unequal" else None)

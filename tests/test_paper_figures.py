@@ -13,7 +13,7 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts" / "paper"
 sys.path.insert(0, str(SCRIPTS))  # as Python does for the folder of a script that it runs
 
-from lib.networks import workload  # noqa: E402
+from lib.networks import analysis  # noqa: E402
 from lib.paying import deal  # noqa: E402
 from lib.random_lines import Pairs, random_topologies  # noqa: E402
 from lib.trusting import tiers_of, trust  # noqa: E402
@@ -21,7 +21,7 @@ from lib.trusting import tiers_of, trust  # noqa: E402
 from dnnsplit_onnx.graph.shapes import bind_shapes  # noqa: E402
 from dnnsplit_onnx.machines.topology import Topology, parse_topology  # noqa: E402
 from dnnsplit_onnx.planning.choosing import problem_of  # noqa: E402
-from dnnsplit_onnx.work.analysis import Workload, measure  # noqa: E402
+from dnnsplit_onnx.work.analysis import Analysis, measure  # noqa: E402
 
 MINE = sorted(
     path.name
@@ -41,7 +41,7 @@ m (float[1, 4, 10, 10] image) => (float[1, 1, 1, 1] y)
 
 
 @pytest.fixture
-def block(graph_text) -> Workload:
+def block(graph_text) -> Analysis:
     graph = graph_text(BLOCK)
     return measure(graph, bind_shapes(graph))
 
@@ -139,13 +139,13 @@ def test_no_infrastructure_exceeds_it() -> None:
 
 @pytest.mark.parametrize(("model", "pays"), [("light_squeezenet", True), ("light_inception_v1", False)])
 def test_which_models_can_gain_at_all(model, pays) -> None:
-    assert (Pairs.of(workload(model)).most_gain > 1) is pays
+    assert (Pairs.of(analysis(model)).most_gain > 1) is pays
 
 
 def test_random_lines_rise_and_keep_to_their_ranges() -> None:
     ranges = {"edge_gflops": (5.0, 6.0), "faster": (2.0, 3.0)}
     for topology in random_topologies(50, seed=0, ranges=ranges):
-        speeds = [tier.gflops for tier in topology.tier]
+        speeds = [tier.gflops for tier in topology.tiers]
         assert 5 <= speeds[0] <= 6
         assert all(2 <= high / low <= 3 for low, high in pairwise(speeds))
     assert random_topologies(3, seed=7) == random_topologies(3, seed=7)
@@ -158,16 +158,16 @@ def test_a_deal_knows_its_rival(block) -> None:
     assert free.gain == pytest.approx(free.single_value / free.value)
     only = block.memory.nbytes(0, 1)
     assert only is not None
-    edge = topology.tier[0].model_copy(update={"memory_gb": only / 1e9, "private": True})
+    edge = topology.tiers[0].model_copy(update={"memory_gb": only / 1e9, "private": True})
     limits = topology.limits.model_copy(update={"private_until": "squeezed"})
-    barred = topology.model_copy(update={"tier": (edge, topology.tier[1]), "limits": limits})
+    barred = topology.model_copy(update={"tiers": (edge, topology.tiers[1]), "limits": limits})
     assert deal("block", "barred", block, barred, "latency") is None  # the image may never leave
     late = topology.with_limits(deadline_ms=1e-9)
     assert deal("block", "too late", block, late, "latency") is None
 
 
 def test_where_only_a_split_will_do_the_gain_is_beyond_measure() -> None:
-    model = workload("light_squeezenet")
+    model = analysis("light_squeezenet")
     flops, nbytes = int(model.flops_below[-1]), int(model.cut_nbytes()[0])
     topology = two_tiers(flops, 1e3 * flops, nbytes)  # a second on the edge, a second to send the input
     free = deal("squeezenet", "free", model, topology, "latency")

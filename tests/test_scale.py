@@ -19,7 +19,7 @@ import pytest
 from dnnsplit_onnx import load_graph, load_manifest, load_topology, plan, slice_model, verify
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.work.analysis import measure
-from dnnsplit_onnx.work.orders import order_workload
+from dnnsplit_onnx.work.orders import in_order
 from tests.big_models import heavy, line, long, tiers
 
 # In a process of its own, whose peak memory nothing else is part of: prints MB of it, and
@@ -37,7 +37,7 @@ print(json.dumps([after / 1024, (after - before) / 1024]))
 COUNT = """
 import sys
 from dnnsplit_onnx import bind_shapes, load_graph, load_topology, plan
-from dnnsplit_onnx.work.orders import order_workload
+from dnnsplit_onnx.work.orders import in_order
 from dnnsplit_onnx.work.analysis import measure
 calls = 0
 def count(frame, event, argument):
@@ -45,9 +45,9 @@ def count(frame, event, argument):
     calls += event in ("call", "c_call")
 graph, topology = load_graph(sys.argv[1]), load_topology(sys.argv[2])
 sys.setprofile(count)
-workload = order_workload(measure(graph, bind_shapes(graph)), "envelope")
+analysis = in_order(measure(graph, bind_shapes(graph)), "envelope")
 for objective in ("latency", "throughput"):
-    plan(workload.graph, topology, workload=workload, objective=objective)
+    plan(analysis.graph, topology, analysis=analysis, objective=objective)
 sys.setprofile(None)
 print(calls)
 """
@@ -104,12 +104,12 @@ def test_effort_grows_with_the_nodes(tmp_path: Path) -> None:
 def planned(path: Path, nodes: int, tmp_path: Path) -> None:
     graph = load_graph(long(path, nodes))
     assert len(graph.nodes) >= nodes
-    workload = order_workload(measure(graph, bind_shapes(graph)), "envelope")
-    assert not workload.uncounted
+    analysis = in_order(measure(graph, bind_shapes(graph)), "envelope")
+    assert not analysis.uncounted
     (tmp_path / "t.toml").write_text(tiers(3))
     topology = load_topology(tmp_path / "t.toml")
     for objective in ("latency", "cost", "throughput"):
-        made = plan(workload.graph, topology, workload=workload, objective=objective)
+        made = plan(analysis.graph, topology, analysis=analysis, objective=objective)
         assert made.feasible
         assert made.speedup_vs_best_single_tier is not None
         assert made.speedup_vs_best_single_tier >= 1

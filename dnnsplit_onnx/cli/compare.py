@@ -37,17 +37,17 @@ def compare(
 
     Example: dnnsplit-onnx compare model.onnx --tiers tiers.toml --planners exact,dads
     """
-    from dnnsplit_onnx.cli.loading import load_workload
+    from dnnsplit_onnx.cli.loading import load_analysis
     from dnnsplit_onnx.planning.comparing import compare
     from dnnsplit_onnx.reporting.progress import progress
 
     refuse_early(plot, force=force)
     topology, weights = options.topology(), options.weights()
     named = [name.strip() for text in planners or () for name in text.split(",") if name.strip()]
-    workload = load_workload(model, options)
+    analysis = load_analysis(model, options)
     with progress("planning") as update:
         found = compare(
-            workload,
+            analysis,
             topology,
             named or None,
             objective=options.objective,
@@ -62,7 +62,7 @@ def compare(
     if options.json:
         from dnnsplit_onnx.cli.output import print_json
 
-        print_json({"model": model, "order": workload.order, **found.to_dict()})
+        print_json({"model": model, "order": analysis.order, **found.to_dict()})
     else:
         from dnnsplit_onnx.reporting.comparison import print_comparison
         from dnnsplit_onnx.reporting.console import stdout_console

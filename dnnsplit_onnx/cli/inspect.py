@@ -15,11 +15,11 @@ def inspect(model: Model, options: ModelOptions, plot: Plot = None, force: Force
 
     Example: dnnsplit-onnx inspect model.onnx --bind batch=1
     """
-    from dnnsplit_onnx.cli.loading import load_workload
+    from dnnsplit_onnx.cli.loading import load_analysis
     from dnnsplit_onnx.work.inspection import Inspection
 
     refuse_early(plot, force=force)
-    found = Inspection(load_workload(model, options), options.cut_size)
+    found = Inspection(load_analysis(model, options), options.cut_size)
     if plot is not None:
         from dnnsplit_onnx.reporting.inspect_plot import plot_inspection
 

@@ -1,4 +1,4 @@
-"""From what a person named to a graph, a workload and a plan."""
+"""From what a person named to a graph, an analysis and a plan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dnnsplit_onnx.graph.shapes import Types
     from dnnsplit_onnx.machines.topology import Topology
     from dnnsplit_onnx.planning.plans import Plan
-    from dnnsplit_onnx.work.analysis import Workload
+    from dnnsplit_onnx.work.analysis import Analysis
 
 ZOO = "zoo:"
 
@@ -35,19 +35,19 @@ def model_file(model: str) -> Path:
     return zoo_path(name)
 
 
-def load_workload(model: str, options: ModelOptions) -> Workload:
+def load_analysis(model: str, options: ModelOptions) -> Analysis:
     """Reads a model, counts its work, and brings its nodes into order."""
     from dnnsplit_onnx.graph.graph import load_graph
     from dnnsplit_onnx.graph.shapes import bind_shapes
     from dnnsplit_onnx.reporting.progress import progress
     from dnnsplit_onnx.work.analysis import measure
-    from dnnsplit_onnx.work.orders import order_workload
+    from dnnsplit_onnx.work.orders import in_order
 
     bindings, trips = options.bindings, options.trip_counts
     with progress("reading the model"):
         graph = load_graph(model_file(model), options.state)
         types = _with_observed(bind_shapes(graph, bindings), options.sample_input)
-        return order_workload(measure(graph, types, trips), options.order)
+        return in_order(measure(graph, types, trips), options.order)
 
 
 def _with_observed(types: Types, sample: Path | None) -> Types:
@@ -77,38 +77,38 @@ def _with_observed(types: Types, sample: Path | None) -> Types:
     return found
 
 
-def make_plan(workload: Workload, options: PlanOptions) -> tuple[Workload, Plan]:
+def make_plan(analysis: Analysis, options: PlanOptions) -> tuple[Analysis, Plan]:
     """Plans as the options ask.
 
     Returns:
-        The workload, in the order that the plan's positions count in, and the plan. It is
+        The analysis, in the order that the plan's positions count in, and the plan. It is
         another order if the cuts, chosen or named, are no prefixes of the one there was.
     """
-    from dnnsplit_onnx.planning.choosing import plan, workload_of
+    from dnnsplit_onnx.planning.choosing import analysis_of, plan
     from dnnsplit_onnx.reporting.progress import progress
 
     topology, weights = options.topology(), options.weights()
     cuts = None
     if options.at:
-        workload, cuts = _cut_at(workload, options.cuts, topology)
+        analysis, cuts = _cut_at(analysis, options.cuts, topology)
     with progress("planning"):
         made = plan(
-            workload.graph,
+            analysis.graph,
             topology,
             objective=options.objective,
             planner=options.planner,
             cuts=cuts,
             accounting=options.cut_size,
-            workload=workload,
+            analysis=analysis,
             weights=weights,
         )
-    return workload_of(made, workload), made
+    return analysis_of(made, analysis), made
 
 
 def _cut_at(
-    workload: Workload, cuts: tuple[str, ...], topology: Topology
-) -> tuple[Workload, tuple[int, ...]]:
-    """The positions that `--at` names, and the workload in an order that has them.
+    analysis: Analysis, cuts: tuple[str, ...], topology: Topology
+) -> tuple[Analysis, tuple[int, ...]]:
+    """The positions that `--at` names, and the analysis in an order that has them.
 
     Raises:
         CutError: They are not one for each link, or not nested.
@@ -116,11 +116,11 @@ def _cut_at(
     from dnnsplit_onnx.graph.cut_names import resolve_cuts
     from dnnsplit_onnx.work.orders import in_order_of
 
-    if len(cuts) != len(topology.link):
-        tiers = f"{len(topology.tier)} tier{'s' if len(topology.tier) > 1 else ''}"
+    if len(cuts) != len(topology.links):
+        tiers = f"{len(topology.tiers)} tier{'s' if len(topology.tiers) > 1 else ''}"
         raise CutError(
             f"`--at` gives {len(cuts)} cut{'s' if len(cuts) != 1 else ''} for {tiers}",
-            hint=f"give {len(topology.link)}: one for each link, from tier 0 up",
+            hint=f"give {len(topology.links)}: one for each link, from tier 0 up",
         )
-    graph, positions = resolve_cuts(workload.graph, cuts)
-    return in_order_of(workload, graph), positions
+    graph, positions = resolve_cuts(analysis.graph, cuts)
+    return in_order_of(analysis, graph), positions

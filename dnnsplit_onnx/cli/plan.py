@@ -13,7 +13,7 @@ from dnnsplit_onnx.errors import InfeasibleError
 
 if TYPE_CHECKING:
     from dnnsplit_onnx.planning.plans import Plan
-    from dnnsplit_onnx.work.analysis import Workload
+    from dnnsplit_onnx.work.analysis import Analysis
 
 
 @takes(PlanOptions)
@@ -33,26 +33,26 @@ def plan(
 
     Example: dnnsplit-onnx plan model.onnx --tiers tiers.toml --deadline-ms 100
     """
-    from dnnsplit_onnx.cli.loading import load_workload, make_plan
+    from dnnsplit_onnx.cli.loading import load_analysis, make_plan
     from dnnsplit_onnx.cli.output import print_json
 
-    workload = load_workload(model, options)
-    workload, made = make_plan(workload, options)
-    data = plan_data(made, workload)
+    analysis = load_analysis(model, options)
+    analysis, made = make_plan(analysis, options)
+    data = plan_data(made, analysis)
     if output is not None:
         write_plan(data, output, force=force)
     if options.json:
         print_json(data)
     else:
-        show(made, workload, next_words(model, options, made))
+        show(made, analysis, next_words(model, options, made))
     refuse_broken(made)
 
 
-def plan_data(made: Plan, workload: Workload) -> dict[str, Any]:
+def plan_data(made: Plan, analysis: Analysis) -> dict[str, Any]:
     """A plan as `--json` prints it: with the model it is for."""
-    graph = workload.graph
-    model = {"path": str(graph.file.path), "nodes": len(graph.nodes), "flops": int(workload.flops.sum())}
-    return {"model": model, **made.to_dict(), "uncounted_ops": workload.uncounted}
+    graph = analysis.graph
+    model = {"path": str(graph.file.path), "nodes": len(graph.nodes), "flops": int(analysis.flops.sum())}
+    return {"model": model, **made.to_dict(), "uncounted_ops": analysis.uncounted}
 
 
 def write_plan(data: dict[str, Any], output: Path, *, force: bool) -> None:
@@ -65,14 +65,14 @@ def write_plan(data: dict[str, Any], output: Path, *, force: bool) -> None:
         file.write((json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
 
 
-def show(made: Plan, workload: Workload, following: tuple[str, ...] = ()) -> None:
+def show(made: Plan, analysis: Analysis, following: tuple[str, ...] = ()) -> None:
     """Prints a plan, and the command to run next."""
     from dnnsplit_onnx.cli.output import next_command
     from dnnsplit_onnx.reporting.console import stdout_console
     from dnnsplit_onnx.reporting.plan_view import print_plan
 
     console = stdout_console()
-    print_plan(console, made, workload.graph, workload.uncounted)
+    print_plan(console, made, analysis.graph, analysis.uncounted)
     if following:
         console.print()
         console.print(next_command(*following), style="dim", soft_wrap=True)

@@ -121,7 +121,7 @@ def _measure_model(model: str, options: ProfileOptions) -> None:
 
 
 def _measured(model: str, tier: str, options: ProfileOptions) -> Profile:
-    from dnnsplit_onnx.cli.loading import load_workload
+    from dnnsplit_onnx.cli.loading import load_analysis
     from dnnsplit_onnx.measuring.profiling.segments import measure_segments
     from dnnsplit_onnx.reporting.progress import progress
 
@@ -131,15 +131,15 @@ def _measured(model: str, tier: str, options: ProfileOptions) -> Profile:
             f"single nodes cannot be timed on `{settings.provider}`: only their start is seen",
             hint="leave out --per-node: the segments between cuts are timed to their end",
         )
-    workload = load_workload(model, ModelOptions(bind=options.bind, order=options.order))
+    analysis = load_analysis(model, ModelOptions(bind=options.bind, order=options.order))
     with progress("measuring") as update:
         found = measure_segments(
-            workload, tier, options=settings, inputs=options.inputs, runs=options.runs, progress=update
+            analysis, tier, options=settings, inputs=options.inputs, runs=options.runs, progress=update
         )
         if options.per_node:
             from dnnsplit_onnx.measuring.profiling.nodes import measure_nodes
 
-            times = measure_nodes(workload, options=settings, inputs=options.inputs)
+            times = measure_nodes(analysis, options=settings, inputs=options.inputs)
             found = found.model_copy(update={"node_seconds": times})
     return found
 
@@ -152,7 +152,7 @@ def _session_options(tier: str, options: ProfileOptions) -> SessionOptions:
         from dnnsplit_onnx.machines.topology import load_topology
 
         topology = load_topology(options.tiers)
-        named = next((t for t in topology.tier if t.name == tier), None)
+        named = next((t for t in topology.tiers if t.name == tier), None)
         if named is None:
             raise InputError(
                 f"no tier `{tier}` in `{options.tiers}`", hint=f"it has {', '.join(topology.names)}"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dnnsplit_onnx.machines.topology import Topology
     from dnnsplit_onnx.planning.plans import Plan
     from dnnsplit_onnx.slicing.manifest import Manifest
-    from dnnsplit_onnx.work.analysis import Workload
+    from dnnsplit_onnx.work.analysis import Analysis
 
 
 @takes(Common)
@@ -80,9 +80,9 @@ def report(
     from dnnsplit_onnx.reporting.progress import progress
 
     measured = None if bench is None else load_bench(bench, [stage.tier for stage in plan.figures.stages])
-    workload = _workload(place, manifest, plan, model, sample_input, trips)
+    analysis = _analysis(place, manifest, plan, model, sample_input, trips)
     with progress("planning again"):
-        facts = gather(manifest, plan, workload, topology, measured)
+        facts = gather(manifest, plan, analysis, topology, measured)
     page = render(facts)
     with written_whole(output, force=force) as file:
         file.write(page.encode())
@@ -98,20 +98,20 @@ def _topology(plan: Plan, tiers: Path | None) -> Topology | None:
     return None if plan.topology is None else parse_topology(dict(plan.topology), "the plan in the manifest")
 
 
-def _workload(
+def _analysis(
     place: Path,
     manifest: Manifest,
     plan: Plan,
     model: str | None,
     sample_input: Path | None,
     trips: list[str] | None,
-) -> Workload:
+) -> Analysis:
     """The whole model, its nodes in the order that the plan counts them in.
 
     Raises:
         ManifestError: The model is not there, or another one, or has not these nodes.
     """
-    from dnnsplit_onnx.cli.loading import load_workload, model_file
+    from dnnsplit_onnx.cli.loading import load_analysis, model_file
     from dnnsplit_onnx.cli.options import ModelOptions
     from dnnsplit_onnx.errors import ManifestError
     from dnnsplit_onnx.running.origin import bindings_of, find_model
@@ -127,15 +127,15 @@ def _workload(
         state=manifest.state_pairs,
         order=order,  # type: ignore[arg-type]
     )
-    workload = load_workload(str(path), options)
+    analysis = load_analysis(str(path), options)
     if plan.order != CUSTOM:
-        return workload
-    at = {node.index: place for place, node in enumerate(workload.graph.nodes)}
+        return analysis
+    at = {node.index: place for place, node in enumerate(analysis.graph.nodes)}
     try:
-        graph = workload.graph.reordered([at[index] for index in manifest.node_order or ()])
+        graph = analysis.graph.reordered([at[index] for index in manifest.node_order or ()])
     except (KeyError, ValueError):
         raise ManifestError(
             "the plan counts nodes in an order of its own, which the manifest does not hold",
             hint="run `split` again",
         ) from None
-    return in_order_of(workload, graph)
+    return in_order_of(analysis, graph)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dnnsplit_onnx.graph.graph import Graph
     from dnnsplit_onnx.planning.plans import Plan
     from dnnsplit_onnx.slicing.manifest import Manifest
-    from dnnsplit_onnx.work.analysis import Workload
+    from dnnsplit_onnx.work.analysis import Analysis
 
 PlanFile = Annotated[
     Path | None,
@@ -58,7 +58,7 @@ def split(
 
     Example: dnnsplit-onnx split model.onnx --tiers tiers.toml -o slices
     """
-    from dnnsplit_onnx.cli.loading import load_workload, make_plan, model_file
+    from dnnsplit_onnx.cli.loading import load_analysis, make_plan, model_file
     from dnnsplit_onnx.cli.output import print_json
     from dnnsplit_onnx.cli.plan import plan_data, refuse_broken, show
     from dnnsplit_onnx.files import begin_sha256
@@ -70,28 +70,28 @@ def split(
         runtime()  # a missing runtime is better known before the work than after it
     if plan is not None:
         options = _as_planned(plan, options)
-    workload = load_workload(model, options)
+    analysis = load_analysis(model, options)
     if plan is None:
-        workload, made = make_plan(workload, options)
+        analysis, made = make_plan(analysis, options)
     else:
-        made = _load_plan(plan, workload)
+        made = _load_plan(plan, analysis)
     refuse_broken(made)
-    candidates = workload.candidates if all_candidates else None
+    candidates = analysis.candidates if all_candidates else None
     proof: dict[str, Any] | None = None
 
     def check(folder: Path) -> None:
         nonlocal proof
         from dnnsplit_onnx.slicing.manifest import record_verification
 
-        proof = _prove(folder, workload.graph, inputs)
+        proof = _prove(folder, analysis.graph, inputs)
         record_verification(folder, proof)
 
     checking = None if no_verify else check
-    manifest = _slice(workload.graph, made, output, candidates, force=force, check=checking)
+    manifest = _slice(analysis.graph, made, output, candidates, force=force, check=checking)
     if options.json:
-        print_json(plan_data(made, workload) | _result(output, manifest, proof))
+        print_json(plan_data(made, analysis) | _result(output, manifest, proof))
         return
-    show(made, workload)
+    show(made, analysis)
     _show_result(output, manifest, proof)
 
 
@@ -164,7 +164,7 @@ def _as_planned(path: Path, options: PlanOptions) -> PlanOptions:
     return replace(options, **settled)
 
 
-def _load_plan(path: Path, workload: Workload) -> Plan:
+def _load_plan(path: Path, analysis: Analysis) -> Plan:
     """Reads a plan and holds it against the model.
 
     Raises:
@@ -174,10 +174,10 @@ def _load_plan(path: Path, workload: Workload) -> Plan:
 
     made = load_plan(path)
     stages = made.figures.stages
-    same = stages[-1].stop == len(workload.graph.nodes)
-    if not same or sum(stage.flops for stage in stages) != int(workload.flops.sum()):
+    same = stages[-1].stop == len(analysis.graph.nodes)
+    if not same or sum(stage.flops for stage in stages) != int(analysis.flops.sum()):
         raise PlanError(
-            f"`{path}` is a plan of another model than `{workload.graph.file.path.name}`", hint="plan again"
+            f"`{path}` is a plan of another model than `{analysis.graph.file.path.name}`", hint="plan again"
         )
     return made
 

@@ -64,7 +64,7 @@ def sweep(
 
     Example: dnnsplit-onnx sweep model.onnx --tiers tiers.toml --vary link.0.bandwidth_mbps=1:1000:log7
     """
-    from dnnsplit_onnx.cli.loading import load_workload
+    from dnnsplit_onnx.cli.loading import load_analysis
     from dnnsplit_onnx.planning.sweeping import parse_axis, sweep
     from dnnsplit_onnx.reporting.progress import progress
 
@@ -73,10 +73,10 @@ def sweep(
     axes = [parse_axis(text) for text in vary]
     _refuse_early(output, plot, len(axes), force=force)
     topology, weights = options.topology(), options.weights()
-    workload = load_workload(model, options)
+    analysis = load_analysis(model, options)
     with progress("planning") as update:
         grid = sweep(
-            workload,
+            analysis,
             topology,
             axes,
             objective=options.objective,

@@ -137,7 +137,7 @@ class Presets:
 @cache
 def presets() -> Presets:
     """The devices and links that come with the package."""
-    data = tomllib.loads((files("dnnsplit_onnx") / "devices.toml").read_text(encoding="utf-8"))
+    data = tomllib.loads((files(__package__) / "devices.toml").read_text(encoding="utf-8"))
     return Presets(
         Rules(**data["rules"]),
         {name: Device(name, **fields) for name, fields in data["device"].items()},

@@ -36,7 +36,7 @@ _SECONDS_PER_HOUR = 3600.0
 class _Table(BaseModel):
     """A table of the file: no unknown keys, no changes after reading, no coercion of text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
 
 class Tier(_Table):
@@ -163,29 +163,29 @@ class Topology(_Table):
             take. Memory holds the tensor in any case.
     """
 
-    tier: Annotated[tuple[Tier, ...], Field(min_length=1, max_length=_MOST_TIERS)]
-    link: tuple[Link, ...] = ()
+    tiers: Annotated[tuple[Tier, ...], Field(min_length=1, max_length=_MOST_TIERS, alias="tier")]
+    links: Annotated[tuple[Link, ...], Field(alias="link")] = ()
     limits: Limits = Limits()
     input_nbytes: dict[str, Annotated[int, Field(gt=0, le=_LARGEST)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Topology:
-        for name, count in Counter(tier.name.lower() for tier in self.tier).items():
+        for name, count in Counter(tier.name.lower() for tier in self.tiers).items():
             if count > 1:
                 raise ValueError(f"two tiers are named `{name}`")
-        if len(self.link) != len(self.tier) - 1:
-            need = len(self.tier) - 1
-            tiers = f"{len(self.tier)} tier{'s' if need else ''}"
+        if len(self.links) != len(self.tiers) - 1:
+            need = len(self.tiers) - 1
+            tiers = f"{len(self.tiers)} tier{'s' if need else ''}"
             links = f"{need} link{'s' if need != 1 else ''}" if need else "no link"
             raise ValueError(
-                f"{tiers} need{'' if need else 's'} {links} between them; there are {len(self.link)}"
+                f"{tiers} need{'' if need else 's'} {links} between them; there are {len(self.links)}"
             )
         return self
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the tiers."""
-        return tuple(tier.name for tier in self.tier)
+        return tuple(tier.name for tier in self.tiers)
 
     def with_limits(self, **changes: Any) -> Topology:
         """The same topology with some limits replaced; None leaves a limit as it is.
@@ -325,4 +325,4 @@ def _shortened(value: object) -> str:
 def _known_keys(loc: tuple[int | str, ...]) -> str:
     tables: dict[str, type[BaseModel]] = {"tier": Tier, "link": Link, "limits": Limits}
     table = tables.get(str(loc[0]), Topology) if len(loc) > 1 else Topology
-    return f"known keys here: {', '.join(table.model_fields)}"
+    return f"known keys here: {', '.join(field.alias or name for name, field in table.model_fields.items())}"

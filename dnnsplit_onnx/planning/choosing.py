@@ -16,7 +16,7 @@ from dnnsplit_onnx.planning.plans import Figures, Objective, Plan, SingleTier
 from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.planning.rules import allowed_cuts
 from dnnsplit_onnx.planning.weights import Weights
-from dnnsplit_onnx.work.analysis import Workload, measure
+from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, check_states, crossing_values
 from dnnsplit_onnx.work.orders import in_order_of
 
@@ -30,7 +30,7 @@ def plan(
     cuts: Sequence[int] | None = None,
     accounting: Accounting = "live",
     bindings: Mapping[str, int] | None = None,
-    workload: Workload | None = None,
+    analysis: Analysis | None = None,
     pareto: bool = True,
     bound: bool = True,
     weights: Weights | Mapping[str, float] | None = None,
@@ -46,7 +46,7 @@ def plan(
             not held to the limits, only compared with them.
         accounting: What a cut is charged.
         bindings: Numbers for symbolic dimensions.
-        workload: The model's workload, if it is known already; `bindings` is then unused.
+        analysis: The model's analysis, if it is known already; `bindings` is then unused.
         pareto: Whether to add the Pareto front.
         bound: Whether to look for what no plan over the DAG falls below.
         weights: What the objective `weighted` is: a weight for each second (`latency`), USD
@@ -58,9 +58,9 @@ def plan(
         ShapeError: The planner needs the size of a value, and it is unknown.
         InfeasibleError: No plan keeps to the limits.
     """
-    if workload is None:
-        workload = measure(graph, bind_shapes(graph, bindings))
-    problem = problem_of(workload, topology, objective, accounting, weights)
+    if analysis is None:
+        analysis = measure(graph, bind_shapes(graph, bindings))
+    problem = problem_of(analysis, topology, objective, accounting, weights)
     return plan_of(problem, planner, cuts=cuts, pareto=pareto, bound=bound)
 
 
@@ -73,15 +73,15 @@ def plan_of(
     bound: bool = True,
 ) -> Plan:
     """The plan of a problem that `problem_of` made; arguments and errors as in `plan`."""
-    workload = problem.workload
-    assert workload is not None, "a problem made of a workload has it"
-    solution, planner = _choose(problem, workload, planner, cuts)
+    analysis = problem.analysis
+    assert analysis is not None, "a problem made of an analysis has it"
+    solution, planner = _choose(problem, analysis, planner, cuts)
     planned = problem.in_order(solution.order)
-    assert planned.workload is not None, "so has it in another order"
+    assert planned.analysis is not None, "so has it in another order"
     figures = planned.figures(solution.cuts)
     broken = planned.violations(figures)
     is_bounded = bound and cuts is None and problem.accounting == "live"
-    least = lower_bound(problem, workload) if is_bounded else None
+    least = lower_bound(problem, analysis) if is_bounded else None
     gap = None if least is None else gap_above(least, problem, figures)
     limits = problem.topology.limits.model_dump()
     return Plan(
@@ -90,12 +90,12 @@ def plan_of(
         optimality="dag" if gap == 0 else solution.optimality,
         feasible=not broken,
         violations=broken,
-        figures=_with_values(figures, planned.workload.graph, problem.accounting),
+        figures=_with_values(figures, planned.analysis.graph, problem.accounting),
         single_tier=single_tiers(problem),
         pareto=pareto_front(problem) if pareto and cuts is None else (),
-        order=planned.workload.order,
+        order=planned.analysis.order,
         accounting=problem.accounting,
-        bindings=dict(workload.types.bindings),
+        bindings=dict(analysis.types.bindings),
         limits={key: value for key, value in limits.items() if value is not None},
         evaluated=solution.evaluated,
         notes=(*solution.notes, *_encoded_inputs(problem)),
@@ -103,34 +103,34 @@ def plan_of(
         gap=gap,
         weights=problem.weights,
         permutation=solution.order,
-        cost_models=tuple(tier.cost_model for tier in problem.topology.tier),
-        topology=problem.topology.model_dump(mode="json", exclude_defaults=True),
+        cost_models=tuple(tier.cost_model for tier in problem.topology.tiers),
+        topology=problem.topology.model_dump(mode="json", by_alias=True, exclude_defaults=True),
     )
 
 
-def workload_of(made: Plan, workload: Workload) -> Workload:
-    """The workload in the order that a plan's positions count in.
+def analysis_of(made: Plan, analysis: Analysis) -> Analysis:
+    """The analysis in the order that a plan's positions count in.
 
     Args:
-        made: A plan of the workload.
-        workload: As it was planned for.
+        made: A plan of the analysis.
+        analysis: As it was planned for.
     """
     if made.permutation is None:
-        return workload
-    return in_order_of(workload, workload.graph.reordered(made.permutation))
+        return analysis
+    return in_order_of(analysis, analysis.graph.reordered(made.permutation))
 
 
 def _choose(
     problem: Problem,
-    workload: Workload,
+    analysis: Analysis,
     planner: str,
     cuts: Sequence[int] | None,
 ) -> tuple[Solution, str]:
     """A planner's solution, or the user's, and whose it is."""
     if cuts is not None:
-        check_states(workload.graph, cuts)
+        check_states(analysis.graph, cuts)
         return Solution(tuple(cuts), "none", 1), "at"
-    _need_sizes(problem, workload)
+    _need_sizes(problem, analysis)
     solution = get_planner(planner)(problem)
     if planner == "exact":
         broken = problem.violations(problem.figures(solution.cuts))
@@ -139,24 +139,24 @@ def _choose(
 
 
 def problem_of(
-    workload: Workload,
+    analysis: Analysis,
     topology: Topology,
     objective: Objective = "latency",
     accounting: Accounting = "live",
     weights: Weights | Mapping[str, float] | None = None,
 ) -> Problem:
-    """What planners are asked: the costs of a workload on a topology, and its rules.
+    """What planners are asked: the costs of an analysis on a topology, and its rules.
 
     Raises:
         InputError: The objective is `weighted`, and there are no weights.
         TopologyError: A rule, or `input_nbytes`, names nothing in the model.
     """
-    workload = on_links(workload, topology)
+    analysis = on_links(analysis, topology)
     if weights is not None and not isinstance(weights, Weights):
         weights = Weights.of(weights)
-    costs = cost_table(workload, topology, accounting)
-    allowed = allowed_cuts(workload.graph, topology)
-    return Problem(costs, topology, objective, allowed, weights, workload, accounting)
+    costs = cost_table(analysis, topology, accounting)
+    allowed = allowed_cuts(analysis.graph, topology)
+    return Problem(costs, topology, objective, allowed, weights, analysis, accounting)
 
 
 def single_tiers(problem: Problem) -> tuple[SingleTier, ...]:
@@ -178,30 +178,30 @@ def single_tiers(problem: Problem) -> tuple[SingleTier, ...]:
     return tuple(rows)
 
 
-def _need_sizes(problem: Problem, workload: Workload) -> None:
+def _need_sizes(problem: Problem, analysis: Analysis) -> None:
     """Refuses to plan where a size that can be bound is not."""
-    if len(problem.topology.tier) == 1:
+    if len(problem.topology.tiers) == 1:
         return
     unknown = problem.costs.up_nbytes == UNKNOWN
     if not unknown.any():
         return
     # Sizes that depend on the data rule out their cuts and no more; a model input whose
     # size is open is for the user to bind.
-    types, graph = workload.types, workload.graph
+    types, graph = analysis.types, analysis.graph
     for value in crossing_values(graph, 0, problem.accounting):
-        if value not in workload.input_nbytes:
+        if value not in analysis.input_nbytes:
             types.need_nbytes(value)
 
 
 def _encoded_inputs(problem: Problem) -> tuple[str, ...]:
     """That inputs are priced as something else than the tensors that the runtime sends."""
-    if problem.workload is None or not problem.topology.link:
+    if problem.analysis is None or not problem.topology.links:
         return ()
-    types = problem.workload.types
+    types = problem.analysis.types
     return tuple(
         f"input `{name}` is priced as {nbytes:,} bytes on a link (`input_nbytes`); the runtime "
         f"sends its tensor{'' if types.nbytes(name) is None else f', {types.nbytes(name):,} bytes'}"
-        for name, nbytes in problem.workload.input_nbytes.items()
+        for name, nbytes in problem.analysis.input_nbytes.items()
     )
 
 

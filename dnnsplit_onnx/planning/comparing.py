@@ -21,7 +21,7 @@ from dnnsplit_onnx.planning.planners.dag import lower_bound, relative_gap
 from dnnsplit_onnx.planning.plans import Objective
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.planning.weights import Weights
-from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import Accounting
 
 
@@ -121,7 +121,7 @@ class Comparison:
 
 
 def compare(
-    workload: Workload,
+    analysis: Analysis,
     topology: Topology,
     planners: Sequence[str] | None = None,
     *,
@@ -133,7 +133,7 @@ def compare(
     """Runs planners on one model and topology.
 
     Args:
-        workload: The model.
+        analysis: The model.
         topology: Tiers, links and limits.
         planners: Names in `planners.PLANNERS`; None is all of them.
         objective: What is to be best.
@@ -149,8 +149,8 @@ def compare(
         raise InputError("no planner to compare", hint=f"known planners: {', '.join(PLANNERS)}")
     for name in names:
         get_planner(name)  # the unknown one is refused before the others take their time
-    truth = problem_of(workload, topology, objective, "live", weights)
-    shown = truth if accounting == "live" else problem_of(workload, topology, objective, accounting, weights)
+    truth = problem_of(analysis, topology, objective, "live", weights)
+    shown = truth if accounting == "live" else problem_of(analysis, topology, objective, accounting, weights)
     rows = []
     for done, name in enumerate(names):
         if progress:
@@ -197,7 +197,7 @@ def run_planner(name: str, shown: Problem, truth: Problem) -> Row:
 
 def compared(rows: Sequence[Row], truth: Problem, accounting: Accounting = "live") -> Comparison:
     """Rows with their gaps to the best of them, and the bound that no plan falls below."""
-    bound = None if truth.workload is None else lower_bound(truth, truth.workload)
+    bound = None if truth.analysis is None else lower_bound(truth, truth.analysis)
     plain = Comparison(truth.objective, tuple(rows), bound, None, accounting, truth.weights)
     best = plain.best
     if best is None or best.value is None:

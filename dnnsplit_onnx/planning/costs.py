@@ -1,4 +1,4 @@
-"""Seconds: what a workload takes on each tier of a topology.
+"""Seconds: what an analysis takes on each tier of a topology.
 
 A cost table is all that planning knows of model and machines. Stage seconds are
 differences of prefix sums. A tier's seconds come from one of three models:
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from dnnsplit_onnx.errors import TopologyError
 from dnnsplit_onnx.machines.topology import Tier, Topology
-from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import Accounting
 from dnnsplit_onnx.work.memory import StageMemory
 
@@ -55,11 +55,11 @@ class CostTable:
         return len(self.flops_below) - 1
 
 
-def cost_table(workload: Workload, topology: Topology, accounting: Accounting = "live") -> CostTable:
-    """The cost table of a workload on a topology.
+def cost_table(analysis: Analysis, topology: Topology, accounting: Accounting = "live") -> CostTable:
+    """The cost table of an analysis on a topology.
 
     Args:
-        workload: The model's work and bytes.
+        analysis: The model's work and bytes.
         topology: The tiers.
         accounting: What a cut is charged: `live`, or the paper's `layer-input`.
 
@@ -69,16 +69,16 @@ def cost_table(workload: Workload, topology: Topology, accounting: Accounting = 
         TopologyError: `input_nbytes` names what is no input of the model.
     """
     return CostTable(
-        seconds_below=np.array([_seconds_below(workload, topology, t) for t in range(len(topology.tier))]),
-        flops_below=workload.flops_below,
-        up_nbytes=on_links(workload, topology).cut_nbytes(accounting),
-        down_nbytes=workload.outputs_above,
-        memory=workload.memory,
+        seconds_below=np.array([_seconds_below(analysis, topology, t) for t in range(len(topology.tiers))]),
+        flops_below=analysis.flops_below,
+        up_nbytes=on_links(analysis, topology).cut_nbytes(accounting),
+        down_nbytes=analysis.outputs_above,
+        memory=analysis.memory,
     )
 
 
-def on_links(workload: Workload, topology: Topology) -> Workload:
-    """The workload as a topology's links see it: inputs take its `input_nbytes` there.
+def on_links(analysis: Analysis, topology: Topology) -> Analysis:
+    """The analysis as a topology's links see it: inputs take its `input_nbytes` there.
 
     Everything that prices a cut, planners, bounds and the envelope, asks `link_nbytes` and so
     sees the same sizes. Work, memory and the order of nodes do not change.
@@ -86,7 +86,7 @@ def on_links(workload: Workload, topology: Topology) -> Workload:
     Raises:
         TopologyError: A name in `input_nbytes` is no input of the model.
     """
-    sizes, inputs = topology.input_nbytes, workload.graph.inputs
+    sizes, inputs = topology.input_nbytes, analysis.graph.inputs
     for name in sizes:
         if name not in inputs:
             close = get_close_matches(name, inputs, n=3)
@@ -95,35 +95,35 @@ def on_links(workload: Workload, topology: Topology) -> Workload:
                 f"`input_nbytes` names `{name}`, which is no input of the model",
                 hint=f"did you mean {listed}?" if close else f"its inputs are {', '.join(inputs)}",
             )
-    return workload if sizes == workload.input_nbytes else replace(workload, input_nbytes=sizes)
+    return analysis if sizes == analysis.input_nbytes else replace(analysis, input_nbytes=sizes)
 
 
-def _seconds_below(workload: Workload, topology: Topology, t: int) -> NDArray[np.float64]:
+def _seconds_below(analysis: Analysis, topology: Topology, t: int) -> NDArray[np.float64]:
     """Shape (n + 1,): seconds that tier t needs for each prefix."""
-    tier = topology.tier[t]
+    tier = topology.tiers[t]
     if tier.profile is not None:
-        place: Place = "bottom" if t == 0 else "top" if t == len(topology.tier) - 1 else "between"
-        return _measured(workload, tier, tier.profile, place)
+        place: Place = "bottom" if t == 0 else "top" if t == len(topology.tiers) - 1 else "between"
+        return _measured(analysis, tier, tier.profile, place)
     speed = (tier.gflops or 0.0) * 1e9
     if tier.memory_gb_per_s is None and not tier.overhead_us:
-        below: NDArray[np.float64] = workload.flops_below / speed
+        below: NDArray[np.float64] = analysis.flops_below / speed
         return below
-    seconds = workload.flops / speed
+    seconds = analysis.flops / speed
     if tier.memory_gb_per_s is not None:
-        seconds = np.maximum(seconds, workload.moved_nbytes / (tier.memory_gb_per_s * 1e9))
+        seconds = np.maximum(seconds, analysis.moved_nbytes / (tier.memory_gb_per_s * 1e9))
     return np.concatenate(([0.0], np.cumsum(seconds + tier.overhead_us / 1e6)))
 
 
-def _measured(workload: Workload, tier: Tier, path: str, place: Place) -> NDArray[np.float64]:
+def _measured(analysis: Analysis, tier: Tier, path: str, place: Place) -> NDArray[np.float64]:
     from dnnsplit_onnx.machines.profiles import check_profile, load_profile  # pydantic models only few need
 
     profile = load_profile(path)
     check_profile(
         profile,
         path,
-        sha256=workload.graph.file.sha256(),
+        sha256=analysis.graph.file.sha256(),
         provider=tier.provider,
-        order=workload.order,
-        bindings=workload.types.bindings,
+        order=analysis.order,
+        bindings=analysis.types.bindings,
     )
-    return profile.seconds_below(workload.flops, place)
+    return profile.seconds_below(analysis.flops, place)

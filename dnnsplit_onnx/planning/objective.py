@@ -52,29 +52,29 @@ def evaluate(
     """
     cuts = tuple(plan.cuts if isinstance(plan, Plan) else plan)
     bounds = (0, *(int(cut) for cut in cuts), costs.size)
-    if len(cuts) != len(topology.link):
+    if len(cuts) != len(topology.links):
         raise PlanError(
-            f"a plan over {len(topology.tier)} tiers has {len(topology.link)} cuts, not {len(cuts)}"
+            f"a plan over {len(topology.tiers)} tiers has {len(topology.links)} cuts, not {len(cuts)}"
         )
     if any(low > high for low, high in pairwise(bounds)):
         raise PlanError(f"cuts {list(cuts)} are not ascending positions from 0 to {costs.size}")
 
-    stages = tuple(_stage(t, bounds[t], bounds[t + 1], costs, topology) for t in range(len(topology.tier)))
-    links = tuple(_transfer(t, bounds[t + 1], costs, topology) for t in range(len(topology.link)))
+    stages = tuple(_stage(t, bounds[t], bounds[t + 1], costs, topology) for t in range(len(topology.tiers)))
+    links = tuple(_transfer(t, bounds[t + 1], costs, topology) for t in range(len(topology.links)))
     parts: tuple[Stage | Transfer, ...] = (*stages, *links)
-    watts = [tier.watts or 0.0 for tier in topology.tier]
+    watts = [tier.watts or 0.0 for tier in topology.tiers]
     joules = [link.energy_j or 0.0 for link in links]
     is_energy_known = all(part.energy_j is not None for part in parts if part.seconds != 0)
     weighted = None
     if weights is not None and (is_energy_known or not weights.energy):
-        rates = [weigh(weights, 1.0, t.usd_per_s, w) for t, w in zip(topology.tier, watts, strict=True)]
+        rates = [weigh(weights, 1.0, t.usd_per_s, w) for t, w in zip(topology.tiers, watts, strict=True)]
         priced = [weigh(weights, x.seconds, x.cost_usd, j) for x, j in zip(links, joules, strict=True)]
         weighted = _sum(costs, bounds, rates, priced)
     return Figures(
         stages=stages,
         links=links,
         latency_s=_sum(costs, bounds, [1.0] * len(stages), [link.seconds for link in links]),
-        cost_usd=_sum(costs, bounds, [t.usd_per_s for t in topology.tier], [x.cost_usd for x in links]),
+        cost_usd=_sum(costs, bounds, [t.usd_per_s for t in topology.tiers], [x.cost_usd for x in links]),
         throughput_per_s=_throughput([part.seconds for part in parts]),
         energy_j=_sum(costs, bounds, watts, joules) if is_energy_known else None,
         weighted=weighted,
@@ -188,7 +188,7 @@ def _way_seconds(mbps: float, delay_ms: float, nbytes: _Seconds) -> _Seconds:
 
 
 def _stage(t: int, start: int, stop: int, costs: CostTable, topology: Topology) -> Stage:
-    tier = topology.tier[t]
+    tier = topology.tiers[t]
     below = costs.seconds_below[t]
     seconds = float(below[stop]) - float(below[start])
     energy = None if tier.watts is None else tier.watts * seconds
@@ -199,7 +199,7 @@ def _stage(t: int, start: int, stop: int, costs: CostTable, topology: Topology) 
 
 def _transfer(t: int, cut: int, costs: CostTable, topology: Topology) -> Transfer:
     """One entry of `link_seconds` and `link_cost_usd`, by the same operations on scalars."""
-    link = topology.link[t]
+    link = topology.links[t]
     remains = cut < costs.size
     up = _nbytes(costs.up_nbytes[cut]) if remains else 0.0
     down = _nbytes(costs.down_nbytes[cut]) if topology.limits.return_output else 0.0
@@ -211,8 +211,8 @@ def _transfer(t: int, cut: int, costs: CostTable, topology: Topology) -> Transfe
     else:
         price = (up + down) * (link.usd_per_gb / 1e9)
     return Transfer(
-        source=topology.tier[t].name,
-        target=topology.tier[t + 1].name,
+        source=topology.tiers[t].name,
+        target=topology.tiers[t + 1].name,
         position=cut,
         nbytes=None if math.isnan(up) else int(up),
         down_nbytes=0 if math.isnan(down) else int(down),

@@ -22,7 +22,7 @@ from dnnsplit_onnx.planning.objective import LIMITED, evaluate, link_cost_usd, l
 from dnnsplit_onnx.planning.plans import Figures, Measure, Objective, Optimality
 from dnnsplit_onnx.planning.reorder import reordered_costs
 from dnnsplit_onnx.planning.weights import Weights
-from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, staircase
 from dnnsplit_onnx.work.orders import in_order_of
 
@@ -51,7 +51,7 @@ class Problem:
         allowed: Shape (K - 1, n + 1): the positions each link may be cut at, as pins and
             private inputs leave them; None if all.
         weights: What the objective `weighted` is.
-        workload: The graph behind the costs, for planners that cut it anywhere; None if
+        analysis: The graph behind the costs, for planners that cut it anywhere; None if
             there is none, and the order is all there is.
         accounting: What the costs charge a cut.
     """
@@ -61,7 +61,7 @@ class Problem:
     objective: Objective
     allowed: NDArray[np.bool_] | None = None
     weights: Weights | None = None
-    workload: Workload | None = None
+    analysis: Analysis | None = None
     accounting: Accounting = "live"
 
     def __post_init__(self) -> None:
@@ -88,11 +88,11 @@ class Problem:
         """
         if order is None:
             return self
-        if self.workload is None or self.allowed is not None:
+        if self.analysis is None or self.allowed is not None:
             raise ValueError("only a problem with a graph and without rules on nodes has other orders")
-        workload = in_order_of(self.workload, self.workload.graph.reordered(order))
-        costs = reordered_costs(self.costs, order, workload, self.topology, self.accounting)
-        return replace(self, costs=costs, workload=workload)
+        analysis = in_order_of(self.analysis, self.analysis.graph.reordered(order))
+        costs = reordered_costs(self.costs, order, analysis, self.topology, self.accounting)
+        return replace(self, costs=costs, analysis=analysis)
 
     def violations(self, figures: Figures) -> tuple[str, ...]:
         """The limits and rules that these figures break, each a sentence."""
@@ -100,7 +100,7 @@ class Problem:
 
     def _broken_rules(self, figures: Figures) -> list[str]:
         broken = []
-        for tier, stage in zip(self.topology.tier, figures.stages, strict=True):
+        for tier, stage in zip(self.topology.tiers, figures.stages, strict=True):
             if self.costs.memory is None or tier.memory_gb is None:
                 continue
             if stage.memory_nbytes is None:
@@ -111,7 +111,7 @@ class Problem:
         for t, cut in enumerate(figures.cuts):
             if not self._small_enough[t, cut]:
                 broken.append(
-                    f"link {t} may send {self.topology.link[t].max_mb:g} MB, less than cut {cut} needs"
+                    f"link {t} may send {self.topology.links[t].max_mb:g} MB, less than cut {cut} needs"
                 )
             if self.allowed is not None and not self.allowed[t, cut]:
                 broken.append(f"a pinned or private node forbids link {t} to be cut at {cut}")
@@ -125,7 +125,7 @@ class Problem:
     @cached_property
     def single_tier(self) -> tuple[tuple[int, ...], ...]:
         """For each tier, the cuts that give it everything."""
-        count = len(self.topology.tier)
+        count = len(self.topology.tiers)
         return tuple(
             tuple(0 if t < tier else self.costs.size for t in range(count - 1)) for tier in range(count)
         )
@@ -138,7 +138,7 @@ class Problem:
     @cached_property
     def _link_seconds(self) -> list[NDArray[np.float64]]:
         back = self.topology.limits.return_output
-        return [link_seconds(link, self.costs, back) for link in self.topology.link]
+        return [link_seconds(link, self.costs, back) for link in self.topology.links]
 
     @cached_property
     def is_known(self) -> NDArray[np.bool_]:
@@ -152,7 +152,7 @@ class Problem:
     @cached_property
     def open(self) -> NDArray[np.bool_]:
         """Shape (K - 1, n + 1): whether each link may be cut at each position."""
-        links = len(self.topology.link)
+        links = len(self.topology.links)
         known: NDArray[np.bool_] = np.tile(self.is_known, (links, 1))
         if self.allowed is not None:
             known &= self.allowed
@@ -162,8 +162,8 @@ class Problem:
     @cached_property
     def _small_enough(self) -> NDArray[np.bool_]:
         """Shape (K - 1, n + 1): whether a cut sends no more than its link's `max_mb`."""
-        ok = np.ones((len(self.topology.link), self.costs.size + 1), dtype=np.bool_)
-        for t, link in enumerate(self.topology.link):
+        ok = np.ones((len(self.topology.links), self.costs.size + 1), dtype=np.bool_)
+        for t, link in enumerate(self.topology.links):
             if link.max_mb is not None:
                 ok[t, :-1] = self.costs.up_nbytes[:-1] / 1e6 <= link.max_mb
                 if self.topology.limits.return_output:
@@ -187,21 +187,21 @@ class Problem:
     @cached_property
     def _cost(self) -> Additive:
         """Eqs. 8-11 and 17, with NE and NE-C put right."""
-        rates = np.array([[tier.usd_per_s] for tier in self.topology.tier])
+        rates = np.array([[tier.usd_per_s] for tier in self.topology.tiers])
         back = self.topology.limits.return_output
         rows = [
             link_cost_usd(link, self.costs, back, seconds)
-            for link, seconds in zip(self.topology.link, self._link_seconds, strict=True)
+            for link, seconds in zip(self.topology.links, self._link_seconds, strict=True)
         ]
         return Additive(rates * self.costs.seconds_below, _known(rows, self.costs.size))
 
     @cached_property
     def _energy(self) -> Additive:
         """Watts x seconds; links without watts are closed unless idle (`windows`: tiers too)."""
-        rates = np.array([[tier.watts or 0.0] for tier in self.topology.tier])
+        rates = np.array([[tier.watts or 0.0] for tier in self.topology.tiers])
         rows = [
             np.where(seconds == 0, 0.0, np.nan) if link.watts is None else link.watts * seconds
-            for link, seconds in zip(self.topology.link, self._link_seconds, strict=True)
+            for link, seconds in zip(self.topology.links, self._link_seconds, strict=True)
         ]
         return Additive(rates * self.costs.seconds_below, _known(rows, self.costs.size))
 
@@ -209,7 +209,7 @@ class Problem:
     def _weighted(self) -> Additive:
         """Rates weighed first, as `evaluate` does, so that the terms are the same floats."""
         assert self.weights is not None, "the objective `weighted` has weights"
-        tiers = self.topology.tier
+        tiers = self.topology.tiers
         rates = np.array([[weigh(self.weights, 1.0, t.usd_per_s, t.watts or 0.0)] for t in tiers])
         link = weigh(self.weights, self._latency.link, self._cost.link, self._energy.link)
         return Additive(rates * self.costs.seconds_below, link)
@@ -269,7 +269,7 @@ class Problem:
         """
         found = list(self._memory_windows)
         if self.needs_energy(measures):
-            for t, tier in enumerate(self.topology.tier):
+            for t, tier in enumerate(self.topology.tiers):
                 if tier.watts is None:  # it must stay idle, or the energy is unknown
                     below = self.costs.seconds_below[t]
                     idle, fits = np.searchsorted(below, below, side="left"), found[t]
@@ -280,10 +280,10 @@ class Problem:
     def _memory_windows(self) -> list[NDArray[np.intp] | None]:
         memory = self.costs.memory
         if memory is None:
-            return [None] * len(self.topology.tier)
+            return [None] * len(self.topology.tiers)
         return [
             None if tier.memory_gb is None else memory.first_starts(tier.memory_nbytes)
-            for tier in self.topology.tier
+            for tier in self.topology.tiers
         ]
 
 

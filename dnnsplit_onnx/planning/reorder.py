@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from dnnsplit_onnx.machines.topology import Tier, Topology
 from dnnsplit_onnx.planning.costs import CostTable
-from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import Accounting
 
 
 def reordered_costs(
     costs: CostTable,
     order: Sequence[int],
-    workload: Workload,
+    analysis: Analysis,
     topology: Topology,
     accounting: Accounting,
 ) -> CostTable:
@@ -29,20 +29,20 @@ def reordered_costs(
     Args:
         costs: The costs in the present order.
         order: The present positions in their new order.
-        workload: The graph, in the new order.
+        analysis: The graph, in the new order.
         topology: The tiers of the costs.
         accounting: What a cut is charged.
     """
     rows = [
         _below(row, costs.flops_below, tier, order)
-        for row, tier in zip(costs.seconds_below, topology.tier, strict=True)
+        for row, tier in zip(costs.seconds_below, topology.tiers, strict=True)
     ]
     return CostTable(
         seconds_below=np.array(rows),
-        flops_below=workload.flops_below,
-        up_nbytes=workload.cut_nbytes(accounting),
-        down_nbytes=workload.outputs_above,
-        memory=None if costs.memory is None else workload.memory,
+        flops_below=analysis.flops_below,
+        up_nbytes=analysis.cut_nbytes(accounting),
+        down_nbytes=analysis.outputs_above,
+        memory=None if costs.memory is None else analysis.memory,
     )
 
 

@@ -32,13 +32,13 @@ def allowed_cuts(graph: Graph, topology: Topology) -> NDArray[np.bool_] | None:
     Raises:
         TopologyError: A rule names nothing in the graph.
     """
-    if not any(t.pin or t.private or t.min_prefix or t.max_prefix is not None for t in topology.tier):
+    if not any(t.pin or t.private or t.min_prefix or t.max_prefix is not None for t in topology.tiers):
         return None
     size = len(graph.nodes)
     # One row more at either end: below tier 0 nothing runs, above the last tier all has.
-    rows = np.ones((len(topology.tier) + 1, size + 1), dtype=np.bool_)
+    rows = np.ones((len(topology.tiers) + 1, size + 1), dtype=np.bool_)
     rows[0, 1:], rows[-1, :-1] = False, False
-    for t, tier in enumerate(topology.tier):
+    for t, tier in enumerate(topology.tiers):
         for name in tier.pin:
             at = _position(graph, name, f"tier.{tier.name}.pin")
             rows[t, at + 1 :] = False
@@ -46,7 +46,7 @@ def allowed_cuts(graph: Graph, topology: Topology) -> NDArray[np.bool_] | None:
         rows[t + 1, : min(tier.min_prefix or 0, size)] = False
         if tier.max_prefix is not None:
             rows[t + 1, tier.max_prefix + 1 :] = False
-    private = [t for t, tier in enumerate(topology.tier) if tier.private]
+    private = [t for t, tier in enumerate(topology.tiers) if tier.private]
     if private:
         rows[private[-1] + 1] &= _safe(graph, topology.limits.private_until)
     # A rule of the lowest or highest tier that cannot be kept at all closes every link.

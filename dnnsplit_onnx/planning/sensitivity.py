@@ -84,7 +84,7 @@ def bandwidth_sensitivity(
         low_mbps: Where to begin; by default a thousandth of the bandwidth that it has.
         high_mbps: Where to end; by default a thousand times as much.
     """
-    now = problem.topology.link[link].bandwidth_mbps
+    now = problem.topology.links[link].bandwidth_mbps
     low, high = low_mbps or now / 1e3, high_mbps or now * 1e3
     here = _Varied(problem, link)
     is_complete = problem.objective != "throughput" and not problem.limits
@@ -100,9 +100,9 @@ def bandwidth_sensitivity(
 
 def topology_at(topology: Topology, link: int, mbps: float) -> Topology:
     """A topology in which one link has another bandwidth."""
-    links = list(topology.link)
+    links = list(topology.links)
     links[link] = links[link].model_copy(update={"bandwidth_mbps": mbps})
-    return topology.model_copy(update={"link": tuple(links)})
+    return topology.model_copy(update={"links": tuple(links)})
 
 
 class _Varied:
@@ -115,7 +115,7 @@ class _Varied:
 
     def _best(self, mbps: float) -> _Cuts | None:
         try:
-            return self._replanner.plan(topology_at(self.problem.topology, self.link, mbps).link).cuts
+            return self._replanner.plan(topology_at(self.problem.topology, self.link, mbps).links).cuts
         except InfeasibleError:
             return None
 

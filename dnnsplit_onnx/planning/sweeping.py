@@ -25,7 +25,7 @@ from dnnsplit_onnx.planning.choosing import plan_of, problem_of
 from dnnsplit_onnx.planning.plans import Objective, Plan
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.planning.weights import Weights
-from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import Accounting
 
 #: A grid of more points is refused: it is a typing error more often than a wish.
@@ -147,7 +147,7 @@ def with_setting(topology: Topology, key: str, value: float) -> Topology:
         InputError: There is no such tier or link.
         TopologyError: There is no such key, or it cannot have this value.
     """
-    data = topology.model_dump(exclude_none=True)
+    data = topology.model_dump(by_alias=True, exclude_none=True)
     table, _, rest = key.partition(".")
     if table == "limits" and rest and "." not in rest:
         data["limits"] = data["limits"] | {rest: value}
@@ -168,7 +168,7 @@ def _index(table: str, which: str, topology: Topology) -> int:
     """The place of a tier or link that is named by a key."""
     if table == "tier" and which in topology.names:
         return topology.names.index(which)
-    count = len(topology.link if table == "link" else topology.tier)
+    count = len(topology.links if table == "link" else topology.tiers)
     if which.isdecimal() and int(which) < count:
         return int(which)
     known = f"the tiers {', '.join(topology.names)}"
@@ -178,7 +178,7 @@ def _index(table: str, which: str, topology: Topology) -> int:
 
 
 def sweep(
-    workload: Workload,
+    analysis: Analysis,
     topology: Topology,
     axes: Sequence[Axis],
     *,
@@ -192,7 +192,7 @@ def sweep(
     """Plans at every point of the grid, the last axis changing fastest.
 
     Args:
-        workload: The model.
+        analysis: The model.
         topology: The conditions that stay as they are.
         axes: What changes.
         objective: What is to be best.
@@ -210,7 +210,7 @@ def sweep(
     total = _check(axes)
     points = itertools.product(*(axis.values for axis in axes))
     keys = tuple(axis.key for axis in axes)
-    grid = _Grid(workload, topology, keys, objective, planner, accounting, weights)
+    grid = _Grid(analysis, topology, keys, objective, planner, accounting, weights)
     done = 0
     for done, point in enumerate(_planned(grid, points, total, processes), start=1):
         yield point
@@ -242,7 +242,7 @@ class _Grid:
     tier's speed changes, and rules on nodes as long as those do not.
     """
 
-    workload: Workload
+    analysis: Analysis
     topology: Topology
     keys: tuple[str, ...]
     objective: Objective
@@ -265,7 +265,7 @@ class _Grid:
     def _problem(self, here: Topology) -> Problem:
         if self.last is not None and _is_same_work(self.last[0], here):
             return replace(self.last[1], topology=here)
-        problem = problem_of(self.workload, here, self.objective, self.accounting, self.weights)
+        problem = problem_of(self.analysis, here, self.objective, self.accounting, self.weights)
         self.last = here, problem
         return problem
 
@@ -274,7 +274,7 @@ def _is_same_work(one: Topology, other: Topology) -> bool:
     """Whether tiers differ in nothing but what neither costs in seconds nor rules depend on."""
     free = {"usd_per_hour": 0.0, "watts": None, "memory_gb": None}
     mine, theirs = (
-        [tier.model_copy(update=free) for tier in topology.tier] for topology in (one, other)
+        [tier.model_copy(update=free) for tier in topology.tiers] for topology in (one, other)
     )  # fmt: skip
     return mine == theirs and one.limits.private_until == other.limits.private_until
 

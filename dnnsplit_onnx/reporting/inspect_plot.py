@@ -51,7 +51,7 @@ def _draw_sizes(axes: Any, inspection: Inspection) -> None:
     else:
         axes.text(0.5, 0.5, "no cut has a known size", transform=axes.transAxes, ha="center", color="0.35")
     axes.yaxis.set_major_formatter(import_module("matplotlib.ticker").EngFormatter(unit="B"))
-    graph = inspection.workload.graph
+    graph = inspection.analysis.graph
     axes.set(ylabel=_SIZE_LABELS[inspection.accounting], title=plain(graph.file.path.name))
     axes.title.set_fontsize("medium")
     _tidy(axes)
@@ -61,12 +61,12 @@ def _draw_sizes(axes: Any, inspection: Inspection) -> None:
 
 def _draw_work(axes: Any, inspection: Inspection) -> None:
     """FLOPs below each cut."""
-    workload = inspection.workload
-    below = workload.flops_below.astype(np.float64)
+    analysis = inspection.analysis
+    below = analysis.flops_below.astype(np.float64)
     axes.step(np.arange(len(below)), below, where="mid", color="0.35", linewidth=1)
     _mark_candidates(axes, inspection, below)
     axes.yaxis.set_major_formatter(import_module("matplotlib.ticker").EngFormatter())
-    counted = "counted work below" if workload.uncounted else "work below"
+    counted = "counted work below" if analysis.uncounted else "work below"
     axes.set(xlabel="position of the cut (nodes below it)", ylabel=f"{counted} (FLOP)")
     axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -18,11 +18,11 @@ _CANDIDATE_ROWS = 20
 
 def print_inspection(console: Console, inspection: Inspection) -> None:
     """Prints what a model holds, what it computes, and where it may be cut."""
-    workload = inspection.workload
-    graph = workload.graph
+    analysis = inspection.analysis
+    graph = analysis.graph
     dot = glyphs(console).dot
     title = [units.clean(graph.file.path.name), units.count(len(graph.nodes), "node"), *_work(inspection)]
-    title.append(f"{units.nbytes(workload.total_weight_nbytes)} of weights")
+    title.append(f"{units.nbytes(analysis.total_weight_nbytes)} of weights")
     console.print(f" {dot} ".join(title), style="bold")
     fresh, results = graph.fresh_inputs, graph.results
     console.print(f"reads {_ports(inspection, fresh)}, makes {_ports(inspection, results)}")
@@ -41,18 +41,18 @@ def print_inspection(console: Console, inspection: Inspection) -> None:
 
 def _work(inspection: Inspection) -> list[str]:
     """The model's work; a lower bound where some of it is not counted."""
-    workload = inspection.workload
-    macs, flops = int(workload.macs.sum()), int(workload.flops.sum())
-    if workload.uncounted and not flops:
+    analysis = inspection.analysis
+    macs, flops = int(analysis.macs.sum()), int(analysis.flops.sum())
+    if analysis.uncounted and not flops:
         return ["unknown work"]
-    least = "at least " if workload.uncounted else ""
+    least = "at least " if analysis.uncounted else ""
     return [units.flops(macs, "MAC"), f"{least}{units.flops(flops)}"]
 
 
 def _ports(inspection: Inspection, names: tuple[str, ...]) -> str:
     shown = []
     for name in names[:3]:
-        kind = inspection.workload.types[name]
+        kind = inspection.analysis.types[name]
         shape = "?" if kind.shape is None else " x ".join("?" if d is None else str(d) for d in kind.shape)
         shown.append(f"`{units.clean(name)}` ({kind.dtype_name or kind.kind} {units.clean(shape)})")
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -63,7 +63,7 @@ def _operators(inspection: Inspection) -> RenderableType:
     table = grid("operator", ">nodes", ">MACs", ">FLOPs", ">share")
     operators = inspection.operators
     total = sum(row.flops for row in operators)
-    uncounted = inspection.workload.uncounted
+    uncounted = inspection.analysis.uncounted
     for row in operators[:_OPERATOR_ROWS]:
         known = row.op_type not in uncounted
         table.add_row(
@@ -81,7 +81,7 @@ def _operators(inspection: Inspection) -> RenderableType:
 def _candidates(console: Console, inspection: Inspection) -> RenderableType:
     """The cuts that an optimal plan can use, and how much work lies below each."""
     wide = console.width >= NARROW
-    graph, below = inspection.workload.graph, inspection.workload.flops_below
+    graph, below = inspection.analysis.graph, inspection.analysis.flops_below
     headings = [
         "candidate cut",
         ">bytes",
@@ -115,6 +115,6 @@ def _print_notes(console: Console, inspection: Inspection) -> None:
     if inspection.unbound:
         binds = " ".join(f"--bind {units.clean(dim)}=1" for dim in inspection.unbound)
         console.print(f"Some sizes are unknown, and with them some work: pass {binds}", style="bold")
-    elif inspection.workload.uncounted:
-        ops = ", ".join(f"{units.clean(op)} ({n})" for op, n in sorted(inspection.workload.uncounted.items()))
+    elif inspection.analysis.uncounted:
+        ops = ", ".join(f"{units.clean(op)} ({n})" for op, n in sorted(inspection.analysis.uncounted.items()))
         console.print(f"Not counted, so the work is more than shown: {ops}.", style="bold")

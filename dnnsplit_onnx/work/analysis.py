@@ -1,6 +1,6 @@
 """What a model asks of the machines: work, bytes and weights, node by node and cut by cut.
 
-A workload knows nothing of tiers. `costs` turns it into seconds.
+An analysis knows nothing of tiers. `costs` turns it into seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MOST_DIMS = 64
 
 
 @dataclass(frozen=True)
-class Workload:
+class Analysis:
     """A graph with the work of each node and the bytes at each cut.
 
     Attributes:
@@ -130,7 +130,7 @@ class Workload:
         return sum(known) if len(known) == len(sizes) else None
 
 
-def measure(graph: Graph, types: Types, trips: Mapping[str, int] | None = None) -> Workload:
+def measure(graph: Graph, types: Types, trips: Mapping[str, int] | None = None) -> Analysis:
     """Counts the work of every node.
 
     Args:
@@ -147,20 +147,20 @@ def measure(graph: Graph, types: Types, trips: Mapping[str, int] | None = None) 
         else count_node(nodes[node.index], context)
         for node in graph.nodes
     ]
-    workload = Workload(graph, types, tuple(work))
-    _check_totals(workload)
-    return workload
+    analysis = Analysis(graph, types, tuple(work))
+    _check_totals(analysis)
+    return analysis
 
 
-def _check_totals(workload: Workload) -> None:
+def _check_totals(analysis: Analysis) -> None:
     """Refuses claims whose sums no 64-bit number holds; every sum of parts is smaller.
 
     Raises:
         ShapeError: The model's work or its values are that large.
     """
-    graph, types = workload.graph, workload.types
+    graph, types = analysis.graph, analysis.types
     totals = {
-        "FLOPs": sum(work.flops for work in workload.work if work is not None),
+        "FLOPs": sum(work.flops for work in analysis.work if work is not None),
         "bytes that nodes read and write": sum(
             types.nbytes(name) or 0
             for node in graph.nodes

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dnnsplit_onnx.graph.graph import Graph
-from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import tied_nodes
 from dnnsplit_onnx.work.maxflow import Network
 
@@ -46,14 +46,14 @@ class Blocks:
         return [node for node, block in enumerate(self.block) if block in chosen]
 
 
-def contract(workload: Workload, *, merge: bool = True) -> Blocks:
-    """The blocks of a workload.
+def contract(analysis: Analysis, *, merge: bool = True) -> Blocks:
+    """The blocks of an analysis.
 
     Args:
-        workload: A graph with its work and sizes.
+        analysis: A graph with its work and sizes.
         merge: Whether to contract at all; otherwise each node is a block.
     """
-    graph = workload.graph
+    graph = analysis.graph
     readers = readers_of_values(graph)
     for state in graph.states:
         readers.pop(state.input, None)  # it is where it is read
@@ -66,12 +66,12 @@ def contract(workload: Workload, *, merge: bool = True) -> Blocks:
                 continue
             node = graph.nodes[at]
             above = {head[reader] for value in node.outputs for reader in readers.get(value, ())}
-            if len(above) == 1 and _grows(workload, node.inputs, [v for v in node.outputs if v in readers]):
+            if len(above) == 1 and _grows(analysis, node.inputs, [v for v in node.outputs if v in readers]):
                 head[at] = above.pop()
     numbers = {at: number for number, at in enumerate(sorted(set(head)))}
     block = tuple(numbers[at] for at in head)
     work = [0] * len(numbers)
-    for at, flops in enumerate(workload.flops.tolist()):
+    for at, flops in enumerate(analysis.flops.tolist()):
         work[block[at]] += flops
     values = []
     for value, users in readers.items():
@@ -79,7 +79,7 @@ def contract(workload: Workload, *, merge: bool = True) -> Blocks:
         made = None if maker is None else block[maker]
         used = tuple(sorted({block[user] for user in users} - {made}))
         if used:
-            values.append((workload.link_nbytes(value), made, used))
+            values.append((analysis.link_nbytes(value), made, used))
     for nodes in ties:
         first, *others = sorted({block[at] for at in nodes})
         if others:  # as a value that never crosses, they are on one side
@@ -96,15 +96,15 @@ def readers_of_values(graph: Graph) -> dict[str, list[int]]:
     return readers
 
 
-def _grows(workload: Workload, inputs: Iterable[str], outputs: Iterable[str]) -> bool:
-    sizes_in = [workload.link_nbytes(value) for value in inputs]
-    sizes_out = [workload.link_nbytes(value) for value in outputs]
+def _grows(analysis: Analysis, inputs: Iterable[str], outputs: Iterable[str]) -> bool:
+    sizes_in = [analysis.link_nbytes(value) for value in inputs]
+    sizes_out = [analysis.link_nbytes(value) for value in outputs]
     if None in sizes_in or None in sizes_out:
         return False
     return sum(size or 0 for size in sizes_out) >= sum(size or 0 for size in sizes_in)
 
 
-def envelope(workload: Workload) -> tuple[frozenset[int], ...]:
+def envelope(analysis: Analysis) -> tuple[frozenset[int], ...]:
     """The nested minimum cuts, from none of the nodes to all of them.
 
     Between the last corner and the whole graph, where nothing crosses, come the corners of
@@ -112,12 +112,12 @@ def envelope(workload: Workload) -> tuple[frozenset[int], ...]:
     cannot run everything below.
 
     Args:
-        workload: A graph with its work and sizes.
+        analysis: A graph with its work and sizes.
 
     Returns:
         Sets of positions; each holds the one before it.
     """
-    blocks = contract(workload)
+    blocks = contract(analysis)
     if not blocks.work:
         return (frozenset(),)
     search = _Envelope(blocks)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from dnnsplit_onnx.work.cuts import cut_nbytes
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.work.analysis import Workload
+    from dnnsplit_onnx.work.analysis import Analysis
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,9 @@ class _Window:
             self.weights += sign * nbytes
 
 
-def stage_memory(workload: Workload) -> StageMemory:
-    """The memory of the stages of a workload."""
-    graph, types = workload.graph, workload.types
+def stage_memory(analysis: Analysis) -> StageMemory:
+    """The memory of the stages of an analysis."""
+    graph, types = analysis.graph, analysis.types
 
     def size(name: str) -> float:
         nbytes = types.nbytes(name)

@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.shapes import bind_shapes, free_dimensions
-from dnnsplit_onnx.work.analysis import Workload, measure
+from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.envelope import envelope, readers_of_values
 
 ORDERS = ("envelope", "file")
@@ -26,58 +26,58 @@ CUSTOM = "custom"
 _USUAL = 256
 
 
-def order_graph(graph: Graph, workload: Workload, name: str) -> Graph:
+def order_graph(graph: Graph, analysis: Analysis, name: str) -> Graph:
     """A graph in the order of a name.
 
     Args:
-        graph: The graph, as `workload` has it.
-        workload: Its work and sizes.
+        graph: The graph, as `analysis` has it.
+        analysis: Its work and sizes.
         name: `file` keeps the order; `envelope` makes all cuts of the envelope prefixes,
             and in between keeps live bytes low.
 
     Raises:
         InputError: The name is neither.
     """
-    order = node_order(workload, name)
+    order = node_order(analysis, name)
     return graph if order == sorted(order) else graph.reordered(order)
 
 
-def order_workload(workload: Workload, name: str) -> Workload:
-    """A workload with its graph in the order of a name; see `order_graph`."""
-    if name == workload.order:
-        return workload
-    order = node_order(canonical(workload), name)
+def in_order(analysis: Analysis, name: str) -> Analysis:
+    """An analysis with its graph in the order of a name; see `order_graph`."""
+    if name == analysis.order:
+        return analysis
+    order = node_order(canonical(analysis), name)
     if order == sorted(order):
-        return replace(workload, order=name)
-    work = tuple(workload.work[at] for at in order)
-    return replace(workload, graph=workload.graph.reordered(order), work=work, order=name)
+        return replace(analysis, order=name)
+    work = tuple(analysis.work[at] for at in order)
+    return replace(analysis, graph=analysis.graph.reordered(order), work=work, order=name)
 
 
-def in_order_of(workload: Workload, graph: Graph) -> Workload:
-    """A workload in the order of a graph that was reordered to hold cuts a user named."""
-    if graph is workload.graph:
-        return workload
-    work = {node.index: part for node, part in zip(workload.graph.nodes, workload.work, strict=True)}
+def in_order_of(analysis: Analysis, graph: Graph) -> Analysis:
+    """An analysis in the order of a graph that was reordered to hold cuts a user named."""
+    if graph is analysis.graph:
+        return analysis
+    work = {node.index: part for node, part in zip(analysis.graph.nodes, analysis.work, strict=True)}
     parts = tuple(work[node.index] for node in graph.nodes)
-    return replace(workload, graph=graph, work=parts, order=CUSTOM)
+    return replace(analysis, graph=graph, work=parts, order=CUSTOM)
 
 
-def canonical(workload: Workload) -> Workload:
-    """The workload at one fixed binding of the model's symbolic dimensions.
+def canonical(analysis: Analysis) -> Analysis:
+    """The analysis at one fixed binding of the model's symbolic dimensions.
 
     Positions must mean the same cut whatever a user binds, so the order may not depend on
     it. It is computed with 1 for every open first dimension, which is a batch more often than
     not, and `_USUAL` for the others; what cannot be sized so stays unknown.
     """
-    graph = workload.graph
+    graph = analysis.graph
     firsts = set(free_dimensions(graph, {}, axis=0))
     names = free_dimensions(graph, {})
     if not names:
-        return workload
+        return analysis
     return measure(graph, bind_shapes(graph, {name: 1 if name in firsts else _USUAL for name in names}))
 
 
-def node_order(workload: Workload, name: str) -> list[int]:
+def node_order(analysis: Analysis, name: str) -> list[int]:
     """The present positions of the nodes, in the order of a name; see `order_graph`."""
     if name == CUSTOM:
         raise InputError(
@@ -87,25 +87,25 @@ def node_order(workload: Workload, name: str) -> list[int]:
     if name not in ORDERS:
         raise InputError(f"no node order is named `{name}`", hint=f"known orders: {', '.join(ORDERS)}")
     if name == "file":
-        return list(range(len(workload.graph.nodes)))
-    workload = replace(workload, input_nbytes={})  # a topology's, and no part of the model
+        return list(range(len(analysis.graph.nodes)))
+    analysis = replace(analysis, input_nbytes={})  # a topology's, and no part of the model
     order: list[int] = []
     done: frozenset[int] = frozenset()
-    readers = readers_of_values(workload.graph)
+    readers = readers_of_values(analysis.graph)
     left = {value: len(users) for value, users in readers.items()}
-    for cut in envelope(workload):
-        order += _layer(workload, sorted(cut - done), readers, left)
+    for cut in envelope(analysis):
+        order += _layer(analysis, sorted(cut - done), readers, left)
         done = cut
     return order
 
 
 def _layer(
-    workload: Workload, nodes: list[int], readers: dict[str, list[int]], left: dict[str, int]
+    analysis: Analysis, nodes: list[int], readers: dict[str, list[int]], left: dict[str, int]
 ) -> list[int]:
     """The nodes between two cuts, in the file's order or a greedy one, whichever holds less.
 
     Args:
-        workload: The whole.
+        analysis: The whole.
         nodes: The nodes between the cuts, in the file's order.
         readers: For each value of the whole, the positions of its readers.
         left: For each value, how many readers have not run yet; those between the cuts are
@@ -113,11 +113,11 @@ def _layer(
     """
     order = nodes
     if len(nodes) >= 3:
-        greedy = _Greedy(workload, nodes, readers, left).order()
-        trials = [(_held(_Greedy(workload, trial, readers, left), trial), trial) for trial in (nodes, greedy)]
+        greedy = _Greedy(analysis, nodes, readers, left).order()
+        trials = [(_held(_Greedy(analysis, trial, readers, left), trial), trial) for trial in (nodes, greedy)]
         order = min(trials, key=lambda trial: trial[0])[1]
     for at in nodes:
-        for value in workload.graph.nodes[at].inputs:
+        for value in analysis.graph.nodes[at].inputs:
             left[value] -= 1
     return order
 
@@ -135,9 +135,9 @@ class _Greedy:
     """Runs nodes one by one, next the one after which fewest bytes are live."""
 
     def __init__(
-        self, workload: Workload, nodes: list[int], readers: dict[str, list[int]], left: dict[str, int]
+        self, analysis: Analysis, nodes: list[int], readers: dict[str, list[int]], left: dict[str, int]
     ) -> None:
-        self.graph, self.types = workload.graph, workload.types
+        self.graph, self.types = analysis.graph, analysis.types
         self.nodes = set(nodes)
         self.readers = readers
         self.left = {value: left[value] for at in nodes for value in self.graph.nodes[at].inputs}

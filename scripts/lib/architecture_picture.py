@@ -85,7 +85,7 @@ ROOMS = (
         2,
         0,
     ),
-    Room("Work and cuts", "FLOPs of nodes, bytes of cuts", ("flops", "workload", "cuts", "memory"), 1, 1),
+    Room("Work and cuts", "FLOPs of nodes, bytes of cuts", ("flops", "analysis", "cuts", "memory"), 1, 1),
     Room("Order", "an order that has the best cuts", ("maxflow", "envelope", "ordering"), 2, 1),
     Room(
         "Machines",

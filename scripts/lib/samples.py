@@ -17,8 +17,10 @@ from onnx import TensorProto as T
 from onnx import helper as h
 from onnx import numpy_helper
 
-from dnnsplit_onnx import manifest, plans, profiles
 from dnnsplit_onnx.cli.app import main
+from dnnsplit_onnx.machines import profiles
+from dnnsplit_onnx.planning import plans
+from dnnsplit_onnx.slicing import manifest
 
 DATA = Path(__file__).resolve().parents[2] / "tests" / "data"
 TIERS = """\

@@ -17,8 +17,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from dnnsplit_onnx import manifest as manifests
-from dnnsplit_onnx import plans, profiles, topology
+from dnnsplit_onnx.machines import profiles, topology
+from dnnsplit_onnx.planning import plans
+from dnnsplit_onnx.slicing import manifest as manifests
 
 FOLDER = Path(__file__).resolve().parents[2] / "dnnsplit_onnx" / "schemas"
 DRAFT = "http://json-schema.org/draft-07/schema#"

@@ -148,8 +148,8 @@ def test_times_of_nodes_add_up(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     write_model("tiny_squeeze_excite", path)
     graph = load_graph(path)
-    workload = measure(graph, bind_shapes(graph))
-    times = measure_nodes(workload, runs=3, warmup=1)
+    analysis = measure(graph, bind_shapes(graph))
+    times = measure_nodes(analysis, runs=3, warmup=1)
     assert len(times) == len(graph.nodes)
     assert sum(times) > 0
     # Fused away: a convolution that lives on as its activation, and what maps to nothing.
@@ -161,5 +161,5 @@ def test_times_of_nodes_add_up(tmp_path: Path) -> None:
             seconds[f"{node.outputs[0]}_nchwc"] = 1.0
     optimized.node.add(name="ReorderOutput", output=["token2"])
     seconds["ReorderOutput"] = 0.5
-    shared = share(workload, optimized, seconds)
+    shared = share(analysis, optimized, seconds)
     assert np.isclose(sum(shared), sum(seconds.values()))

@@ -48,7 +48,7 @@ def test_a_file_that_plan_takes(run: Run) -> None:
     assert ended.err == "wrote tiers.toml and tiers.schema.json\n"
     topology = load_topology("tiers.toml")
     assert topology.names == ("edge", "cloud")
-    assert topology.tier[1].provider == "cuda"
+    assert topology.tiers[1].provider == "cuda"
     assert Path("tiers.schema.json").read_text() == schema_text("tiers")
     assert run("plan", "zoo:tiny_residual", "--tiers", "tiers.toml", "--bind", "batch=1").code == 0
 
@@ -58,11 +58,11 @@ def test_three_tiers_and_links_of_ones_own(run: Run) -> None:
     assert run(*near, "--no-schema", "--link", "5g", "--link", "ethernet-1g").code == 0
     topology = load_topology("tiers.toml")
     assert topology.names == ("edge", "near-edge", "cloud")
-    assert [link.bandwidth_mbps for link in topology.link] == [14.6, 949]
+    assert [link.bandwidth_mbps for link in topology.links] == [14.6, 949]
     assert not Path("tiers.schema.json").exists()
     bandwidths = ("--bandwidth-mbps", "7.5", "--bandwidth-mbps", 1000)
     assert run(*near, *bandwidths, "-o", "sub/t.toml").code == 0
-    links = load_topology("sub/t.toml").link
+    links = load_topology("sub/t.toml").links
     assert [(link.bandwidth_mbps, link.down_mbps, link.delay_ms) for link in links] == [
         (7.5, None, 3),
         (1000, None, 10),

@@ -41,9 +41,9 @@ def check_figures(name: str, folder: Path) -> None:
     entry = ENTRIES[name]
     write_model(name, folder / "m.onnx")
     graph = load_graph(folder / "m.onnx")
-    workload = measure(graph, bind_shapes(graph, dict.fromkeys(free_dimensions(graph, {}), 1)))
-    assert workload.uncounted == {}
-    found = (len(graph.nodes), int(workload.macs.sum()), workload.total_weight_nbytes)
+    analysis = measure(graph, bind_shapes(graph, dict.fromkeys(free_dimensions(graph, {}), 1)))
+    assert analysis.uncounted == {}
+    found = (len(graph.nodes), int(analysis.macs.sum()), analysis.total_weight_nbytes)
     assert found == (entry.nodes, entry.macs, entry.weight_nbytes)
     (folder / "m.onnx").unlink()
 

@@ -33,7 +33,7 @@ from dnnsplit_onnx.serving.wire.trace import read_trace
 from dnnsplit_onnx.slicing.manifest import parse_manifest
 from dnnsplit_onnx.slicing.records import check_stages
 from dnnsplit_onnx.work.analysis import measure
-from dnnsplit_onnx.work.orders import order_workload
+from dnnsplit_onnx.work.orders import in_order
 
 Target = Callable[[bytes], None]
 
@@ -51,14 +51,14 @@ def wire(data: bytes) -> None:
 def model(data: bytes) -> None:
     """A whole model: what `inspect` does with it, short of drawing."""
     graph = build_graph(ModelFile(_NOWHERE, read_model(data, _NOWHERE)))
-    workload = order_workload(measure(graph, bind_shapes(graph)), "file")
-    _ = workload.flops_below, workload.moved_nbytes, workload.candidates, workload.memory
+    analysis = in_order(measure(graph, bind_shapes(graph)), "file")
+    _ = analysis.flops_below, analysis.moved_nbytes, analysis.candidates, analysis.memory
 
 
 def tiers(data: bytes) -> None:
     """A tiers file; a small model is planned over what it describes."""
     topology = read_topology(data, Path("tiers.toml"))
-    if len(topology.tier) <= 4 and not any(tier.profile for tier in topology.tier):
+    if len(topology.tiers) <= 4 and not any(tier.profile for tier in topology.tiers):
         figures = plan(_small_graph(), topology).figures
         assert all(np.isfinite((figures.latency_s, figures.cost_usd, figures.throughput_per_s)))
 

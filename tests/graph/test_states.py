@@ -96,12 +96,12 @@ def test_parted_states_against_the_definition() -> None:
     seen = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        workload = with_states(rng, random_workload(rng, 7))
-        parted = parted_states(workload.graph)
+        analysis = with_states(rng, random_workload(rng, 7))
+        parted = parted_states(analysis.graph)
         for position in range(8):
-            assert parted[position] == parts_a_state(workload, frozenset(range(position)))
+            assert parted[position] == parts_a_state(analysis, frozenset(range(position)))
         seen += parted.any()
-        assert (workload.cut_nbytes()[parted] == UNKNOWN).all()
+        assert (analysis.cut_nbytes()[parted] == UNKNOWN).all()
         assert not parted[[0, -1]].any()
     assert seen > 10
 
@@ -120,9 +120,9 @@ def test_a_plan_never_parts_a_state_and_is_the_best_that_does_not() -> None:
     )
     for seed in range(40):
         rng = np.random.default_rng([seed, 5])
-        workload = with_states(rng, random_workload(rng, 6))
-        problem = problem_of(workload, topology)
-        parted = parted_states(workload.graph)
+        analysis = with_states(rng, random_workload(rng, 6))
+        problem = problem_of(analysis, topology)
+        parted = parted_states(analysis.graph)
         chosen = problem.figures(get_planner("exact")(problem).cuts)
         assert not parted[list(chosen.cuts)].any()
         least = min(
@@ -135,14 +135,14 @@ def test_a_plan_never_parts_a_state_and_is_the_best_that_does_not() -> None:
 
 def test_memory_holds_the_states_of_the_layers_it_has(decoder: Path) -> None:
     graph = load_graph(decoder)
-    workload = measure(graph, bind_shapes(graph, SIZES))
+    analysis = measure(graph, bind_shapes(graph, SIZES))
     first = 1 + max(at for at, node in enumerate(graph.nodes) if "layer0" in node.name)
     second = 1 + max(at for at, node in enumerate(graph.nodes) if "layer1" in node.name)
-    memory = workload.memory
+    memory = analysis.memory
     kept = set(memory.weight_ids[memory.weight_ends[first] : memory.weight_ends[second]].tolist())
     weights = {name for node in graph.nodes[first:second] for name in node.weights}
     caches = 2 * 4 * 12 * 16 * 4
-    expected = sum(workload.types.need_nbytes(name) for name in weights) + caches
+    expected = sum(analysis.types.need_nbytes(name) for name in weights) + caches
     assert memory.weight_nbytes[sorted(kept)].sum() == expected
     # Every stage has its own layers' caches only, and all of them have all.
     assert memory.nbytes(0, len(graph.nodes)) > 3 * caches

@@ -44,7 +44,7 @@ def test_ethernet_is_what_the_headers_leave() -> None:
 @pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.name)
 def test_every_device_makes_a_tier(device: Device, tmp_path: Path) -> None:
     topology = written(tiers_text([("edge", device)], [], KNOWN.rules), tmp_path)
-    (tier,) = topology.tier
+    (tier,) = topology.tiers
     assert tier.gflops == pytest.approx(0.3 * device.peak_gflops, rel=5e-3)
     assert tier.memory_gb == pytest.approx(0.8 * device.memory_gb, rel=5e-3)
     assert (tier.watts, tier.provider, tier.cost_model) == (device.watts, device.provider, "gflops")
@@ -53,7 +53,7 @@ def test_every_device_makes_a_tier(device: Device, tmp_path: Path) -> None:
 @pytest.mark.parametrize("link", CONNECTIONS, ids=lambda link: link.name)
 def test_every_link_joins_tiers(link: Connection, tmp_path: Path) -> None:
     tiers = [("a", DEVICES[0]), ("b", DEVICES[1])]
-    (found,) = written(tiers_text(tiers, [link], KNOWN.rules), tmp_path).link
+    (found,) = written(tiers_text(tiers, [link], KNOWN.rules), tmp_path).links
     assert (found.bandwidth_mbps, found.down_mbps) == (link.bandwidth_mbps, link.down_mbps)
     assert found.delay_ms == link.delay_ms
 

@@ -45,9 +45,9 @@ def load(tmp_path):
 def test_a_good_file(load):
     topology = load(GOOD)
     assert topology.names == ("edge", "cloud")
-    assert topology.tier[0].memory_gb == 4
-    assert topology.tier[1].usd_per_s == pytest.approx(4.10 / 3600)
-    assert topology.link[0].down_mbps is None
+    assert topology.tiers[0].memory_gb == 4
+    assert topology.tiers[1].usd_per_s == pytest.approx(4.10 / 3600)
+    assert topology.links[0].down_mbps is None
     assert topology.limits.deadline_ms == 200
     assert not topology.limits.return_output
 
@@ -115,7 +115,7 @@ def test_limits_can_be_replaced(load):
 
 def test_a_tier_has_one_speed(load):
     roofline = "gflops = 13.5\nmemory_gb_per_s = 4.5\noverhead_us = 3"
-    assert load(GOOD.replace("gflops = 13.5", roofline)).tier[0].overhead_us == 3
+    assert load(GOOD.replace("gflops = 13.5", roofline)).tiers[0].overhead_us == 3
     with pytest.raises(TopologyError, match=r"`gflops`.*or `profile`"):
         load(GOOD.replace("gflops = 13.5", ""))
     with pytest.raises(TopologyError, match=r"`gflops`.*or `profile`"):
@@ -126,4 +126,4 @@ def test_a_tier_has_one_speed(load):
 
 def test_profiles_are_named_relative_to_the_file(load, tmp_path):
     topology = load(GOOD.replace("gflops = 13.5", 'profile = "edge.json"'))
-    assert topology.tier[0].profile == str(tmp_path / "edge.json")
+    assert topology.tiers[0].profile == str(tmp_path / "edge.json")

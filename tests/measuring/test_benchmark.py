@@ -7,8 +7,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from dnnsplit_onnx import benchmark
 from dnnsplit_onnx.errors import InputError, ManifestError, MissingExtraError, ModelError
+from dnnsplit_onnx.measuring import benchmark
 from dnnsplit_onnx.measuring.benchmark import bench
 from tests.providers import HAS_CUDA_BUILD, without_gpu
 from tests.running.folders import PERCEPTRON, edit_slice, scale_weight, split, with_weights

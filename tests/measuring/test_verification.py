@@ -8,8 +8,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from dnnsplit_onnx import verification
 from dnnsplit_onnx.errors import InputError, ManifestError, ModelError
+from dnnsplit_onnx.measuring import verification
 from dnnsplit_onnx.measuring.compare import Difference, compare
 from dnnsplit_onnx.measuring.verification import verify
 from tests.conftest import light

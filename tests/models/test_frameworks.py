@@ -109,20 +109,20 @@ def _convert(name, folder):
         assert report.peak_nbytes < 4e9
     graph = load_graph(folder / "m.onnx")
     sizes = {d: SIZES.get(d, 1) for port in report.inputs for d in port.shape if isinstance(d, str)}
-    workload = measure(graph, bind_shapes(graph, sizes))
-    assert (len(graph.nodes), int(workload.macs.sum())) == (entry.nodes, entry.macs)
+    analysis = measure(graph, bind_shapes(graph, sizes))
+    assert (len(graph.nodes), int(analysis.macs.sum())) == (entry.nodes, entry.macs)
     for tiers in (2, 3):
-        _split_bitwise(graph, workload, tiers, folder / f"in_{tiers}")
+        _split_bitwise(graph, analysis, tiers, folder / f"in_{tiers}")
 
 
-def _split_bitwise(graph, workload, tiers, folder):
+def _split_bitwise(graph, analysis, tiers, folder):
     """Splits into parts of equal numbers of nodes, wherever those cuts fall."""
     table = [f'[[tier]]\nname = "t{at}"\ngflops = {10 ** (at + 1)}\nusd_per_hour = 1' for at in range(tiers)]
     link = "[[link]]\nbandwidth_mbps = 100\ndelay_ms = 1\nusd_per_hour = 0"
     toml = folder.with_suffix(".toml")
     toml.write_text("\n".join(table + [link] * (tiers - 1)))
     cuts = [len(graph.nodes) * (at + 1) // tiers for at in range(tiers - 1)]
-    chosen = plan(graph, load_topology(toml), cuts=cuts, workload=workload, pareto=False, bound=False)
+    chosen = plan(graph, load_topology(toml), cuts=cuts, analysis=analysis, pareto=False, bound=False)
     slice_model(graph, chosen, folder)
     assert verify(folder).bitwise
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from dnnsplit_onnx import planning
 from dnnsplit_onnx.errors import CutError, ShapeError
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.graph.states import State
 from dnnsplit_onnx.machines.topology import Topology, parse_topology
-from dnnsplit_onnx.planning.choosing import plan, plan_of, problem_of, single_tiers, workload_of
+from dnnsplit_onnx.planning import choosing
+from dnnsplit_onnx.planning.choosing import analysis_of, plan, plan_of, problem_of, single_tiers
 from dnnsplit_onnx.planning.problem import Solution
 from dnnsplit_onnx.planning.weights import Weights
-from dnnsplit_onnx.work.analysis import Workload, measure
+from dnnsplit_onnx.work.analysis import Analysis, measure
 
 # x (4,000 bytes) -> a (4,000) -> c (4,000) -> b (40) -> e (4,000) -> y, with x going around a.
 MODEL = """
@@ -44,14 +44,14 @@ def tiers(**more: Any) -> Topology:
 
 
 @pytest.fixture
-def workload(graph_text) -> Workload:
+def analysis(graph_text) -> Analysis:
     graph: Graph = graph_text(MODEL)
     return measure(graph, bind_shapes(graph))
 
 
-def test_all_that_a_plan_says(workload) -> None:
-    made = plan(workload.graph, tiers(limits={"deadline_ms": 3000}), weights={"latency": 1, "cost": 2})
-    assert workload.flops.tolist() == FLOPS
+def test_all_that_a_plan_says(analysis) -> None:
+    made = plan(analysis.graph, tiers(limits={"deadline_ms": 3000}), weights={"latency": 1, "cost": 2})
+    assert analysis.flops.tolist() == FLOPS
     # Two seconds on the edge, 40 bytes in 0.04 s, and 0.1 s on the cloud.
     assert (made.cuts, made.planner, made.objective, made.order) == ((3,), "exact", "latency", "file")
     assert made.figures.latency_s == pytest.approx(2.14)
@@ -65,7 +65,9 @@ def test_all_that_a_plan_says(workload) -> None:
     assert None not in made.limits.values()
     assert made.weights == Weights.of({"latency": 1, "cost": 2})
     assert made.cost_models == ("gflops", "gflops")
-    assert made.topology == tiers(limits={"deadline_ms": 3000}).model_dump(mode="json", exclude_defaults=True)
+    assert made.topology == tiers(limits={"deadline_ms": 3000}).model_dump(
+        mode="json", by_alias=True, exclude_defaults=True
+    )
     assert made.figures.links[0].values == ("b",)
     assert (made.notes, made.bindings, made.permutation) == ((), {}, None)
     assert [point.cuts for point in made.pareto]
@@ -80,25 +82,25 @@ def test_numbers_for_dimensions_stay_with_the_plan(graph_text) -> None:
     assert made.figures.latency_s == pytest.approx(0.5)
 
 
-def test_the_front_and_the_bound_can_be_left_out(workload) -> None:
-    whole = plan(workload.graph, tiers(), workload=workload)
+def test_the_front_and_the_bound_can_be_left_out(analysis) -> None:
+    whole = plan(analysis.graph, tiers(), analysis=analysis)
     for made in (
-        plan(workload.graph, tiers(), workload=workload, pareto=False, bound=False),
-        plan_of(problem_of(workload, tiers()), pareto=False, bound=False),
+        plan(analysis.graph, tiers(), analysis=analysis, pareto=False, bound=False),
+        plan_of(problem_of(analysis, tiers()), pareto=False, bound=False),
     ):
         assert (made.pareto, made.lower_bound, made.gap, made.optimality) == ((), None, None, "order")
         assert made.figures == whole.figures
 
 
-def test_there_is_a_front_and_a_bound_unless_somebody_says_no(workload) -> None:
-    made = plan_of(problem_of(workload, tiers()))
+def test_there_is_a_front_and_a_bound_unless_somebody_says_no(analysis) -> None:
+    made = plan_of(problem_of(analysis, tiers()))
     assert made.pareto
     assert made.planner == "exact"
     assert made.lower_bound is not None
 
 
-def test_cuts_of_the_user_are_priced_and_no_more(workload) -> None:
-    made = plan(workload.graph, tiers(limits={"deadline_ms": 2500}), cuts=[1], workload=workload)
+def test_cuts_of_the_user_are_priced_and_no_more(analysis) -> None:
+    made = plan(analysis.graph, tiers(limits={"deadline_ms": 2500}), cuts=[1], analysis=analysis)
     # One second, 8,000 bytes, and 2,000 FLOPs above.
     assert made.figures.latency_s == pytest.approx(1 + 8 + 0.2)
     assert (made.cuts, made.planner, made.optimality, made.evaluated) == ((1,), "at", "none", 1)
@@ -108,24 +110,24 @@ def test_cuts_of_the_user_are_priced_and_no_more(workload) -> None:
     assert made.figures.links[0].values == ("x", "a")
 
 
-def test_the_papers_accounting_has_no_bound(workload) -> None:
-    made = plan(workload.graph, tiers(), accounting="layer-input", workload=workload)
+def test_the_papers_accounting_has_no_bound(analysis) -> None:
+    made = plan(analysis.graph, tiers(), accounting="layer-input", analysis=analysis)
     assert (made.accounting, made.lower_bound, made.gap) == ("layer-input", None, None)
     assert made.optimality != "dag"
     # The cloud's node reads the 40 bytes of b, and the two constants of the slice are no values.
     assert made.figures.links[0].values == ("b",)
-    given = plan(workload.graph, tiers(), accounting="layer-input", cuts=[2], workload=workload)
+    given = plan(analysis.graph, tiers(), accounting="layer-input", cuts=[2], analysis=analysis)
     assert given.figures.links[0].values == ("c",)
 
 
-def test_cuts_that_part_a_state_are_refused(workload) -> None:
-    stateful = replace(workload, graph=replace(workload.graph, states=(State("x", "y"),)))
+def test_cuts_that_part_a_state_are_refused(analysis) -> None:
+    stateful = replace(analysis, graph=replace(analysis.graph, states=(State("x", "y"),)))
     with pytest.raises(CutError, match="cut 2 parts state `x`"):
-        plan(stateful.graph, tiers(), cuts=[2], workload=stateful)
+        plan(stateful.graph, tiers(), cuts=[2], analysis=stateful)
 
 
-def test_everything_on_one_tier(workload) -> None:
-    problem = problem_of(workload, tiers(limits={"deadline_ms": 3000}), "weighted", weights={"energy": 1})
+def test_everything_on_one_tier(analysis) -> None:
+    problem = problem_of(analysis, tiers(limits={"deadline_ms": 3000}), "weighted", weights={"energy": 1})
     edge, cloud = single_tiers(problem)
     assert (edge.tier, cloud.tier) == ("edge", "cloud")
     assert (edge.feasible, cloud.feasible) == (True, False)
@@ -138,18 +140,18 @@ def test_everything_on_one_tier(workload) -> None:
     assert edge.weighted == edge.energy_j
 
 
-def test_an_exact_planner_that_breaks_a_limit_is_caught(workload, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "get_planner", lambda _: lambda _: Solution((0,), "order", 1))
+def test_an_exact_planner_that_breaks_a_limit_is_caught(analysis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "get_planner", lambda _: lambda _: Solution((0,), "order", 1))
     limited = tiers(limits={"deadline_ms": 2500})
     with pytest.raises(AssertionError, match="planner `exact` chose a plan that breaks its limits"):
-        plan(workload.graph, limited, workload=workload)
+        plan(analysis.graph, limited, analysis=analysis)
     # The published ones know no limits: their plans are said to break them.
-    assert not plan(workload.graph, limited, planner="neurosurgeon", workload=workload).feasible
+    assert not plan(analysis.graph, limited, planner="neurosurgeon", analysis=analysis).feasible
 
 
 @pytest.mark.parametrize("weights", [{"latency": 2.0}, Weights.of({"latency": 2.0})])
-def test_weights_are_numbers_by_name_or_weights(workload, weights) -> None:
-    assert problem_of(workload, tiers(), weights=weights).weights == Weights.of({"latency": 2.0})
+def test_weights_are_numbers_by_name_or_weights(analysis, weights) -> None:
+    assert problem_of(analysis, tiers(), weights=weights).weights == Weights.of({"latency": 2.0})
 
 
 def test_an_input_of_open_size_is_for_the_user_to_bind(graph_text) -> None:
@@ -171,8 +173,8 @@ def test_sizes_that_data_decide_rule_out_their_cuts_alone(graph_text) -> None:
     assert made.cuts in {(0,), (1,), (4,)}
 
 
-def test_inputs_of_other_sizes_are_said(workload, graph_text) -> None:
-    (note,) = plan(workload.graph, tiers(input_nbytes={"x": 1234}), workload=workload).notes
+def test_inputs_of_other_sizes_are_said(analysis, graph_text) -> None:
+    (note,) = plan(analysis.graph, tiers(input_nbytes={"x": 1234}), analysis=analysis).notes
     assert note == (
         "input `x` is priced as 1,234 bytes on a link (`input_nbytes`); the runtime sends its tensor, "
         "4,000 bytes"
@@ -199,10 +201,10 @@ m (float[10] p, float[1000] q) => (float[1000] y)
 
 def test_a_plan_of_its_own_order_leads_back_to_the_workload(graph_text) -> None:
     graph = graph_text(CROSSED)
-    workload = measure(graph, bind_shapes(graph))
-    made = plan(graph, tiers(), workload=workload)
-    assert workload_of(made, workload) is workload
+    analysis = measure(graph, bind_shapes(graph))
+    made = plan(graph, tiers(), analysis=analysis)
+    assert analysis_of(made, analysis) is analysis
     moved = replace(made, permutation=(1, 0, 2, 3))
-    again = workload_of(moved, workload)
+    again = analysis_of(moved, analysis)
     assert [node.outputs[0] for node in again.graph.nodes] == ["b", "a", "c", "y"]
-    assert again.flops.tolist() == [workload.flops.tolist()[at] for at in (1, 0, 2, 3)]
+    assert again.flops.tolist() == [analysis.flops.tolist()[at] for at in (1, 0, 2, 3)]

@@ -11,7 +11,7 @@ from dnnsplit_onnx.machines.profiles import Profile, load_profile
 from dnnsplit_onnx.machines.topology import parse_topology
 from dnnsplit_onnx.planning.costs import cost_table
 from dnnsplit_onnx.planning.objective import evaluate
-from dnnsplit_onnx.work.analysis import Workload, measure
+from dnnsplit_onnx.work.analysis import Analysis, measure
 
 MODEL = """
 g (float[2, 3] x) => (float[2, 4] y)
@@ -29,36 +29,36 @@ NBYTES = [24 + 48 + 32, 32 + 16 + 32, 32 + 32]
 
 
 @pytest.fixture
-def workload(graph_text) -> Workload:
+def analysis(graph_text) -> Analysis:
     graph = graph_text(MODEL)
     return measure(graph, bind_shapes(graph))
 
 
-def seconds(workload: Workload, **tier) -> list[float]:
+def seconds(analysis: Analysis, **tier) -> list[float]:
     topology = parse_topology({"tier": [{"name": "t", **tier}]}, "test")
-    below = cost_table(workload, topology).seconds_below[0]
+    below = cost_table(analysis, topology).seconds_below[0]
     assert below[0] == 0
     return np.diff(below).tolist()
 
 
-def test_flops_alone(workload):
-    assert workload.flops.tolist() == FLOPS
-    assert seconds(workload, gflops=1e-9) == FLOPS
+def test_flops_alone(analysis):
+    assert analysis.flops.tolist() == FLOPS
+    assert seconds(analysis, gflops=1e-9) == FLOPS
 
 
-def test_a_roofline_takes_the_longer_of_work_and_bytes(workload):
-    assert workload.moved_nbytes.tolist() == NBYTES
-    fast_memory = seconds(workload, gflops=1e-9, memory_gb_per_s=1.0)
+def test_a_roofline_takes_the_longer_of_work_and_bytes(analysis):
+    assert analysis.moved_nbytes.tolist() == NBYTES
+    fast_memory = seconds(analysis, gflops=1e-9, memory_gb_per_s=1.0)
     assert fast_memory == pytest.approx([48, NBYTES[1] / 1e9, 8])
-    slow_memory = seconds(workload, gflops=1.0, memory_gb_per_s=1e-9, overhead_us=5e6)
+    slow_memory = seconds(analysis, gflops=1.0, memory_gb_per_s=1e-9, overhead_us=5e6)
     assert slow_memory == pytest.approx([nbytes + 5 for nbytes in NBYTES])
 
 
-def profile_of(workload: Workload, **changes) -> Profile:
+def profile_of(analysis: Analysis, **changes) -> Profile:
     data = {
         "schema_version": 1, "producer": "test", "tier": "t", "provider": "cpu", "threads": 0,
         "model": "m.onnx",
-        "model_sha256": workload.graph.file.sha256(), "order": "file", "nodes": 3, "bindings": {},
+        "model_sha256": analysis.graph.file.sha256(), "order": "file", "nodes": 3, "bindings": {},
         "segments": [
             {"start": 0, "stop": 1, "seconds": 0.5, "spread_s": 0.0, "runs": 9},
             {"start": 1, "stop": 3, "seconds": 0.25, "spread_s": 0.0, "runs": 9},
@@ -69,38 +69,38 @@ def profile_of(workload: Workload, **changes) -> Profile:
 
 
 @pytest.fixture
-def saved(workload, tmp_path):
+def saved(analysis, tmp_path):
     def save(**changes) -> str:
         path = tmp_path / "p.json"
-        path.write_text(profile_of(workload, **changes).to_json())
+        path.write_text(profile_of(analysis, **changes).to_json())
         return str(path)
 
     return save
 
 
-def test_a_profile_shares_a_segment_out_by_work(workload, saved):
-    assert seconds(workload, profile=saved()) == pytest.approx([0.5, 0.0, 0.25])
+def test_a_profile_shares_a_segment_out_by_work(analysis, saved):
+    assert seconds(analysis, profile=saved()) == pytest.approx([0.5, 0.0, 0.25])
 
 
-def test_a_segment_without_counted_work_is_shared_evenly(workload, saved):
+def test_a_segment_without_counted_work_is_shared_evenly(analysis, saved):
     segments = [
         {"start": 0, "stop": 1, "seconds": 1.0, "spread_s": 0.0, "runs": 1},
         {"start": 1, "stop": 2, "seconds": 2.0, "spread_s": 0.0, "runs": 1},
         {"start": 2, "stop": 3, "seconds": 3.0, "spread_s": 0.0, "runs": 1},
     ]
-    assert seconds(workload, profile=saved(segments=segments)) == pytest.approx([1.0, 2.0, 3.0])
+    assert seconds(analysis, profile=saved(segments=segments)) == pytest.approx([1.0, 2.0, 3.0])
 
 
-def test_times_of_nodes_share_out_what_segments_measured(workload, saved):
+def test_times_of_nodes_share_out_what_segments_measured(analysis, saved):
     path = saved(node_seconds=[0.4, 0.3, 0.1])
-    assert seconds(workload, profile=path) == pytest.approx([0.5, 0.25 * 0.75, 0.25 * 0.25])
+    assert seconds(analysis, profile=path) == pytest.approx([0.5, 0.25 * 0.75, 0.25 * 0.25])
 
 
 PARTS = [{"position": 1, "below_s": 0.6, "above_s": 0.4, "spread_s": 0.0, "runs": 9}]
 MEASURED = {"parts": PARTS, "overhead_s": 0.05, "whole_s": 0.8}
 
 
-def stage_seconds(workload: Workload, path: str, cuts: tuple[int, ...]) -> list[float]:
+def stage_seconds(analysis: Analysis, path: str, cuts: tuple[int, ...]) -> list[float]:
     topology = parse_topology(
         {
             "tier": [{"name": f"t{at}", "profile": path} for at in range(len(cuts) + 1)],
@@ -108,33 +108,33 @@ def stage_seconds(workload: Workload, path: str, cuts: tuple[int, ...]) -> list[
         },
         "test",
     )
-    figures = evaluate(cuts, cost_table(workload, topology), topology)
+    figures = evaluate(cuts, cost_table(analysis, topology), topology)
     return [stage.seconds for stage in figures.stages]
 
 
-def test_two_tiers_take_what_the_parts_of_their_cut_took(workload, saved):
+def test_two_tiers_take_what_the_parts_of_their_cut_took(analysis, saved):
     path = saved(**MEASURED)
-    assert stage_seconds(workload, path, (1,)) == pytest.approx([0.6, 0.4])
+    assert stage_seconds(analysis, path, (1,)) == pytest.approx([0.6, 0.4])
     # Everything on either tier is the whole, and an idle tier takes nothing.
-    assert stage_seconds(workload, path, (3,)) == pytest.approx([0.8, 0])
-    assert stage_seconds(workload, path, (0,)) == pytest.approx([0, 0.8])
+    assert stage_seconds(analysis, path, (3,)) == pytest.approx([0.8, 0])
+    assert stage_seconds(analysis, path, (0,)) == pytest.approx([0, 0.8])
     # The segment of a tier between: from the segments, and all of it is the whole again.
-    assert stage_seconds(workload, path, (1, 3)) == pytest.approx([0.6, 0.25, 0])
-    assert stage_seconds(workload, path, (0, 3)) == pytest.approx([0, 0.8, 0])
+    assert stage_seconds(analysis, path, (1, 3)) == pytest.approx([0.6, 0.25, 0])
+    assert stage_seconds(analysis, path, (0, 3)) == pytest.approx([0, 0.8, 0])
 
 
-def test_parts_are_shared_out_like_segments(workload, saved):
+def test_parts_are_shared_out_like_segments(analysis, saved):
     path = saved(**MEASURED)
     # Below position 2, the segment [1, 3) has no work yet: the Reshape costs nothing.
-    assert stage_seconds(workload, path, (2,)) == pytest.approx([0.6, 0.4])
+    assert stage_seconds(analysis, path, (2,)) == pytest.approx([0.6, 0.4])
 
 
-def test_noise_makes_no_stage_negative(workload, saved):
+def test_noise_makes_no_stage_negative(analysis, saved):
     parts = [{"position": 1, "below_s": 0.9, "above_s": 0.9, "spread_s": 0.0, "runs": 9}]
     path = saved(**MEASURED | {"parts": parts})
     for cut in range(4):
-        assert min(stage_seconds(workload, path, (cut,))) >= 0
-    assert stage_seconds(workload, path, (3,)) == pytest.approx([0.8, 0])
+        assert min(stage_seconds(analysis, path, (cut,))) >= 0
+    assert stage_seconds(analysis, path, (3,)) == pytest.approx([0.8, 0])
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def test_noise_makes_no_stage_negative(workload, saved):
         ({"bindings": {"batch": 2}}, "another bindings"),
     ],
 )
-def test_a_profile_of_something_else_is_refused(workload, saved, changes, message):
+def test_a_profile_of_something_else_is_refused(analysis, saved, changes, message):
     with pytest.raises(ProfileError, match=message) as caught:
-        seconds(workload, profile=saved(**changes))
+        seconds(analysis, profile=saved(**changes))
     assert "measure again" in (caught.value.hint or "")
 
 
@@ -179,6 +179,6 @@ def test_unreadable_profiles(tmp_path, text, message):
         ({"parts": [*PARTS, *PARTS]}, "parts are not of the cuts"),
     ],
 )
-def test_profiles_that_contradict_themselves(workload, changes, message):
+def test_profiles_that_contradict_themselves(analysis, changes, message):
     with pytest.raises(ValueError, match=message):
-        profile_of(workload, **changes)
+        profile_of(analysis, **changes)

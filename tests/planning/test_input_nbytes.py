@@ -17,10 +17,10 @@ from dnnsplit_onnx.planning.choosing import plan, problem_of
 from dnnsplit_onnx.planning.costs import cost_table, on_links
 from dnnsplit_onnx.planning.planners import get_planner
 from dnnsplit_onnx.planning.planners.dag import dag_optimum
-from dnnsplit_onnx.work.analysis import Workload, measure
+from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.cuts import UNKNOWN
 from dnnsplit_onnx.work.envelope import envelope
-from dnnsplit_onnx.work.orders import order_workload
+from dnnsplit_onnx.work.orders import in_order
 from tests.dags import closed_sets, random_workload
 from tests.strategies import random_topology
 
@@ -41,7 +41,7 @@ RAW = [4000, 8000, 4000, 4, 800, 0]
 
 
 @pytest.fixture
-def workload(graph_text) -> Workload:
+def analysis(graph_text) -> Analysis:
     graph: Graph = graph_text(MODEL)
     return measure(graph, bind_shapes(graph))
 
@@ -55,12 +55,12 @@ def tiers(**more: Any) -> Topology:
     return parse_topology(table | more, "tiers.toml")
 
 
-def test_a_hand_example(workload) -> None:
-    flops = workload.flops.tolist()
-    raw = plan(workload.graph, tiers(), workload=workload)
+def test_a_hand_example(analysis) -> None:
+    flops = analysis.flops.tolist()
+    raw = plan(analysis.graph, tiers(), analysis=analysis)
     assert raw.cuts == (3,)  # it would take 4 s to send the image, and b takes 0.004 s
     assert raw.figures.latency_s == pytest.approx(sum(flops[:3]) / 1000 + 0.004 + sum(flops[3:]) / 2000)
-    encoded = plan(workload.graph, tiers(input_nbytes={"image": 250}), workload=workload)
+    encoded = plan(analysis.graph, tiers(input_nbytes={"image": 250}), analysis=analysis)
     assert encoded.cuts == (0,)
     assert encoded.figures.links[0].nbytes == 250
     assert encoded.figures.latency_s == pytest.approx(0.25 + sum(flops) / 2000)
@@ -71,24 +71,24 @@ def test_a_hand_example(workload) -> None:
     assert not raw.notes
 
 
-def test_each_cut_that_the_input_crosses_has_its_new_size(workload) -> None:
+def test_each_cut_that_the_input_crosses_has_its_new_size(analysis) -> None:
     encoded = tiers(input_nbytes={"image": 250})
-    assert cost_table(workload, tiers()).up_nbytes.tolist() == RAW
-    assert cost_table(workload, encoded).up_nbytes.tolist() == [250, 4250, 4000, 4, 800, 0]
-    assert cost_table(workload, encoded, "layer-input").up_nbytes.tolist() == [250, 4250, 4000, 4, 800, 0]
-    problem = problem_of(workload, encoded)
+    assert cost_table(analysis, tiers()).up_nbytes.tolist() == RAW
+    assert cost_table(analysis, encoded).up_nbytes.tolist() == [250, 4250, 4000, 4, 800, 0]
+    assert cost_table(analysis, encoded, "layer-input").up_nbytes.tolist() == [250, 4250, 4000, 4, 800, 0]
+    problem = problem_of(analysis, encoded)
     assert problem.candidates == (0, 3, 5)
-    assert problem.workload is not None
-    assert problem.workload.candidates == (0, 3)
+    assert problem.analysis is not None
+    assert problem.analysis.candidates == (0, 3)
 
 
-def test_memory_holds_the_tensor(workload) -> None:
-    raw, encoded = cost_table(workload, tiers()), problem_of(workload, tiers(input_nbytes={"image": 1})).costs
+def test_memory_holds_the_tensor(analysis) -> None:
+    raw, encoded = cost_table(analysis, tiers()), problem_of(analysis, tiers(input_nbytes={"image": 1})).costs
     assert raw.memory is not None
     assert encoded.memory is not None
     for start, stop in itertools.combinations(range(6), 2):
         assert encoded.memory.nbytes(start, stop) == raw.memory.nbytes(start, stop)
-    again = on_links(workload, tiers(input_nbytes={"image": 1}))
+    again = on_links(analysis, tiers(input_nbytes={"image": 1}))
     assert again.memory.held.tolist() == raw.memory.held.tolist()
 
 
@@ -97,17 +97,17 @@ def test_the_order_stays_a_function_of_the_model(graph_text) -> None:
         """m (float[4] x, float[4] z) => (float[4] y)
         { a = Exp(x) b = Exp(z) c = Add(a, b) d = Exp(x) y = Add(c, d) }"""
     )
-    workload = measure(graph, bind_shapes(graph))
-    sized = replace(workload, input_nbytes={"x": 1_000_000})
-    assert order_workload(sized, "envelope").graph.nodes == order_workload(workload, "envelope").graph.nodes
-    assert order_workload(sized, "envelope").input_nbytes == {"x": 1_000_000}
-    assert envelope(sized) != envelope(workload)
+    analysis = measure(graph, bind_shapes(graph))
+    sized = replace(analysis, input_nbytes={"x": 1_000_000})
+    assert in_order(sized, "envelope").graph.nodes == in_order(analysis, "envelope").graph.nodes
+    assert in_order(sized, "envelope").input_nbytes == {"x": 1_000_000}
+    assert envelope(sized) != envelope(analysis)
 
 
-def test_the_topology_decides(workload) -> None:
-    sized = on_links(workload, tiers(input_nbytes={"image": 250}))
+def test_the_topology_decides(analysis) -> None:
+    sized = on_links(analysis, tiers(input_nbytes={"image": 250}))
     assert on_links(sized, tiers()).cut_nbytes().tolist() == RAW
-    assert on_links(workload, tiers()) is workload
+    assert on_links(analysis, tiers()) is analysis
 
 
 @pytest.mark.parametrize("accounting", ["live", "layer-input"])
@@ -115,12 +115,12 @@ def test_the_topology_decides(workload) -> None:
 def test_exact_is_exhaustive_with_the_key(objective, accounting) -> None:
     changed = 0
     for seed in range(40):
-        workload, topology = random_case(seed)
-        problem = problem_of(workload, topology, objective, accounting)
+        analysis, topology = random_case(seed)
+        problem = problem_of(analysis, topology, objective, accounting)
         best = problem.figures(get_planner("exhaustive")(problem).cuts).value(objective)
         found = problem.figures(get_planner("exact")(problem).cuts).value(objective)
         assert found == pytest.approx(best)
-        raw = problem_of(workload, topology.model_copy(update={"input_nbytes": {}}), objective, accounting)
+        raw = problem_of(analysis, topology.model_copy(update={"input_nbytes": {}}), objective, accounting)
         changed += raw.figures(get_planner("exact")(raw).cuts).value(objective) != pytest.approx(best)
     assert changed >= 3  # the key is of consequence
 
@@ -128,58 +128,58 @@ def test_exact_is_exhaustive_with_the_key(objective, accounting) -> None:
 def test_the_bound_over_the_dag_has_the_same_sizes() -> None:
     below_raw = 0
     for seed in range(60):
-        workload, topology = random_case(seed, count=2)
-        problem = problem_of(workload, topology)
-        found = dag_optimum(problem, problem.workload)
+        analysis, topology = random_case(seed, count=2)
+        problem = problem_of(analysis, topology)
+        found = dag_optimum(problem, problem.analysis)
         assert found is not None
-        assert found.value == pytest.approx(min(seconds(below, problem) for below in closed_sets(workload)))
-        raw = problem_of(workload, topology.model_copy(update={"input_nbytes": {}}))
-        other = dag_optimum(raw, raw.workload)
+        assert found.value == pytest.approx(min(seconds(below, problem) for below in closed_sets(analysis)))
+        raw = problem_of(analysis, topology.model_copy(update={"input_nbytes": {}}))
+        other = dag_optimum(raw, raw.analysis)
         below_raw += other is not None and other.value != pytest.approx(found.value)
     assert below_raw > 5
 
 
-def random_case(seed: int, count: int = 3) -> tuple[Workload, Topology]:
+def random_case(seed: int, count: int = 3) -> tuple[Analysis, Topology]:
     """A random graph, and a topology on which its inputs have other sizes."""
     rng = np.random.default_rng(seed)
-    workload = random_workload(rng, int(rng.integers(2, 7)))
+    analysis = random_workload(rng, int(rng.integers(2, 7)))
     topology = random_topology(rng, count)
-    rows = [tier.model_copy(update={"gflops": tier.gflops / 1e4}) for tier in topology.tier]
-    links = [link.model_copy(update={"delay_ms": 0.0}) for link in topology.link]
-    sizes = {name: int(rng.integers(1, 20)) for name in workload.graph.inputs if rng.random() < 0.8}
+    rows = [tier.model_copy(update={"gflops": tier.gflops / 1e4}) for tier in topology.tiers]
+    links = [link.model_copy(update={"delay_ms": 0.0}) for link in topology.links]
+    sizes = {name: int(rng.integers(1, 20)) for name in analysis.graph.inputs if rng.random() < 0.8}
     limits = topology.limits.model_copy(update={"return_output": False})
-    changes = {"tier": tuple(rows), "link": tuple(links), "input_nbytes": sizes, "limits": limits}
-    return workload, topology.model_copy(update=changes)
+    changes = {"tiers": tuple(rows), "links": tuple(links), "input_nbytes": sizes, "limits": limits}
+    return analysis, topology.model_copy(update=changes)
 
 
 def seconds(below: frozenset[int], problem: Any) -> float:
     """The latency of two tiers for any downward-closed set, from the design's section 3."""
-    workload, topology = problem.workload, problem.topology
-    graph, sizes = workload.graph, topology.input_nbytes
+    analysis, topology = problem.analysis, problem.topology
+    graph, sizes = analysis.graph, topology.input_nbytes
     total = 0.0
-    for at, flops in enumerate(workload.flops.tolist()):
-        total += flops / (topology.tier[0 if at in below else 1].gflops * 1e9)
+    for at, flops in enumerate(analysis.flops.tolist()):
+        total += flops / (topology.tiers[0 if at in below else 1].gflops * 1e9)
     there = {*graph.inputs, *(value for at in below for value in graph.nodes[at].outputs)}
     above = [node for at, node in enumerate(graph.nodes) if at not in below]
     crossing = there.intersection(value for node in above for value in node.inputs)
-    nbytes = sum(sizes.get(value, workload.types.nbytes(value)) for value in crossing)
-    return total + 8 * nbytes / (topology.link[0].bandwidth_mbps * 1e6)
+    nbytes = sum(sizes.get(value, analysis.types.nbytes(value)) for value in crossing)
+    return total + 8 * nbytes / (topology.links[0].bandwidth_mbps * 1e6)
 
 
 def test_a_given_size_stands_in_for_an_open_one(graph_text) -> None:
     graph = graph_text("m (float[n] x) => (float[1] y) { b = ReduceMax <keepdims = 1> (x) y = Neg(b) }")
-    workload = measure(graph, bind_shapes(graph))
-    assert cost_table(workload, tiers()).up_nbytes[0] == UNKNOWN
-    made = plan(graph, tiers(input_nbytes={"x": 77}), cuts=[0], workload=workload)
+    analysis = measure(graph, bind_shapes(graph))
+    assert cost_table(analysis, tiers()).up_nbytes[0] == UNKNOWN
+    made = plan(graph, tiers(input_nbytes={"x": 77}), cuts=[0], analysis=analysis)
     assert made.figures.links[0].nbytes == 77
 
 
-def test_unknown_inputs_are_refused(workload) -> None:
+def test_unknown_inputs_are_refused(analysis) -> None:
     with pytest.raises(TopologyError, match="`imag`") as caught:
-        plan(workload.graph, tiers(input_nbytes={"imag": 5}), workload=workload)
+        plan(analysis.graph, tiers(input_nbytes={"imag": 5}), analysis=analysis)
     assert caught.value.hint == "did you mean `image`?"
     with pytest.raises(TopologyError, match="`c`, which is no input") as caught:
-        cost_table(workload, tiers(input_nbytes={"c": 5}))  # a value, but made by a node
+        cost_table(analysis, tiers(input_nbytes={"c": 5}))  # a value, but made by a node
     assert caught.value.hint == "its inputs are image"
 
 

@@ -19,11 +19,11 @@ from tests.strategies import problems, random_cuts
 
 def two_tiers(**limits: object) -> Topology:
     return Topology(
-        tier=(
+        tiers=(
             Tier(name="edge", gflops=1.0, usd_per_hour=3.6),
             Tier(name="cloud", gflops=10.0, usd_per_hour=36.0),
         ),
-        link=(Link(bandwidth_mbps=8.0, down_mbps=4.0, delay_ms=100.0, usd_per_hour=7.2),),
+        links=(Link(bandwidth_mbps=8.0, down_mbps=4.0, delay_ms=100.0, usd_per_hour=7.2),),
         limits=Limits.model_validate(limits),
     )
 
@@ -79,12 +79,12 @@ def test_matches_the_naive_objective(problem, random) -> None:
 @settings(max_examples=100, deadline=None)
 @given(problems())
 def test_tables_hold_what_evaluate_charges(problem) -> None:
-    for t, link in enumerate(problem.topology.link):
+    for t, link in enumerate(problem.topology.links):
         back = problem.topology.limits.return_output
         seconds = link_seconds(link, problem.costs, back)
         usd = link_cost_usd(link, problem.costs, back, seconds)
         for cut in range(problem.costs.size + 1):
-            transfer = problem.figures([cut] * len(problem.topology.link)).links[t]
+            transfer = problem.figures([cut] * len(problem.topology.links)).links[t]
             assert np.array_equal(
                 [transfer.seconds, transfer.cost_usd], [seconds[cut], usd[cut]], equal_nan=True
             )

@@ -97,14 +97,14 @@ def test_rules_that_contradict_each_other(graph) -> None:
 
 def test_a_link_sends_no_more_than_its_cap(graph) -> None:
     capped = tiers({})
-    link = capped.link[0].model_copy(update={"max_mb": 0.004})
-    at_cap = capped.model_copy(update={"link": (link,)})
+    link = capped.links[0].model_copy(update={"max_mb": 0.004})
+    at_cap = capped.model_copy(update={"links": (link,)})
     assert plan(graph, at_cap).cuts == (0,)  # 1,000 floats are 4,000 bytes
     link = link.model_copy(update={"max_mb": 0.003999})
-    below_cap = capped.model_copy(update={"link": (link,)})
+    below_cap = capped.model_copy(update={"links": (link,)})
     assert plan(graph, below_cap).cuts == (4,)
     with pytest.raises(InfeasibleError, match=r"max_mb = 0\.003999"):
-        plan(graph, below_cap.model_copy(update={"tier": tiers({}, {"pin": ["d"]}).tier}))
+        plan(graph, below_cap.model_copy(update={"tiers": tiers({}, {"pin": ["d"]}).tiers}))
 
 
 def test_memory_limits_the_edge_and_says_what_would_do(graph) -> None:

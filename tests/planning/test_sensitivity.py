@@ -42,7 +42,7 @@ def two_tiers(objective: str = "latency", **limits: float) -> Problem:
 @settings(max_examples=150, deadline=None)
 @given(problems(objectives=("latency", "cost", "energy")), generators)
 def test_no_bandwidth_has_a_better_plan(problem: Problem, rng: np.random.Generator) -> None:
-    for link in range(min(2, len(problem.topology.link))):
+    for link in range(min(2, len(problem.topology.links))):
         try:
             found = bandwidth_sensitivity(problem, link)
         except TopologyError:
@@ -60,7 +60,7 @@ def test_no_bandwidth_has_a_better_plan(problem: Problem, rng: np.random.Generat
 @settings(max_examples=100, deadline=None)
 @given(problems(objectives=("latency", "cost", "energy")))
 def test_where_plans_change_both_are_as_good(problem: Problem) -> None:
-    for link in range(min(2, len(problem.topology.link))):
+    for link in range(min(2, len(problem.topology.links))):
         try:
             found = bandwidth_sensitivity(problem, link)
         except TopologyError:
@@ -78,7 +78,7 @@ def test_where_plans_change_both_are_as_good(problem: Problem) -> None:
 @given(problems(), generators)
 def test_limits_are_kept_at_every_bandwidth(problem: Problem, rng: np.random.Generator) -> None:
     limited = with_random_limits(rng, problem)
-    for link in range(min(1, len(limited.topology.link))):
+    for link in range(min(1, len(limited.topology.links))):
         try:
             found = bandwidth_sensitivity(limited, link)
         except TopologyError:

@@ -7,28 +7,28 @@ from itertools import islice, product
 
 import pytest
 
-from dnnsplit_onnx import sweeping
 from dnnsplit_onnx.errors import InfeasibleError, InputError, TopologyError
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.machines.topology import Link, Tier, Topology
+from dnnsplit_onnx.planning import sweeping
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.planning.sweeping import Axis, parse_axis, sweep, with_setting
 from dnnsplit_onnx.planning.weights import Weights
-from dnnsplit_onnx.work.analysis import Workload, measure
+from dnnsplit_onnx.work.analysis import Analysis, measure
 from tests.conftest import light
 
 TOPOLOGY = Topology(
-    tier=(
+    tiers=(
         Tier(name="edge", gflops=10.0, usd_per_hour=0.01, watts=5.0),
         Tier(name="cloud", gflops=1000.0, usd_per_hour=1.0, watts=300.0),
     ),
-    link=(Link(bandwidth_mbps=50.0, delay_ms=1.0, usd_per_hour=0.03, watts=1.0),),
+    links=(Link(bandwidth_mbps=50.0, delay_ms=1.0, usd_per_hour=0.03, watts=1.0),),
 )
 
 
 @pytest.fixture(scope="module")
-def squeezenet() -> Workload:
+def squeezenet() -> Analysis:
     graph = load_graph(light("squeezenet"))
     return measure(graph, bind_shapes(graph))
 
@@ -62,18 +62,18 @@ def test_what_is_no_axis(text: str) -> None:
 
 
 def test_a_setting_changes_one_key() -> None:
-    assert with_setting(TOPOLOGY, "tier.cloud.gflops", 7.0).tier[1].gflops == 7.0
-    assert with_setting(TOPOLOGY, "tier.0.gflops", 7.0).tier[0].gflops == 7.0
-    assert with_setting(TOPOLOGY, "link.0.usd_per_hour", 0.0).link[0].usd_per_hour == 0.0
+    assert with_setting(TOPOLOGY, "tier.cloud.gflops", 7.0).tiers[1].gflops == 7.0
+    assert with_setting(TOPOLOGY, "tier.0.gflops", 7.0).tiers[0].gflops == 7.0
+    assert with_setting(TOPOLOGY, "link.0.usd_per_hour", 0.0).links[0].usd_per_hour == 0.0
     assert with_setting(TOPOLOGY, "limits.budget_usd", 1.0).limits.budget_usd == 1.0
-    assert with_setting(TOPOLOGY, "tier.edge.max_prefix", 5.0).tier[0].max_prefix == 5
-    assert TOPOLOGY.tier[1].gflops == 1000.0
+    assert with_setting(TOPOLOGY, "tier.edge.max_prefix", 5.0).tiers[0].max_prefix == 5
+    assert TOPOLOGY.tiers[1].gflops == 1000.0
 
 
 def test_a_tier_whose_name_has_dots() -> None:
-    named = TOPOLOGY.tier[0].model_copy(update={"name": "edge.v2"})
-    topology = TOPOLOGY.model_copy(update={"tier": (named, TOPOLOGY.tier[1])})
-    assert with_setting(topology, "tier.edge.v2.gflops", 7.0).tier[0].gflops == 7.0
+    named = TOPOLOGY.tiers[0].model_copy(update={"name": "edge.v2"})
+    topology = TOPOLOGY.model_copy(update={"tiers": (named, TOPOLOGY.tiers[1])})
+    assert with_setting(topology, "tier.edge.v2.gflops", 7.0).tiers[0].gflops == 7.0
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ AXES = (
 
 
 @pytest.mark.parametrize("objective", ["latency", "cost", "throughput", "weighted"])
-def test_each_point_is_what_plan_says(squeezenet: Workload, objective) -> None:
+def test_each_point_is_what_plan_says(squeezenet: Analysis, objective) -> None:
     weights = Weights(latency=1.0, cost=100.0) if objective == "weighted" else None
     points = list(sweep(squeezenet, TOPOLOGY, AXES, objective=objective, weights=weights))
     assert [tuple(point.settings.values()) for point in points] == list(product(*(a.values for a in AXES)))
@@ -124,13 +124,13 @@ def test_each_point_is_what_plan_says(squeezenet: Workload, objective) -> None:
         for key, value in point.settings.items():
             here = with_setting(here, key, value)
         made = plan(
-            squeezenet.graph, here, objective=objective, workload=squeezenet, pareto=False, bound=False,
+            squeezenet.graph, here, objective=objective, analysis=squeezenet, pareto=False, bound=False,
             weights=weights,
         )  # fmt: skip
         assert point.plan == made
 
 
-def test_costs_are_worked_out_again_where_they_change(squeezenet: Workload) -> None:
+def test_costs_are_worked_out_again_where_they_change(squeezenet: Analysis) -> None:
     """Rules and speeds that come and go from point to point."""
     axes = [parse_axis("tier.edge.max_prefix=0,30"), parse_axis("tier.edge.gflops=10,1000")]
     points = list(sweep(squeezenet, TOPOLOGY, axes))
@@ -141,7 +141,7 @@ def test_costs_are_worked_out_again_where_they_change(squeezenet: Workload) -> N
     assert len(seconds) == 2
 
 
-def test_what_cannot_be_met_has_a_reason(squeezenet: Workload) -> None:
+def test_what_cannot_be_met_has_a_reason(squeezenet: Analysis) -> None:
     points = list(sweep(squeezenet, TOPOLOGY, [parse_axis("limits.deadline_ms=0.01,10000")]))
     assert points[0].plan is None
     assert "no plan meets deadline_ms = 0.01" in (points[0].reason or "")
@@ -151,14 +151,14 @@ def test_what_cannot_be_met_has_a_reason(squeezenet: Workload) -> None:
     assert rows[1]["tiers"]
 
 
-def test_progress_counts_points(squeezenet: Workload) -> None:
+def test_progress_counts_points(squeezenet: Analysis) -> None:
     told: list[tuple[int, int]] = []
     axes = [parse_axis("link.0.bandwidth_mbps=1,10,100")]
     list(sweep(squeezenet, TOPOLOGY, axes, progress=lambda *seen: told.append(seen)))
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_grids_that_are_refused(squeezenet: Workload, monkeypatch) -> None:
+def test_grids_that_are_refused(squeezenet: Analysis, monkeypatch) -> None:
     def first(axes: list[Axis]) -> None:
         next(sweep(squeezenet, TOPOLOGY, axes))
 
@@ -173,7 +173,7 @@ def test_grids_that_are_refused(squeezenet: Workload, monkeypatch) -> None:
         first([parse_axis("link.0.delay_ms=1,2"), parse_axis("link.0.bandwidth_mbps=1,2")])
 
 
-def test_processes_plan_what_one_does(squeezenet: Workload) -> None:
+def test_processes_plan_what_one_does(squeezenet: Analysis) -> None:
     axes = [parse_axis("link.0.bandwidth_mbps=1:1000:log40"), parse_axis("limits.deadline_ms=1,1000")]
     here = list(sweep(squeezenet, TOPOLOGY, axes))
     there = list(sweep(squeezenet, TOPOLOGY, axes, processes=2))
@@ -181,13 +181,13 @@ def test_processes_plan_what_one_does(squeezenet: Workload) -> None:
     assert any(point.plan is None for point in there)
 
 
-def test_errors_of_processes_arrive_whole(squeezenet: Workload) -> None:
+def test_errors_of_processes_arrive_whole(squeezenet: Analysis) -> None:
     with pytest.raises(InputError, match="no planner is named `oracle`") as error:
         list(sweep(squeezenet, TOPOLOGY, [parse_axis("link.0.delay_ms=1,2")], planner="oracle", processes=2))
     assert error.value.hint
 
 
-def test_processes_are_taken_where_they_pay(squeezenet: Workload, monkeypatch) -> None:
+def test_processes_are_taken_where_they_pay(squeezenet: Analysis, monkeypatch) -> None:
     asked: list[float] = []
 
     def worthwhile(seconds: float) -> int:
@@ -205,13 +205,13 @@ def test_processes_are_taken_where_they_pay(squeezenet: Workload, monkeypatch) -
     assert 1 <= sweeping._worthwhile(1e9) <= 4096
 
 
-def test_it_is_lazy(squeezenet: Workload) -> None:
+def test_it_is_lazy(squeezenet: Analysis) -> None:
     axes = [parse_axis("link.0.bandwidth_mbps=1:2:100000")]
     assert len(list(islice(sweep(squeezenet, TOPOLOGY, axes), 2))) == 2
 
 
-def test_other_errors_are_not_points(squeezenet: Workload) -> None:
+def test_other_errors_are_not_points(squeezenet: Analysis) -> None:
     with pytest.raises(TopologyError, match="unknown key"):
         list(sweep(squeezenet, TOPOLOGY, [parse_axis("link.0.speed=1")]))
     with pytest.raises(InfeasibleError):
-        plan(squeezenet.graph, with_setting(TOPOLOGY, "limits.deadline_ms", 0.01), workload=squeezenet)
+        plan(squeezenet.graph, with_setting(TOPOLOGY, "limits.deadline_ms", 0.01), analysis=squeezenet)

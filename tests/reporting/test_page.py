@@ -22,7 +22,7 @@ from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.machines.topology import Topology, parse_topology
 from dnnsplit_onnx.models import write_model
-from dnnsplit_onnx.planning.choosing import plan, workload_of
+from dnnsplit_onnx.planning.choosing import analysis_of, plan
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.reporting.page import Facts, gather, render
 from dnnsplit_onnx.reporting.page.evidence import command
@@ -31,8 +31,8 @@ from dnnsplit_onnx.reporting.page.measured import Bench, load_bench
 from dnnsplit_onnx.reporting.page.tiers_file import tiers_toml
 from dnnsplit_onnx.slicing import slice_model
 from dnnsplit_onnx.slicing.manifest import Manifest
-from dnnsplit_onnx.work.analysis import Workload, measure
-from dnnsplit_onnx.work.orders import order_workload
+from dnnsplit_onnx.work.analysis import Analysis, measure
+from dnnsplit_onnx.work.orders import in_order
 
 EVIL = "</script><script>alert(1)</script>"
 VOID = {"meta", "link", "input", "br", "hr"}
@@ -88,18 +88,18 @@ class Page(HTMLParser):
         return " ".join(data for where, data in self.texts if where not in ("style", "script"))
 
 
-def workload_at(path: Path) -> Workload:
+def workload_at(path: Path) -> Analysis:
     graph = load_graph(path)
-    return order_workload(measure(graph, bind_shapes(graph, {"batch": 1})), "envelope")
+    return in_order(measure(graph, bind_shapes(graph, {"batch": 1})), "envelope")
 
 
 def facts_of(path: Path, folder: Path, topology: Topology, **options: Any) -> Facts:
-    workload = workload_at(path)
+    analysis = workload_at(path)
     given = {name: options.pop(name) for name in ("bench",) if name in options}
-    made = plan(workload.graph, topology, workload=workload, **options)
-    workload = workload_of(made, workload)
-    manifest = slice_model(workload.graph, made, folder)
-    return gather(manifest, made, workload, topology, **given)
+    made = plan(analysis.graph, topology, analysis=analysis, **options)
+    analysis = analysis_of(made, analysis)
+    manifest = slice_model(analysis.graph, made, folder)
+    return gather(manifest, made, analysis, topology, **given)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def facts(model: Path, topology: Topology, tmp_path_factory: pytest.TempPathFact
     made = facts_of(model, folder, topology, cuts=(6, 12), bench=Bench.model_validate(BENCH))
     found = {"passed": True, "bitwise": True, "outputs": [{"name": "logits", "bitwise": True}]}
     manifest = made.manifest.model_copy(update={"verification": found})
-    return gather(manifest, made.plan, made.inspection.workload, topology, made.bench)
+    return gather(manifest, made.plan, made.inspection.analysis, topology, made.bench)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_it_holds_what_a_reader_asks(facts: Facts, page: str) -> None:
     assert facts.manifest.model.sha256 in text
     assert "Verified: the chain equals the whole model bit for bit (1 output)." in text
     assert "gflops = 20\n" in text
-    for node in facts.inspection.workload.graph.nodes:
+    for node in facts.inspection.analysis.graph.nodes:
         assert node.name in text
     for link in facts.plan.figures.links:
         assert all(value in text for value in link.values)
@@ -244,7 +244,7 @@ def test_names_cannot_break_out(hostile: Path, topology: Topology, tmp_path: Pat
     facts = facts_of(hostile, tmp_path / "out", topology, cuts=(2, 4), bench=bench)
     found = {"passed": False, "bitwise": False, "error": EVIL}
     manifest = facts.manifest.model_copy(update={"verification": found, "producer": EVIL})
-    made = render(gather(manifest, facts.plan, facts.inspection.workload, topology, bench))
+    made = render(gather(manifest, facts.plan, facts.inspection.analysis, topology, bench))
     parsed = Page(made)
     assert {name for name, _ in parsed.elements} <= {name for name, _ in Page(page).elements}
     assert len(parsed.all("script")) == 1
@@ -262,7 +262,7 @@ def test_old_manifests_are_read(model: Path, topology: Topology, tmp_path: Path)
         del data[key]
     del data["plan"]["topology"]
     manifest = Manifest.model_validate(data)
-    made = gather(manifest, Plan.from_dict(manifest.plan), facts.inspection.workload)
+    made = gather(manifest, Plan.from_dict(manifest.plan), facts.inspection.analysis)
     text = Page(render(made)).text()
     assert "The tiers are not recorded in this manifest" in text
     assert "Not verified when the slices were made, or not recorded" in text
@@ -296,7 +296,7 @@ def test_what_cannot_be_planned_again_is_said(model: Path, topology: Topology, t
     facts = facts_of(model, tmp_path / "out", topology, cuts=(6, 12))
     tiers = [{"name": "edge", "profile": "nowhere.json"}, *TIERS["tier"][1:]]
     elsewhere = parse_topology(TIERS | {"tier": tiers}, "test")
-    made = gather(facts.manifest, facts.plan, facts.inspection.workload, elsewhere)
+    made = gather(facts.manifest, facts.plan, facts.inspection.analysis, elsewhere)
     assert made.links == ()
     assert any("nowhere.json" in note for note in made.notes)
     assert "nowhere.json" in Page(render(made)).text()
@@ -305,22 +305,22 @@ def test_what_cannot_be_planned_again_is_said(model: Path, topology: Topology, t
 def test_plans_of_other_models_are_refused(model: Path, topology: Topology, tmp_path: Path) -> None:
     facts = facts_of(model, tmp_path / "out", topology, cuts=(6, 12))
     figures = facts.plan.figures
-    workload = facts.inspection.workload
+    analysis = facts.inspection.analysis
     last = figures.stages[-1]
     short = replace(figures, stages=(*figures.stages[:-1], replace(last, stop=last.stop - 1)))
     with pytest.raises(PlanError, match="not of this model"):
-        gather(facts.manifest, replace(facts.plan, figures=short), workload, topology)
+        gather(facts.manifest, replace(facts.plan, figures=short), analysis, topology)
     fewer = facts.manifest.model_copy(update={"slices": facts.manifest.slices[:2]})
     with pytest.raises(PlanError, match="does not fit its slices"):
-        gather(fewer, facts.plan, workload, topology)
+        gather(fewer, facts.plan, analysis, topology)
     less = replace(figures, stages=(replace(figures.stages[0], flops=1), *figures.stages[1:]))
-    made = gather(facts.manifest, replace(facts.plan, figures=less), workload, topology)
+    made = gather(facts.manifest, replace(facts.plan, figures=less), analysis, topology)
     assert "counted otherwise" in made.notes[0]
 
 
 def test_a_verification_that_cannot_be_read_is_no_proof(facts: Facts, topology: Topology) -> None:
     manifest = facts.manifest.model_copy(update={"verification": {"passed": "perhaps"}})
-    made = gather(manifest, facts.plan, facts.inspection.workload, topology)
+    made = gather(manifest, facts.plan, facts.inspection.analysis, topology)
     assert made.proof is None
     assert "verification that cannot be read" in made.notes[0]
 

@@ -17,14 +17,14 @@ from dnnsplit_onnx.reporting.figure import is_log, plain
 from dnnsplit_onnx.reporting.inspect_plot import plot_inspection
 from dnnsplit_onnx.work.analysis import measure
 from dnnsplit_onnx.work.inspection import Inspection
-from dnnsplit_onnx.work.orders import order_workload
+from dnnsplit_onnx.work.orders import in_order
 from tests.conftest import light
 
 pytest.importorskip("matplotlib")
 
 
 def inspected(graph: Graph, **settings: Any) -> Inspection:
-    return Inspection(order_workload(measure(graph, bind_shapes(graph)), "envelope"), **settings)
+    return Inspection(in_order(measure(graph, bind_shapes(graph)), "envelope"), **settings)
 
 
 def svg(draw: Callable[..., None], file: Path, of: object) -> str:

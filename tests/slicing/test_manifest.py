@@ -10,9 +10,9 @@ from typing import Any
 import onnx
 import pytest
 
-from dnnsplit_onnx import manifest as manifest_module
 from dnnsplit_onnx.errors import ManifestError
 from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.slicing import manifest as manifest_module
 from dnnsplit_onnx.slicing import slice_model
 from dnnsplit_onnx.slicing.manifest import Manifest, check_files, load_manifest
 from tests.slicing.chain import plan_at

@@ -84,9 +84,9 @@ def test_cut_everywhere(opset: int, tmp_path: Path) -> None:
     onnx.save(built, path)
     feeds = {"x": np.random.default_rng(opset).standard_normal((1, 3, 8, 8)).astype(np.float32)}
     graph = load_graph(path)
-    workload = measure(graph, bind_shapes(graph))
-    assert not workload.uncounted
-    assert workload.macs[0] == 4 * 3 * 3 * 3 * 64
+    analysis = measure(graph, bind_shapes(graph))
+    assert not analysis.uncounted
+    assert analysis.macs[0] == 4 * 3 * 3 * 3 * 64
     load = session if runs_here(path) else reference
     expected = run_whole(path, feeds, load)
     assert np.ptp(expected["y"]) > 0

@@ -34,11 +34,11 @@ half (p) => (r) { c = Constant <value_float = 0.5> ()  r = Mul (p, c) }
 
 def test_functions_are_counted_through_calls_bodies_and_other_functions(graph_text):
     graph = graph_text(CALLS, header=FUNCTIONS)
-    workload = measure(graph, bind_shapes(graph))
-    assert workload.uncounted == {}
-    assert workload.macs.tolist() == [2 * 3 * 4, 2 * 4 * 5, 0]
+    analysis = measure(graph, bind_shapes(graph))
+    assert analysis.uncounted == {}
+    assert analysis.macs.tolist() == [2 * 3 * 4, 2 * 4 * 5, 0]
     # Relu of each dense; of the branches, the larger: two multiplications an element.
-    assert workload.flops.tolist() == [2 * 24 + 8, 2 * 40 + 10, 20]
+    assert analysis.flops.tolist() == [2 * 24 + 8, 2 * 40 + 10, 20]
 
 
 def test_an_unknown_operator_in_a_function_is_not_taken_to_be_free(graph_text):
@@ -48,19 +48,19 @@ def test_an_unknown_operator_in_a_function_is_not_taken_to_be_free(graph_text):
         f (p) => (r) { r = far.Away (p) }""",
         header='ir_version: 10, opset_import: ["" : 17, "own" : 1, "far" : 1]',
     )
-    workload = measure(graph, bind_shapes(graph))
-    assert workload.work == (None,)
-    assert workload.uncounted == {"own::f": 1}
+    analysis = measure(graph, bind_shapes(graph))
+    assert analysis.work == (None,)
+    assert analysis.uncounted == {"own::f": 1}
 
 
 @pytest.mark.parametrize(("name", "macs"), [("resnet50", 4_089_184_256)])
 def test_macs_counted_by_hand(name, macs):
     graph = load_graph(light(name))
-    workload = measure(graph, bind_shapes(graph))
-    assert workload.macs.sum() == macs
-    conv = sum(int(m) for node, m in zip(graph.nodes, workload.macs, strict=True) if node.op_type == "Conv")
+    analysis = measure(graph, bind_shapes(graph))
+    assert analysis.macs.sum() == macs
+    conv = sum(int(m) for node, m in zip(graph.nodes, analysis.macs, strict=True) if node.op_type == "Conv")
     assert conv == 4_087_136_256
-    assert workload.uncounted == {}
+    assert analysis.uncounted == {}
 
 
 def test_bytes_of_a_node(graph_text):
@@ -69,8 +69,8 @@ def test_bytes_of_a_node(graph_text):
         { a = Add (x, w)
           y = Mul (a, w) }"""
     )
-    workload = measure(graph, bind_shapes(graph))
-    assert workload.output_nbytes(0) == 24
-    assert workload.weight_nbytes(0) == workload.weight_nbytes(1) == 12
-    assert workload.total_weight_nbytes == 12
-    assert workload.moved_nbytes.tolist() == [24 + 12 + 24] * 2
+    analysis = measure(graph, bind_shapes(graph))
+    assert analysis.output_nbytes(0) == 24
+    assert analysis.weight_nbytes(0) == analysis.weight_nbytes(1) == 12
+    assert analysis.total_weight_nbytes == 12
+    assert analysis.moved_nbytes.tolist() == [24 + 12 + 24] * 2

@@ -10,24 +10,24 @@ import pytest
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
-from dnnsplit_onnx.work.analysis import Workload, measure
+from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.cuts import UNKNOWN
 from dnnsplit_onnx.work.envelope import contract, envelope
-from dnnsplit_onnx.work.orders import order_graph, order_workload
+from dnnsplit_onnx.work.orders import in_order, order_graph
 from tests.conftest import light
 from tests.dags import closed_sets, live_nbytes, random_workload, with_states
 
 SEEDS = range(150)
 
 
-def workload_of_seed(rng: np.random.Generator, most: int, seed: int) -> Workload:
+def workload_of_seed(rng: np.random.Generator, most: int, seed: int) -> Analysis:
     """Of up to `most` - 1 nodes; every third has states."""
-    workload = random_workload(rng, int(rng.integers(1, most)))
-    return with_states(rng, workload) if seed % 3 == 0 else workload
+    analysis = random_workload(rng, int(rng.integers(1, most)))
+    return with_states(rng, analysis) if seed % 3 == 0 else analysis
 
 
-def point(workload: Workload, below: frozenset[int]) -> tuple[int, int]:
-    return int(workload.flops[sorted(below)].sum()), live_nbytes(workload, below)
+def point(analysis: Analysis, below: frozenset[int]) -> tuple[int, int]:
+    return int(analysis.flops[sorted(below)].sum()), live_nbytes(analysis, below)
 
 
 def lower_hull(points: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -47,22 +47,22 @@ def lower_hull(points: list[tuple[int, int]]) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_corners_of_the_hull_are_there_and_nested(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    workload = workload_of_seed(rng, 9, seed)
-    cuts = envelope(workload)
+    analysis = workload_of_seed(rng, 9, seed)
+    cuts = envelope(analysis)
     assert cuts[0] == frozenset()
-    assert cuts[-1] == frozenset(range(len(workload.graph.nodes)))
+    assert cuts[-1] == frozenset(range(len(analysis.graph.nodes)))
     assert all(low < high for low, high in pairwise(cuts))
-    closed = list(closed_sets(workload))
+    closed = list(closed_sets(analysis))
     assert set(cuts) <= set(closed)
-    found = {point(workload, cut) for cut in cuts}
-    hull = lower_hull([point(workload, cut) for cut in closed])
+    found = {point(analysis, cut) for cut in cuts}
+    hull = lower_hull([point(analysis, cut) for cut in closed])
     # Of sets with equal work and bytes any will do; the ends may be beaten at no work.
     assert set(hull[1:]) <= found
     assert hull[0] in found or hull[0][0] == 0
     # And from its last corner on, the hull of the cuts that keep the last node above.
-    last = len(workload.graph.nodes) - 1
-    base = max((cut for cut in cuts[:-1] if not cut or point(workload, cut) in hull), key=len)
-    proper = lower_hull([point(workload, cut) for cut in closed if base <= cut and last not in cut])
+    last = len(analysis.graph.nodes) - 1
+    base = max((cut for cut in cuts[:-1] if not cut or point(analysis, cut) in hull), key=len)
+    proper = lower_hull([point(analysis, cut) for cut in closed if base <= cut and last not in cut])
     assert set(proper[1:]) <= found
 
 
@@ -70,9 +70,9 @@ def test_corners_of_the_hull_are_there_and_nested(seed: int) -> None:
 def test_blocks_lose_no_minimum(seed: int) -> None:
     """For every lambda, some set made of whole blocks is as light as any."""
     rng = np.random.default_rng([seed, 1])
-    workload = workload_of_seed(rng, 8, seed)
-    blocks = contract(workload)
-    points = [(point(workload, cut), cut) for cut in closed_sets(workload)]
+    analysis = workload_of_seed(rng, 8, seed)
+    blocks = contract(analysis)
+    points = [(point(analysis, cut), cut) for cut in closed_sets(analysis)]
     for work, nbytes in [(0, 1), (1, 0), (1, 1), (1, 3), (3, 1), (7, 2)]:
         weights = [(work * w + nbytes * d, cut) for (w, d), cut in points]
         whole = [
@@ -84,35 +84,35 @@ def test_blocks_lose_no_minimum(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_order_is_runnable_and_has_the_envelope_as_prefixes(seed: int) -> None:
     rng = np.random.default_rng([seed, 2])
-    workload = workload_of_seed(rng, 12, seed)
-    ordered = order_workload(workload, "envelope")  # `reordered` refuses what cannot run
+    analysis = workload_of_seed(rng, 12, seed)
+    ordered = in_order(analysis, "envelope")  # `reordered` refuses what cannot run
     place = {node.name: at for at, node in enumerate(ordered.graph.nodes)}
-    for cut in envelope(workload):
-        assert {place[workload.graph.nodes[at].name] for at in cut} == set(range(len(cut)))
-    assert [node.name for node in order_workload(workload, "envelope").graph.nodes] == list(place)
-    assert ordered.flops.sum() == workload.flops.sum()
-    assert order_workload(workload, "file") is workload
+    for cut in envelope(analysis):
+        assert {place[analysis.graph.nodes[at].name] for at in cut} == set(range(len(cut)))
+    assert [node.name for node in in_order(analysis, "envelope").graph.nodes] == list(place)
+    assert ordered.flops.sum() == analysis.flops.sum()
+    assert in_order(analysis, "file") is analysis
 
 
 def test_order_never_holds_more_than_the_file_between_envelope_cuts() -> None:
     for name in ("inception_v1", "resnet50", "shufflenet"):
         graph = load_graph(light(name))
-        workload = measure(graph, bind_shapes(graph))
-        ordered = order_workload(workload, "envelope")
-        sizes = [len(cut) for cut in envelope(workload)]
-        before, after = workload.cut_nbytes(), ordered.cut_nbytes()
+        analysis = measure(graph, bind_shapes(graph))
+        ordered = in_order(analysis, "envelope")
+        sizes = [len(cut) for cut in envelope(analysis)]
+        before, after = analysis.cut_nbytes(), ordered.cut_nbytes()
         assert UNKNOWN not in before
         assert (before[sizes] >= after[sizes]).all()
         assert after.sum() <= before.sum()
 
 
 def test_order_graph_by_name() -> None:
-    workload = random_workload(np.random.default_rng(5), 9)
-    assert order_graph(workload.graph, workload, "file") is workload.graph
-    ordered = order_graph(workload.graph, workload, "envelope")
-    assert ordered.nodes == order_workload(workload, "envelope").graph.nodes
+    analysis = random_workload(np.random.default_rng(5), 9)
+    assert order_graph(analysis.graph, analysis, "file") is analysis.graph
+    ordered = order_graph(analysis.graph, analysis, "envelope")
+    assert ordered.nodes == in_order(analysis, "envelope").graph.nodes
     with pytest.raises(InputError) as error:
-        order_graph(workload.graph, workload, "best")
+        order_graph(analysis.graph, analysis, "best")
     assert error.value.hint == "known orders: envelope, file"
 
 
@@ -125,8 +125,8 @@ def test_values_of_unknown_size_never_cross(graph_text) -> None:
             [d] y = Flatten<axis = 0>(r)
         }""",
     )
-    workload = measure(graph, bind_shapes(graph))
-    for cut in envelope(workload):
+    analysis = measure(graph, bind_shapes(graph))
+    for cut in envelope(analysis):
         assert len(cut) in (0, 1, 4)
 
 
@@ -146,7 +146,7 @@ def test_positions_mean_the_same_whatever_is_bound(graph_text) -> None:
     graph = graph_text(DYNAMIC)
     orders = []
     for bindings in ({}, {"batch": 1, "side": 32}, {"batch": 7, "side": 4}):
-        ordered = order_workload(measure(graph, bind_shapes(graph, bindings)), "envelope")
+        ordered = in_order(measure(graph, bind_shapes(graph, bindings)), "envelope")
         assert ordered.order == "envelope"
         orders.append([node.index for node in ordered.graph.nodes])
     assert orders[0] == orders[1] == orders[2]

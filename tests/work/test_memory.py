@@ -7,7 +7,7 @@ import pytest
 
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
-from dnnsplit_onnx.work.analysis import Workload, measure
+from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.memory import StageMemory, stage_memory
 from tests.conftest import light
 from tests.strategies import random_memory
@@ -47,12 +47,12 @@ def test_by_hand(memory: StageMemory, start: int, stop: int, nbytes: int) -> Non
     assert memory.nbytes(start, stop) == nbytes
 
 
-def simulate(workload: Workload, start: int, stop: int) -> int:
+def simulate(analysis: Analysis, start: int, stop: int) -> int:
     """Runs a stage node by node, keeping sets of names."""
-    graph = workload.graph
+    graph = analysis.graph
 
     def size(name: str) -> int:
-        return workload.types.nbytes(name) or 0  # a Dropout's mask that nobody reads
+        return analysis.types.nbytes(name) or 0  # a Dropout's mask that nobody reads
 
     if start == stop:
         return 0
@@ -73,11 +73,11 @@ def simulate(workload: Workload, start: int, stop: int) -> int:
 @pytest.mark.parametrize("name", ["squeezenet", "shufflenet"])
 def test_against_a_simulation(name: str) -> None:
     graph = load_graph(light(name))
-    workload = measure(graph, bind_shapes(graph))
+    analysis = measure(graph, bind_shapes(graph))
     rng = np.random.default_rng(0)
     for _ in range(60):
         start, stop = sorted(rng.integers(0, len(graph.nodes) + 1, 2).tolist())
-        assert workload.memory.nbytes(start, stop) == simulate(workload, start, stop)
+        assert analysis.memory.nbytes(start, stop) == simulate(analysis, start, stop)
 
 
 def test_first_starts_are_the_first_that_fit() -> None:

@@ -31,24 +31,24 @@ from dnnsplit_onnx.graph.shapes import value_type
 from dnnsplit_onnx.measuring.profiling.tracing import TracedSession, open_traced
 from dnnsplit_onnx.runtime.inputs import input_sets, to_values
 from dnnsplit_onnx.runtime.sessions import SessionOptions
-from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.analysis import Analysis
 
 _SUFFIX = "_kernel_time"
 _LAYOUTS = ("_nchwc", "_nhwc")
 
 
 def measure_nodes(
-    workload: Workload,
+    analysis: Analysis,
     *,
     options: SessionOptions | None = None,
     inputs: Mapping[str, Any] | str | Path | None = None,
     runs: int = 30,
     warmup: int = 3,
 ) -> tuple[float, ...]:
-    """Seconds of each node, in the workload's order.
+    """Seconds of each node, in the analysis's order.
 
     Args:
-        workload: The model, its symbolic dimensions bound.
+        analysis: The model, its symbolic dimensions bound.
         options: Provider and threads.
         inputs: Arrays by name, or an `.npz` file; made up by default.
         runs: Measured runs.
@@ -58,9 +58,9 @@ def measure_nodes(
         ModelError: onnxruntime cannot load or run the model.
         MissingExtraError: onnxruntime is not installed, or lacks the provider.
     """
-    graph = workload.graph
+    graph = analysis.graph
     ports = [_port(value) for value in graph.proto.graph.input if value.name in set(graph.inputs)]
-    given = input_sets(ports, inputs, dict(workload.types.bindings), seed=0, runs=1)[0]
+    given = input_sets(ports, inputs, dict(analysis.types.bindings), seed=0, runs=1)[0]
     with tempfile.TemporaryDirectory(prefix="dnnsplit-trace-") as scratch:
         session = open_traced(
             _numbered(graph.proto),
@@ -73,21 +73,21 @@ def measure_nodes(
         for _ in range(warmup + runs):
             session.run(values)
         seconds = _seconds_by_name(session, warmup)
-    return share(workload, session.optimized, seconds)
+    return share(analysis, session.optimized, seconds)
 
 
-def share(workload: Workload, optimized: onnx.GraphProto, seconds: Mapping[str, float]) -> tuple[float, ...]:
+def share(analysis: Analysis, optimized: onnx.GraphProto, seconds: Mapping[str, float]) -> tuple[float, ...]:
     """The times of an optimised graph's nodes, shared out among the model's own.
 
     Args:
-        workload: The model.
+        analysis: The model.
         optimized: The graph that ran, made from the model with its nodes named `#INDEX`.
         seconds: Time of each of its nodes, by name.
 
     Returns:
-        Seconds of each node, in the workload's order; their sum is that of `seconds`.
+        Seconds of each node, in the analysis's order; their sum is that of `seconds`.
     """
-    graph = workload.graph
+    graph = analysis.graph
     place = {node.index: at for at, node in enumerate(graph.nodes)}
     times = [0.0] * len(graph.nodes)
     found: set[int] = set()
@@ -103,7 +103,7 @@ def share(workload: Workload, optimized: onnx.GraphProto, seconds: Mapping[str, 
         found.add(at)
     if last is not None:
         times[last] += pending
-    return tuple(_spread_over_fused(workload, times, found))
+    return tuple(_spread_over_fused(analysis, times, found))
 
 
 def _trace_back(node: onnx.NodeProto, graph: Graph, place: Mapping[int, int]) -> int | None:
@@ -115,9 +115,9 @@ def _trace_back(node: onnx.NodeProto, graph: Graph, place: Mapping[int, int]) ->
     return next((graph.producer[name] for name in names if name in graph.producer), None)
 
 
-def _spread_over_fused(workload: Workload, times: list[float], found: set[int]) -> list[float]:
+def _spread_over_fused(analysis: Analysis, times: list[float], found: set[int]) -> list[float]:
     """Gives each node that was fused away its share of its host's time, by work."""
-    graph = workload.graph
+    graph = analysis.graph
     host = list(range(len(times)))
     first_reader: dict[int, int] = {}
     for at, node in enumerate(graph.nodes):
@@ -130,7 +130,7 @@ def _spread_over_fused(workload: Workload, times: list[float], found: set[int]) 
     hosts = np.array(host, dtype=np.intp)
     if not len(hosts):
         return []
-    flops = workload.flops.astype(np.float64)
+    flops = analysis.flops.astype(np.float64)
     totals = np.bincount(hosts, weights=flops, minlength=len(hosts))
     counts = np.bincount(hosts, minlength=len(hosts))
     shares = np.where(totals[hosts] > 0, flops / np.maximum(totals[hosts], 1.0), 1.0 / counts[hosts])

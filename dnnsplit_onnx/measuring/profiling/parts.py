@@ -23,11 +23,11 @@ from dnnsplit_onnx.runtime.options import SessionOptions
 from dnnsplit_onnx.runtime.sessions import Session
 from dnnsplit_onnx.runtime.values import Value
 from dnnsplit_onnx.slicing import slice_model
-from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.analysis import Analysis
 
 
 def measure_parts(
-    workload: Workload,
+    analysis: Analysis,
     cuts: Sequence[int],
     whole: Session,
     whole_s: float,
@@ -39,7 +39,7 @@ def measure_parts(
     """Times both parts of each cut.
 
     Args:
-        workload: The model.
+        analysis: The model.
         cuts: Positions strictly between the first node and the last.
         whole: A session of the whole model.
         whole_s: Its median seconds, to which all is scaled.
@@ -52,9 +52,9 @@ def measure_parts(
     for cut in cuts:
         with tempfile.TemporaryDirectory(prefix="dnnsplit-profile-") as scratch:
             folder = Path(scratch) / "parts"
-            made = plan(workload.graph, tiers_of(2), cuts=[cut], workload=workload, pareto=False)
+            made = plan(analysis.graph, tiers_of(2), cuts=[cut], analysis=analysis, pareto=False)
             chain = Chain.open(
-                folder, slice_model(workload.graph, made, folder), lambda _: options, check=False
+                folder, slice_model(analysis.graph, made, folder), lambda _: options, check=False
             )
             found.append(_Turns(chain, whole, values).measure(cut, whole_s, budget, on_run))
     return tuple(found)

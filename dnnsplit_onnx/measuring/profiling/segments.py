@@ -40,7 +40,7 @@ from dnnsplit_onnx.runtime.inputs import input_sets, to_values
 from dnnsplit_onnx.runtime.sessions import Session, SessionOptions, open_session
 from dnnsplit_onnx.runtime.values import Value
 from dnnsplit_onnx.slicing import slice_model
-from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import check_states, staircase
 
 #: Called with runs done, runs in all (an estimate), and what is being done.
@@ -51,7 +51,7 @@ _SECONDS = 20.0
 
 
 def measure_segments(
-    workload: Workload,
+    analysis: Analysis,
     tier: str,
     *,
     options: SessionOptions | None = None,
@@ -64,7 +64,7 @@ def measure_segments(
     """Times the segments of a model between cuts, the parts of each cut, and the whole.
 
     Args:
-        workload: The model, its symbolic dimensions bound.
+        analysis: The model, its symbolic dimensions bound.
         tier: The tier that this machine is.
         options: Provider and threads.
         positions: The cuts; by default the candidates.
@@ -80,16 +80,16 @@ def measure_segments(
         MissingExtraError: onnxruntime is not installed, or lacks the provider.
     """
     options = options or SessionOptions()
-    cuts = segment_cuts(workload, positions)
-    graph = workload.graph
+    cuts = segment_cuts(analysis, positions)
+    graph = analysis.graph
     with tempfile.TemporaryDirectory(prefix="dnnsplit-profile-") as scratch:
         folder = Path(scratch) / "segments"
-        made = plan(graph, tiers_of(len(cuts) + 1), cuts=cuts, workload=workload, pareto=False)
+        made = plan(graph, tiers_of(len(cuts) + 1), cuts=cuts, analysis=analysis, pareto=False)
         manifest = slice_model(graph, made, folder)
         chain = Chain.open(folder, manifest, lambda _: options, check=False)
         whole = open_session(graph.file.path, options, label="the whole model")
         empty = open_session(_empty_model(Path(scratch)), options)
-        given = input_sets(manifest.model.inputs, inputs, dict(workload.types.bindings), seed=0, runs=1)[0]
+        given = input_sets(manifest.model.inputs, inputs, dict(analysis.types.bindings), seed=0, runs=1)[0]
         values = to_values(manifest.model.inputs, given.values)
         clock = _Timer(chain, whole, empty, values)
         ticker = _Ticker(progress, runs, 1 + len(cuts))
@@ -97,11 +97,11 @@ def measure_segments(
         del chain, clock.chain  # the parts need the memory
         budget = Budget(runs, _SECONDS / 2 / max(len(cuts), 1), max(warmup, 0))
         whole_s = statistics.median(clock.whole_times)
-        parts = measure_parts(workload, cuts, whole, whole_s, values, options, budget, ticker.tick)
-    return _profile(workload, tier, options, cuts, clock, parts)
+        parts = measure_parts(analysis, cuts, whole, whole_s, values, options, budget, ticker.tick)
+    return _profile(analysis, tier, options, cuts, clock, parts)
 
 
-def segment_cuts(workload: Workload, positions: Sequence[int] | None = None) -> list[int]:
+def segment_cuts(analysis: Analysis, positions: Sequence[int] | None = None) -> list[int]:
     """The inner positions that separate the segments: the candidates, or those given.
 
     Raises:
@@ -109,16 +109,16 @@ def segment_cuts(workload: Workload, positions: Sequence[int] | None = None) -> 
         CutError: A position parts a state.
         ShapeError: A dimension of an input is not bound.
     """
-    size = len(workload.graph.nodes)
+    size = len(analysis.graph.nodes)
     if size == 0:
         raise InputError("the model has no nodes to measure", hint="everything in it is constant")
-    for value in workload.graph.inputs:
-        workload.types.need_nbytes(value)  # times hold for one size of the inputs
-    chosen = staircase(workload.cut_nbytes()) if positions is None else positions
+    for value in analysis.graph.inputs:
+        analysis.types.need_nbytes(value)  # times hold for one size of the inputs
+    chosen = staircase(analysis.cut_nbytes()) if positions is None else positions
     for position in chosen:
         if not 0 <= position <= size:
             raise InputError(f"position {position} is not one of 0 to {size}")
-    check_states(workload.graph, chosen)
+    check_states(analysis.graph, chosen)
     return sorted({at for at in chosen if 0 < at < size})
 
 
@@ -177,14 +177,14 @@ def _empty_model(folder: Path) -> Path:
 
 
 def _profile(
-    workload: Workload,
+    analysis: Analysis,
     tier: str,
     options: SessionOptions,
     cuts: list[int],
     timer: _Timer,
     parts: tuple[Parts, ...],
 ) -> Profile:
-    graph = workload.graph
+    graph = analysis.graph
     overhead, whole = statistics.median(timer.empty_times), statistics.median(timer.whole_times)
     segments = _segments([0, *cuts, len(graph.nodes)], timer.stages, overhead, whole)
     about = machine()
@@ -199,9 +199,9 @@ def _profile(
         threads=options.threads or 0,
         model=graph.file.path.name,
         model_sha256=graph.file.sha256(),
-        order=workload.order,
+        order=analysis.order,
         nodes=len(graph.nodes),
-        bindings=dict(workload.types.bindings),
+        bindings=dict(analysis.types.bindings),
         segments=segments,
         overhead_s=overhead,
         whole_s=whole,

@@ -87,7 +87,7 @@ def chain_of(
         mask[:] = False
         mask[positions] = True
     stops = []
-    for t in range(len(problem.topology.link)):
+    for t in range(len(problem.topology.links)):
         ok = problem.open[t] & mask & (problem.link_seconds[t] <= bound)
         for measure in measures:
             ok &= np.isfinite(problem.additive(measure).link[t])

@@ -28,7 +28,7 @@ from dnnsplit_onnx.machines.topology import Link
 from dnnsplit_onnx.planning.plans import Figures, Measure, Objective
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.planning.weights import Weights
-from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.envelope import Blocks, contract
 from dnnsplit_onnx.work.maxflow import Network
 
@@ -51,12 +51,12 @@ class DagOptimum:
     sets: tuple[frozenset[int], ...]
 
 
-def dag_optimum(problem: Problem, workload: Workload) -> DagOptimum | None:
+def dag_optimum(problem: Problem, analysis: Analysis) -> DagOptimum | None:
     """The optimum over the DAG, limits and rules left out.
 
     Args:
-        problem: A problem made of the workload.
-        workload: The graph behind it, priced by live values.
+        problem: A problem made of the analysis.
+        analysis: The graph behind it, priced by live values.
 
     Returns:
         The optimum; None if the objective is not a sum, energies are not all known, or the
@@ -67,17 +67,17 @@ def dag_optimum(problem: Problem, workload: Workload) -> DagOptimum | None:
     measure: Measure = problem.objective
     # Contraction moves work up, so it needs tiers that are no worse the higher they are.
     merge = problem.is_dominated((measure,)) and not problem.topology.limits.return_output
-    blocks = contract(workload, merge=merge)
-    links = len(problem.topology.link)
+    blocks = contract(analysis, merge=merge)
+    links = len(problem.topology.links)
     if links * (len(blocks.work) + len(blocks.values)) > MOST:
         return None
-    return _Copies(problem, workload, blocks, measure).solve()
+    return _Copies(problem, analysis, blocks, measure).solve()
 
 
 def _is_known(problem: Problem) -> bool:
     if problem.objective == "throughput" or not problem.needs_energy((problem.objective,)):
         return True
-    tiers, links = problem.topology.tier, problem.topology.link
+    tiers, links = problem.topology.tiers, problem.topology.links
     return all(tier.watts is not None for tier in tiers) and all(link.watts is not None for link in links)
 
 
@@ -123,9 +123,9 @@ def _rates(link: Link, measure: Measure, weights: Weights | None) -> _Rates:
 class _Copies:
     """The network of nested copies; edges are gathered as fractions, then made whole."""
 
-    def __init__(self, problem: Problem, workload: Workload, blocks: Blocks, measure: Measure) -> None:
-        self.problem, self.workload, self.blocks = problem, workload, blocks
-        self.links = [_rates(link, measure, problem.weights) for link in problem.topology.link]
+    def __init__(self, problem: Problem, analysis: Analysis, blocks: Blocks, measure: Measure) -> None:
+        self.problem, self.analysis, self.blocks = problem, analysis, blocks
+        self.links = [_rates(link, measure, problem.weights) for link in problem.topology.links]
         self.taken = self._taken(measure)
         self.back = problem.topology.limits.return_output
         self.width = len(blocks.work) + len(blocks.values) + 2  # of a copy: two nodes for delays
@@ -206,7 +206,7 @@ class _Copies:
 
     def _outputs(self, t: int) -> None:
         """Outputs made above the link come back over it."""
-        graph, types = self.workload.graph, self.workload.types
+        graph, types = self.analysis.graph, self.analysis.types
         delay = self._block(t, self.width - 1)
         self.edges.append((Network.SOURCE, delay, self.links[t].delay))
         for value in graph.results:
@@ -219,11 +219,11 @@ class _Copies:
                 self.edges.append((delay, node, None))
 
 
-def lower_bound(problem: Problem, workload: Workload) -> float | None:
+def lower_bound(problem: Problem, analysis: Analysis) -> float | None:
     """What no plan over the DAG can fall below; see `plans.Plan.lower_bound`."""
     if problem.objective == "throughput":
         return slowest_step_bound(problem)
-    optimum = dag_optimum(problem, workload)
+    optimum = dag_optimum(problem, analysis)
     return None if optimum is None else optimum.value
 
 
@@ -249,4 +249,4 @@ def slowest_step_bound(problem: Problem) -> float:
     per_node = np.diff(problem.costs.seconds_below, axis=1).min(axis=0, initial=math.inf)
     if not per_node.size:
         return 0.0
-    return max(float(per_node.max()), float(per_node.sum()) / len(problem.topology.tier)) * (1 - ROUNDING)
+    return max(float(per_node.max()), float(per_node.sum()) / len(problem.topology.tiers)) * (1 - ROUNDING)

@@ -23,7 +23,7 @@ def plan(problem: Problem) -> Solution:
         InputError: There are more than `MOST` combinations.
         InfeasibleError: None keeps to the limits.
     """
-    size, links = problem.costs.size, len(problem.topology.link)
+    size, links = problem.costs.size, len(problem.topology.links)
     count = comb(size + 1 + links - 1, links)
     if count > MOST:
         raise InputError(

@@ -43,12 +43,12 @@ def infeasible(problem: Problem, within: Within) -> DnnsplitError:
 def _no_plan_at_all(problem: Problem) -> InfeasibleError:
     """Not one plan, whatever it takes: a rule, a link's cap or a tier's memory is too tight."""
     topology = problem.topology
-    no_caps = tuple(link.model_copy(update={"max_mb": None}) for link in topology.link)
-    no_memory = tuple(tier.model_copy(update={"memory_gb": None}) for tier in topology.tier)
-    if _is_possible(problem, tier=no_memory):
+    no_caps = tuple(link.model_copy(update={"max_mb": None}) for link in topology.links)
+    no_memory = tuple(tier.model_copy(update={"memory_gb": None}) for tier in topology.tiers)
+    if _is_possible(problem, tiers=no_memory):
         return _too_little_memory(problem)
-    if _is_possible(problem, link=no_caps):
-        caps = ", ".join(f"{link.max_mb:g}" for link in topology.link if link.max_mb is not None)
+    if _is_possible(problem, links=no_caps):
+        caps = ", ".join(f"{link.max_mb:g}" for link in topology.links if link.max_mb is not None)
         return InfeasibleError(
             f"no plan sends as little as the links' max_mb = {caps}", hint="raise `max_mb`"
         )
@@ -68,9 +68,9 @@ def _is_possible(problem: Problem, **changes: Any) -> bool:
 def _too_little_memory(problem: Problem) -> InfeasibleError:
     """Says how much memory would do on each tier whose limit alone could be raised."""
     topology = problem.topology
-    limits = ", ".join(f"{t.name}: {t.memory_gb:g} GB" for t in topology.tier if t.memory_gb is not None)
+    limits = ", ".join(f"{t.name}: {t.memory_gb:g} GB" for t in topology.tiers if t.memory_gb is not None)
     fixes = []
-    for t, tier in enumerate(topology.tier):
+    for t, tier in enumerate(topology.tiers):
         need = None if tier.memory_gb is None else _memory_that_does(problem, t)
         if need is not None:
             more = need / 1e9 - (tier.memory_gb or 0.0)
@@ -85,12 +85,12 @@ def _memory_that_does(problem: Problem, t: int) -> int | None:
     """The least memory of one tier, in bytes, with which there is a plan."""
 
     def is_enough(nbytes: int) -> bool:
-        tiers = list(problem.topology.tier)
+        tiers = list(problem.topology.tiers)
         tiers[t] = tiers[t].model_copy(update={"memory_gb": nbytes / 1e9})
-        return _is_possible(problem, tier=tuple(tiers))
+        return _is_possible(problem, tiers=tuple(tiers))
 
     assert problem.costs.memory is not None
-    low = int(problem.topology.tier[t].memory_nbytes)
+    low = int(problem.topology.tiers[t].memory_nbytes)
     high = problem.costs.memory.nbytes(0, problem.costs.size)
     if high is None or not is_enough(high):
         return None
@@ -112,8 +112,8 @@ def _best_alone(problem: Problem, measure: Measure) -> tuple[int, ...]:
 
 def _unknown_energy(problem: Problem) -> TopologyError:
     topology = problem.topology
-    tier = next((tier.name for tier in topology.tier if tier.watts is None), None)
-    link = next((t for t, link in enumerate(topology.link) if link.watts is None), None)
+    tier = next((tier.name for tier in topology.tiers if tier.watts is None), None)
+    link = next((t for t, link in enumerate(topology.links) if link.watts is None), None)
     who = f"tier `{tier}`" if tier is not None else f"link {link}"
     return TopologyError(
         f"the energy of every plan is unknown: {who} has no `watts`",

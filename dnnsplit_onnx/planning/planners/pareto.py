@@ -43,7 +43,7 @@ def pareto_front(problem: Problem, limit: int = 64, most_plans: int = 200_000) -
         most_plans: The most plans to look at.
     """
     positions = np.flatnonzero(problem.open.any(axis=0))
-    links = len(problem.topology.link)
+    links = len(problem.topology.links)
     extremes: list[tuple[int, ...]] = []
     if _plans(len(positions), links) > most_plans:
         positions = _thinned(problem, positions, most_plans)
@@ -91,7 +91,7 @@ def _combinations(positions: Cuts, links: int) -> Cuts:
 
 def _thinned(problem: Problem, positions: Cuts, most_plans: int) -> Cuts:
     """The candidates, and positions spread evenly over the work, as many as may be."""
-    links = len(problem.topology.link)
+    links = len(problem.topology.links)
     many = 1
     while _plans(many + 1, links) <= most_plans:
         many += 1
@@ -143,7 +143,7 @@ def _columns(problem: Problem, cuts: Cuts) -> list[NDArray[np.float64]]:
     for t, (start, stop) in enumerate(_stages(problem, cuts)):
         seconds = problem.costs.seconds_below[t]
         np.maximum(slowest, seconds[stop] - seconds[start], out=slowest)
-        if problem.topology.tier[t].watts is None:
+        if problem.topology.tiers[t].watts is None:
             columns[2][seconds[stop] > seconds[start]] = np.inf
     for t, seconds in enumerate(problem.link_seconds):
         np.maximum(slowest, seconds[cuts[:, t]], out=slowest)

@@ -40,7 +40,7 @@ class Replanner:
             and not problem.limits
             and problem.allowed is None
             and all(window is None for window in problem.windows(()))
-            and all(link.max_mb is None for link in problem.topology.link)
+            and all(link.max_mb is None for link in problem.topology.links)
         )
         size = problem.costs.size
         known = np.flatnonzero(problem.is_known)
@@ -61,7 +61,7 @@ class Replanner:
             InfeasibleError: No plan keeps to the problem's limits.
         """
         if not self.is_fast or any(link.max_mb is not None for link in links):
-            topology = self.problem.topology.model_copy(update={"link": tuple(links)})
+            topology = self.problem.topology.model_copy(update={"links": tuple(links)})
             return exact.plan(replace(self.problem, topology=topology))
         # Along the order a plan takes the sum over links of `moved` and the transfer at the
         # link's cut, and what the top tier would take for all.

@@ -88,7 +88,7 @@ def reach(problem: Problem, bound: float, measures: tuple[Measure, ...] = ()) ->
         ok = (start >= 0) & (below - below[start] <= bound)
         if (window := windows[t]) is not None:
             ok &= start >= window
-        if t < len(problem.topology.link):
+        if t < len(problem.topology.links):
             ok &= problem.open[t] & (problem.link_seconds[t] <= bound)
             for measure in measures:
                 ok &= np.isfinite(problem.additive(measure).link[t])

@@ -38,7 +38,7 @@ def curves(facts: Facts) -> list[Markup]:
 
 
 def _drawn(facts: Facts, width: int) -> Drawing:
-    nbytes, below = facts.cut_nbytes, facts.inspection.workload.flops_below
+    nbytes, below = facts.cut_nbytes, facts.inspection.analysis.flops_below
     size, right = len(nbytes) - 1, width - 8.0
     across = Scale(0.0, max(size, 1), _LEFT, right)
     top, middle = float(_TOP), float(_TOP + _BYTES)

@@ -48,7 +48,7 @@ class GraphPicture:
 
 def draw_graph(facts: Facts) -> GraphPicture:
     """Draws the graph of a model with the cuts of its plan."""
-    graph = facts.inspection.workload.graph
+    graph = facts.inspection.analysis.graph
     layout = lay_out(graph, facts.stage_of)
     canvas = _Canvas(facts, layout)
     bands = canvas.place()
@@ -78,19 +78,19 @@ class _Canvas:
 
     def __init__(self, facts: Facts, layout: Layout) -> None:
         self.facts, self.layout = facts, layout
-        self.workload = facts.inspection.workload
-        self.graph: Graph = self.workload.graph
+        self.analysis = facts.inspection.analysis
+        self.graph: Graph = self.analysis.graph
         self.text_x = _LEFT + layout.lanes * _LANE + 6
         self.width = self.text_x + _WRITTEN
         self.y = [0.0] * len(layout.rows)
         self.bottom = 0.0
         flops, spans = (
-            self.workload.flops_below,
+            self.analysis.flops_below,
             [(row.start, row.stop) for row in layout.rows if not row.value],
         )
         self.most_work = max((int(flops[stop] - flops[start]) for start, stop in spans), default=0) or 1
         self.most_made = (
-            max((self.workload.output_nbytes(stop - 1) or 0 for _, stop in spans), default=0) or 1
+            max((self.analysis.output_nbytes(stop - 1) or 0 for _, stop in spans), default=0) or 1
         )
 
     def place(self) -> list[Markup]:
@@ -160,7 +160,7 @@ class _Canvas:
             path.append(f"M{number(x)} {number(start)}C{number(x)} {number(y)} ")
             path.append(f"{number(target)} {number(start)} {number(target)} {number(y)}")
         names = units.listed(wire.values, _NAMED)
-        sizes = [self.workload.types.nbytes(value) for value in wire.values]
+        sizes = [self.analysis.types.nbytes(value) for value in wire.values]
         size = None if None in sizes else sum(size or 0 for size in sizes)
         return tag("path", tag("title", f"{names}: {units.nbytes(size)}"), d="".join(path))
 
@@ -168,13 +168,13 @@ class _Canvas:
         """A row's mark and what is written beside it."""
         x, y = self.x(row.lane), self.y[at]
         if row.value:
-            size = units.nbytes(self.workload.types.nbytes(row.value))
+            size = units.nbytes(self.analysis.types.nbytes(row.value))
             mark = tag("rect", x=x - 5, y=y - 5, width=10, height=10, class_="input")
             said = tag("text", short(f"input {row.value}, {size}", _LINE_LETTERS), x=self.text_x, y=y + 4)
             return tag("g", tag("title", f"model input {row.value}: {size}"), mark, said, class_="row")
         radius = 5 if row.stop - row.start == 1 else 7
-        flops = self.workload.flops_below
-        work, made = int(flops[row.stop] - flops[row.start]), self.workload.output_nbytes(row.stop - 1)
+        flops = self.analysis.flops_below
+        work, made = int(flops[row.stop] - flops[row.start]), self.analysis.output_nbytes(row.stop - 1)
         operators = [node.op_type for node in self.graph.nodes[row.start : row.stop]]
         return tag(
             "g",
@@ -217,6 +217,6 @@ class _Canvas:
     def _hint(self, row: Row) -> Markup:
         """What is said of a row where one points at it."""
         stage = self.facts.plan.figures.stages[row.stage].tier
-        shown = [made_by(self.workload, at) for at in range(row.start, min(row.stop, row.start + _NAMED))]
+        shown = [made_by(self.analysis, at) for at in range(row.start, min(row.stop, row.start + _NAMED))]
         more = row.stop - row.start - len(shown)
         return lines("\n".join([*shown, *([f"and {more} more"] if more else []), f"on {stage}"]))

@@ -20,7 +20,7 @@ from dnnsplit_onnx.planning.sensitivity import Sample, Sensitivity, bandwidth_se
 from dnnsplit_onnx.reporting.page.measured import Bench
 from dnnsplit_onnx.reporting.page.proof import Proof, recorded_proof
 from dnnsplit_onnx.slicing.manifest import Manifest
-from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import Accounting
 from dnnsplit_onnx.work.inspection import Inspection
 
@@ -85,7 +85,7 @@ class Facts:
 def gather(
     manifest: Manifest,
     plan: Plan,
-    workload: Workload,
+    analysis: Analysis,
     topology: Topology | None = None,
     bench: Bench | None = None,
 ) -> Facts:
@@ -94,14 +94,14 @@ def gather(
     Args:
         manifest: Of the folder.
         plan: The manifest's plan.
-        workload: The whole model, in the order that the plan's positions count.
+        analysis: The whole model, in the order that the plan's positions count.
         topology: The tiers that the plan was made for.
         bench: What `bench --json` printed.
 
     Raises:
         PlanError: The plan is not of this model, or not of these slices.
     """
-    notes = _held_against(manifest, plan, workload)
+    notes = _held_against(manifest, plan, analysis)
     problem = None
     if topology is None:
         notes.append(
@@ -110,13 +110,13 @@ def gather(
         )
     else:
         try:
-            problem = _problem(plan, workload, topology)
+            problem = _problem(plan, analysis, topology)
         except DnnsplitError as error:
             notes.append(f"Nothing could be planned again: {error.message}")
-    seen = workload
+    seen = analysis
     links: tuple[LinkStudy, ...] = ()
     if problem is not None and topology is not None:
-        seen = on_links(workload, topology)
+        seen = on_links(analysis, topology)
         plan, links = _with_front(plan, problem), _studies(problem, notes)
     proof = recorded_proof(manifest, notes)
     inspection = Inspection(seen, _accounting(plan))
@@ -135,7 +135,7 @@ def _accounting(plan: Plan) -> Accounting:
     raise PlanError(f"the plan charges cuts by `{plan.accounting}`, which is not known here")
 
 
-def _problem(plan: Plan, workload: Workload, topology: Topology) -> Problem:
+def _problem(plan: Plan, analysis: Analysis, topology: Topology) -> Problem:
     """The question that the plan answers.
 
     Raises:
@@ -144,7 +144,7 @@ def _problem(plan: Plan, workload: Workload, topology: Topology) -> Problem:
     names = tuple(stage.tier for stage in plan.figures.stages)
     if topology.names != names:
         raise PlanError(f"the plan is for the tiers {', '.join(names)}, not {', '.join(topology.names)}")
-    return problem_of(workload, topology, plan.objective, _accounting(plan), plan.weights)
+    return problem_of(analysis, topology, plan.objective, _accounting(plan), plan.weights)
 
 
 def _with_front(plan: Plan, problem: Problem) -> Plan:
@@ -154,7 +154,7 @@ def _with_front(plan: Plan, problem: Problem) -> Plan:
 
 def _studies(problem: Problem, notes: list[str]) -> tuple[LinkStudy, ...]:
     found = []
-    for link in range(len(problem.topology.link)):
+    for link in range(len(problem.topology.links)):
         try:
             study = bandwidth_sensitivity(problem, link)
         except DnnsplitError as error:
@@ -164,13 +164,13 @@ def _studies(problem: Problem, notes: list[str]) -> tuple[LinkStudy, ...]:
     return tuple(found)
 
 
-def _held_against(manifest: Manifest, plan: Plan, workload: Workload) -> list[str]:
+def _held_against(manifest: Manifest, plan: Plan, analysis: Analysis) -> list[str]:
     """What of the model is not as it was when the plan was made.
 
     Raises:
         PlanError: Its stages are not this model's nodes, or not the manifest's slices.
     """
-    stages, size = plan.figures.stages, len(workload.graph.nodes)
+    stages, size = plan.figures.stages, len(analysis.graph.nodes)
     bounds = [(0, 0), *((stage.start, stage.stop) for stage in stages), (size, size)]
     if any(one[1] != two[0] or two[0] > two[1] for one, two in pairwise(bounds)):
         raise PlanError(
@@ -182,7 +182,7 @@ def _held_against(manifest: Manifest, plan: Plan, workload: Workload) -> list[st
     expected = [(one.tier, two.tier, one.stop) for one, two in pairwise(stages)]
     if tiers != [record.tier for record in manifest.slices] or crossed != expected:
         raise PlanError("the plan in the manifest does not fit its slices", hint="run `split` again")
-    below = workload.flops_below
+    below = analysis.flops_below
     if any(stage.flops != below[stage.stop] - below[stage.start] for stage in stages):
         return [
             "Work is counted otherwise now than when the plan was made, so curves and plan may differ; "

@@ -20,7 +20,7 @@ _BUTTONS = (
 def graph(facts: Facts) -> list[Content]:
     """The graph by tier."""
     picture = draw_graph(facts)
-    size = len(facts.inspection.workload.graph.nodes)
+    size = len(facts.inspection.analysis.graph.nodes)
     grouped = (
         f" Its {size:,} nodes are drawn in {picture.rows:,} rows, each of nodes that follow one another."
         if picture.rows < size
@@ -82,7 +82,7 @@ def _bar(picture: GraphPicture) -> Markup:
 
 
 def _nodes(facts: Facts) -> Markup:
-    workload, stage_of = facts.inspection.workload, facts.stage_of
+    analysis, stage_of = facts.inspection.analysis, facts.stage_of
     names = [stage.tier for stage in facts.plan.figures.stages]
     nbytes = facts.cut_nbytes
     rows = [
@@ -91,12 +91,12 @@ def _nodes(facts: Facts) -> Markup:
             node.name,
             node.op_type,
             names[stage_of[at]],
-            "?" if workload.work[at] is None else units.flops(int(workload.flops[at])),
-            units.nbytes(workload.output_nbytes(at)),
-            units.nbytes(workload.weight_nbytes(at)),
+            "?" if analysis.work[at] is None else units.flops(int(analysis.flops[at])),
+            units.nbytes(analysis.output_nbytes(at)),
+            units.nbytes(analysis.weight_nbytes(at)),
             units.nbytes(int(nbytes[at + 1])),
         ]
-        for at, node in enumerate(workload.graph.nodes)
+        for at, node in enumerate(analysis.graph.nodes)
     ]
     headings = ["position", "node", "operator", "tier", ">work", ">makes", ">weights", ">live after it"]
     return table("Nodes in order.", headings, rows, class_="long")

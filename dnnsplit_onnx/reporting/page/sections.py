@@ -36,7 +36,7 @@ def headline(facts: Facts) -> list[Markup]:
 
 def assumptions(facts: Facts) -> list[Markup]:
     """What the figures assume, what is proven, and what this page lacks."""
-    said = [*basis(facts.plan, facts.inspection.workload.uncounted), *facts.notes]
+    said = [*basis(facts.plan, facts.inspection.analysis.uncounted), *facts.notes]
     return [tag("ul", [tag("li", sentence(line)) for line in said])]
 
 
@@ -89,9 +89,9 @@ def _tiers(facts: Facts) -> Markup:
 
 def _weights(facts: Facts, start: int, stop: int) -> int | None:
     """Bytes of the weights that a stage reads, each once; None if one is unknown."""
-    workload = facts.inspection.workload
-    names = {name for node in workload.graph.nodes[start:stop] for name in node.weights}
-    sizes = [workload.types.nbytes(name) for name in names]
+    analysis = facts.inspection.analysis
+    names = {name for node in analysis.graph.nodes[start:stop] for name in node.weights}
+    sizes = [analysis.types.nbytes(name) for name in names]
     return None if None in sizes else sum(size or 0 for size in sizes)
 
 
@@ -120,7 +120,7 @@ def _sent(link: Transfer, size: int) -> str:
 
 def _values(facts: Facts, link: Transfer) -> Content:
     """The values that cross, each with its type and size."""
-    types = facts.inspection.workload.types
+    types = facts.inspection.analysis.types
     if not link.values:
         return "none"
     items = []
@@ -163,14 +163,14 @@ def rivals(facts: Facts) -> Markup:
 
 def order(facts: Facts) -> Markup:
     """Live bytes and work along the order."""
-    inspection, below = facts.inspection, facts.inspection.workload.flops_below
+    inspection, below = facts.inspection, facts.inspection.analysis.flops_below
     chosen = facts.plan.cuts
     rows = [
         [
             str(at),
             units.nbytes(int(facts.cut_nbytes[at])),
             units.percent(int(below[at]), int(below[-1])),
-            inspection.workload.graph.nodes[at - 1].name if at else "(the input)",
+            inspection.analysis.graph.nodes[at - 1].name if at else "(the input)",
             "chosen" if at in chosen else "candidate",
         ]
         for at in positions_shown(inspection.candidates, chosen)

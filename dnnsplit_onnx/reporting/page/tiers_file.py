@@ -11,7 +11,7 @@ from dnnsplit_onnx.machines.topology import Topology
 
 def tiers_toml(topology: Topology) -> str:
     """A tiers file that reads as this topology."""
-    data = topology.model_dump(mode="json", exclude_defaults=True)
+    data = topology.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return "\n\n".join("\n".join(table) for table in _tables(data)) + "\n"
 
 

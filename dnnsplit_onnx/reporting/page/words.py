@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from dnnsplit_onnx.reporting import units
-from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.analysis import Analysis
 
 
 def short(said: str, most: int) -> str:
@@ -21,11 +21,11 @@ def shape_of(operators: Sequence[str]) -> str:
     return ", ".join(name if count == 1 else f"{count} {name}" for name, count in runs)
 
 
-def made_by(workload: Workload, at: int) -> str:
+def made_by(analysis: Analysis, at: int) -> str:
     """A node in a line: its position, operator, name, work and bytes."""
-    node, work = workload.graph.nodes[at], workload.work[at]
+    node, work = analysis.graph.nodes[at], analysis.work[at]
     flops = "work unknown" if work is None else units.flops(work.flops)
-    made, weights = workload.output_nbytes(at), workload.weight_nbytes(at)
+    made, weights = analysis.output_nbytes(at), analysis.weight_nbytes(at)
     return f"{at}: {node.op_type} {node.name}, {flops}, makes {units.nbytes(made)}" + (
         f", {units.nbytes(weights)} of weights" if weights else ""
     )

@@ -44,7 +44,7 @@ from dnnsplit_onnx.serving.wire.stream import Deadline
 from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace
 from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest
 from dnnsplit_onnx.work.analysis import measure
-from dnnsplit_onnx.work.orders import order_workload
+from dnnsplit_onnx.work.orders import in_order
 
 _log = logging.getLogger(__name__)
 
@@ -82,8 +82,8 @@ class Adaptive:
         self.reason = "the plan"
         self._routes, self._problem, self._measure = routes, problem, measure
         self._prepare = prepare
-        self._seen = LinkWatch([(link.bandwidth_mbps, link.delay_ms) for link in problem.topology.link])
-        self._scales = [1.0] * len(problem.topology.tier)
+        self._seen = LinkWatch([(link.bandwidth_mbps, link.delay_ms) for link in problem.topology.links])
+        self._scales = [1.0] * len(problem.topology.tiers)
         self._lock = threading.Lock()
         self._cuts = routes.cuts
         self._fallbacks: dict[int, Cuts | None] = {}
@@ -225,13 +225,13 @@ class Adaptive:
             link.model_copy(
                 update={"bandwidth_mbps": state.bandwidth_mbps, "delay_ms": state.delay_ms, "down_mbps": None}
             )
-            for link, state in zip(topology.link, self.links, strict=True)
+            for link, state in zip(topology.links, self.links, strict=True)
         ]
         seconds = self._problem.costs.seconds_below * np.array(self._scales)[:, None]
         return replace(
             self._problem,
             costs=replace(self._problem.costs, seconds_below=seconds),
-            topology=topology.model_copy(update={"link": tuple(links)}),
+            topology=topology.model_copy(update={"links": tuple(links)}),
         )
 
     def _best(self, reach: int) -> Cuts | None:
@@ -291,14 +291,14 @@ def _problem(place: Path, manifest: Manifest, topology: Topology, model: str | P
             f"the tiers file has the tiers {', '.join(topology.names)}, the slices are of {', '.join(names)}"
         )
     graph = load_graph(find_model(place, manifest, model), manifest.state_pairs)
-    workload = measure(graph, bind_shapes(graph, bindings_of(manifest)))
-    workload = order_workload(workload, manifest.plan.get("order", "file"))
+    analysis = measure(graph, bind_shapes(graph, bindings_of(manifest)))
+    analysis = in_order(analysis, manifest.plan.get("order", "file"))
     # What this client waits for is the answer, wherever the plan left it.
     answered = topology.with_limits(return_output=True)
     # And what it sends are tensors, whatever an encoded input would take.
     answered = answered.model_copy(update={"input_nbytes": {}})
     return problem_of(
-        workload, answered, manifest.plan.get("objective", "latency"), weights=manifest.plan.get("weights")
+        analysis, answered, manifest.plan.get("objective", "latency"), weights=manifest.plan.get("weights")
     )
 
 

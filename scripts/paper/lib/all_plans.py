@@ -17,7 +17,7 @@ from dnnsplit_onnx.machines.topology import Link, Tier, Topology
 from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.planning.plans import Objective
 from dnnsplit_onnx.planning.problem import Problem
-from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import Accounting, staircase
 from lib.networks import LayerModel
 
@@ -51,13 +51,13 @@ class Line:
         return cls(model.name, "keras layers", below, sizes)
 
     @classmethod
-    def of_nodes(cls, name: str, workload: Workload) -> Line:
+    def of_nodes(cls, name: str, analysis: Analysis) -> Line:
         """The line of an ONNX model's nodes."""
         sizes: dict[Accounting, NDArray[np.int64]] = {
-            "layer-input": workload.cut_nbytes("layer-input"),
-            "live": workload.cut_nbytes("live"),
+            "layer-input": analysis.cut_nbytes("layer-input"),
+            "live": analysis.cut_nbytes("live"),
         }
-        return cls(name, "onnx nodes", workload.flops_below, sizes)
+        return cls(name, "onnx nodes", analysis.flops_below, sizes)
 
     @property
     def size(self) -> int:
@@ -82,12 +82,12 @@ class Line:
         a stage of its own).
         """
         below = case.seconds_below(self)
-        first, second = (_sent(link, self.nbytes[accounting]) for link in case.topology.link)
+        first, second = (_sent(link, self.nbytes[accounting]) for link in case.topology.links)
         if objective == "cost":
-            below = below * np.array([[_usd_per_s(tier)] for tier in case.topology.tier])
+            below = below * np.array([[_usd_per_s(tier)] for tier in case.topology.tiers])
             first, second = (
                 sent * _usd_per_s(link)
-                for sent, link in zip((first, second), case.topology.link, strict=True)
+                for sent, link in zip((first, second), case.topology.links, strict=True)
             )
         on_edge, near_edge, on_cloud = below[0], below[1], below[2, -1] - below[2]
         total: _Floats
@@ -120,7 +120,7 @@ class Case:
 
     def seconds_below(self, line: Line) -> _Floats:
         """Shape (3, n + 1): seconds of each tier for the layers below each cut."""
-        speeds = np.array([[(tier.gflops or np.nan) * 1e9] for tier in self.topology.tier])
+        speeds = np.array([[(tier.gflops or np.nan) * 1e9] for tier in self.topology.tiers])
         if self.seed is None:
             below: _Floats = line.flops_below / speeds
             return below
@@ -153,7 +153,7 @@ def random_topology(rng: random.Random, *, is_ordered: bool) -> Topology:
         )
         for _ in range(2)
     )
-    return Topology(tier=tiers, link=links)
+    return Topology(tiers=tiers, links=links)
 
 
 def _shuffled(rng: random.Random, values: list[float]) -> list[float]:

@@ -1,7 +1,7 @@
-"""The networks of the paper and the zoo: as ONNX workloads, and as Keras's lists of layers.
+"""The networks of the paper and the zoo: as ONNX analyses, and as Keras's lists of layers.
 
 The paper cuts between layers of Keras's list, so its tables are made from that list
-(`layers`); what can be run is the converted ONNX model (`workload`). Models and lists are
+(`layers`); what can be run is the converted ONNX model (`analysis`). Models and lists are
 kept in the results folder (`$DNNSPLIT_PAPER_MODELS` names another) and made once.
 """
 
@@ -32,9 +32,9 @@ from dnnsplit_onnx.models.registry import ENTRIES
 from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.planning.plans import Objective
 from dnnsplit_onnx.planning.problem import Problem
-from dnnsplit_onnx.work.analysis import Workload, measure
+from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.cuts import Accounting, staircase
-from dnnsplit_onnx.work.orders import order_workload
+from dnnsplit_onnx.work.orders import in_order
 from lib.output import results
 
 #: The nine networks of the evaluation by their name in `keras.applications`, by rising work
@@ -58,7 +58,7 @@ def zoo_name(network: str) -> str:
 
 
 @cache
-def workload(name: str, order: str = "envelope") -> Workload:
+def analysis(name: str, order: str = "envelope") -> Analysis:
     """A model of the zoo for one sample, converted on first use.
 
     Args:
@@ -71,11 +71,11 @@ def workload(name: str, order: str = "envelope") -> Workload:
     """
     graph = load_graph(onnx_file(zoo_name(name) if name in KERAS else name))
     types = bind_shapes(graph, dict.fromkeys(free_dimensions(graph, {}), 1))
-    return order_workload(measure(graph, types), order)
+    return in_order(measure(graph, types), order)
 
 
 def onnx_file(name: str) -> Path:
-    """The ONNX file of a model of the zoo; errors as for `workload`."""
+    """The ONNX file of a model of the zoo; errors as for `analysis`."""
     if name in ENTRIES:
         return model_path(name)
     if name not in FRAMEWORK_ENTRIES:
@@ -119,7 +119,7 @@ class LayerModel:
         Raises:
             ValueError: A node of the converted model is of none of the layers.
         """
-        model = workload(self.name, "file")
+        model = analysis(self.name, "file")
         at = {cut.name: index for index, cut in enumerate(self.cuts)}
         flops = np.zeros(len(self.cuts), dtype=np.int64)
         for node, work in zip(model.graph.nodes, model.flops, strict=True):
@@ -140,7 +140,7 @@ class LayerModel:
             accounting: What a cut is charged.
         """
         below = np.concatenate(([0], np.cumsum(self.flops)))
-        speeds = np.array([[(tier.gflops or np.nan) * 1e9] for tier in topology.tier])
+        speeds = np.array([[(tier.gflops or np.nan) * 1e9] for tier in topology.tiers])
         up = self.elements(accounting) * _FLOAT_NBYTES
         costs = CostTable(below / speeds, below, up, np.zeros_like(up))
         return Problem(costs, topology, objective, accounting=accounting)

@@ -9,7 +9,7 @@ from dnnsplit_onnx.errors import InfeasibleError
 from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.planning.plans import Objective, Plan
-from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.analysis import Analysis
 from lib.output import print_table, write_csv
 
 #: Gains below this are the rounding of sums.
@@ -75,12 +75,12 @@ class Deal:
 
 
 def deal(
-    network: str, setting: str, workload: Workload, topology: Topology, objective: Objective
+    network: str, setting: str, analysis: Analysis, topology: Topology, objective: Objective
 ) -> Deal | None:
     """The best plan of a network in a setting; None if no plan keeps to the limits."""
     try:
         made = plan(
-            workload.graph, topology, objective=objective, workload=workload, pareto=False, bound=False
+            analysis.graph, topology, objective=objective, analysis=analysis, pareto=False, bound=False
         )
     except InfeasibleError:
         return None

@@ -37,7 +37,7 @@ from dnnsplit_onnx.machines.topology import Topology, parse_topology
 from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.planning.planners import Problem
 from dnnsplit_onnx.planning.planners.replan import Replanner
-from dnnsplit_onnx.work.analysis import Workload
+from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import UNKNOWN, staircase
 from lib.presets import numbers
 
@@ -55,21 +55,21 @@ class Pairs:
     nbytes: NDArray[np.int64]
 
     @classmethod
-    def of(cls, workload: Workload) -> Pairs:
-        """The pairs of a workload in the order `envelope`.
+    def of(cls, analysis: Analysis) -> Pairs:
+        """The pairs of an analysis in the order `envelope`.
 
         Raises:
             ValueError: The size of its input is unknown, it has no work, or a cut in it has no
                 bytes: the dimensions that were bound are too small for it.
         """
-        nbytes = workload.cut_nbytes()
-        if nbytes[0] == UNKNOWN or workload.flops_below[-1] == 0:
+        nbytes = analysis.cut_nbytes()
+        if nbytes[0] == UNKNOWN or analysis.flops_below[-1] == 0:
             raise ValueError("its input has no known size, or it no work that is counted")
         if (nbytes[:-1] == 0).any():
             raise ValueError("values inside it have no elements")
-        at = [*staircase(nbytes), len(workload.graph.nodes)]
+        at = [*staircase(nbytes), len(analysis.graph.nodes)]
         nbytes[-1] = 0
-        return cls(workload.flops_below[at], nbytes[at])
+        return cls(analysis.flops_below[at], nbytes[at])
 
     @property
     def most_gain(self) -> float:
@@ -78,14 +78,14 @@ class Pairs:
 
     def problem(self, topology: Topology) -> Problem:
         """What planners are asked on a topology whose tiers have `gflops`."""
-        speeds = np.array([[(tier.gflops or np.nan) * 1e9] for tier in topology.tier])
+        speeds = np.array([[(tier.gflops or np.nan) * 1e9] for tier in topology.tiers])
         none = np.zeros_like(self.nbytes)
         return Problem(CostTable(self.flops / speeds, self.flops, self.nbytes, none), topology, "latency")
 
     def gain(self, topology: Topology) -> float:
         """How many times less latency the best plan has than the best single tier; at least 1."""
         problem = self.problem(topology)
-        solution = Replanner(problem).plan(topology.link)
+        solution = Replanner(problem).plan(topology.links)
         singles = min(problem.figures(cuts).latency_s for cuts in problem.single_tier)
         return singles / problem.figures(solution.cuts).latency_s
 

@@ -22,7 +22,7 @@ def best(problem: Problem, positions: tuple[int, ...] | None = None) -> float | 
     if positions is not None:
         mask = np.zeros(problem.costs.size + 1, dtype=np.bool_)
         mask[list(positions)] = True
-        allowed = np.tile(mask, (len(problem.topology.link), 1))
+        allowed = np.tile(mask, (len(problem.topology.links), 1))
         problem = replace(problem, allowed=allowed if problem.allowed is None else allowed & problem.allowed)
     try:
         return problem.figures(exhaustive(problem).cuts).value(problem.objective)
@@ -47,15 +47,15 @@ def test_candidates_suffice_under_limits_whenever_dominance_is_claimed(problem, 
 
 def two(edge: float, cloud: float, **limits: object) -> Topology:
     return Topology(
-        tier=(Tier(name="edge", gflops=edge), Tier(name="cloud", gflops=cloud)),
-        link=(Link(bandwidth_mbps=8.0),),
+        tiers=(Tier(name="edge", gflops=edge), Tier(name="cloud", gflops=cloud)),
+        links=(Link(bandwidth_mbps=8.0),),
         limits=Limits.model_validate(limits),
     )
 
 
 def costs(topology: Topology, flops: list[int], up: list[int], down: list[int] | None = None) -> CostTable:
     below = np.concatenate(([0], np.cumsum(flops))) * 10**9
-    rates = np.array([[tier.gflops * 1e9] for tier in topology.tier])
+    rates = np.array([[tier.gflops * 1e9] for tier in topology.tiers])
     return CostTable(below / rates, below, np.array(up), np.array(down or [0] * len(up)))
 
 
@@ -70,8 +70,8 @@ def test_a_dearer_tier_above_breaks_it_under_a_deadline() -> None:
     # Eq. 13 fails: the cloud is faster and dearer, so as little as the deadline allows
     # should run there, and nothing smaller need cross before that.
     topology = two(1.0, 10.0, deadline_ms=2200.0)
-    cloud = topology.tier[1].model_copy(update={"usd_per_hour": 36.0})
-    topology = topology.model_copy(update={"tier": (topology.tier[0], cloud)})
+    cloud = topology.tiers[1].model_copy(update={"usd_per_hour": 36.0})
+    topology = topology.model_copy(update={"tiers": (topology.tiers[0], cloud)})
     problem = Problem(costs(topology, [1, 1, 1], [1000, 1000, 1000, 0]), topology, "cost")
     check_that_candidates_fail_and_exact_does_not(problem)
     assert exact(problem).cuts == (2,)
@@ -86,8 +86,8 @@ def test_throughput_breaks_it_since_an_earlier_cut_loads_the_upper_tier() -> Non
 
 def test_memory_above_breaks_it() -> None:
     topology = two(1.0, 10.0)
-    cloud = topology.tier[1].model_copy(update={"memory_gb": 10e-9})
-    topology = topology.model_copy(update={"tier": (topology.tier[0], cloud)})
+    cloud = topology.tiers[1].model_copy(update={"memory_gb": 10e-9})
+    topology = topology.model_copy(update={"tiers": (topology.tiers[0], cloud)})
     memory = StageMemory(np.ones(3), np.array([0, 1, 2, 3]), np.array([0, 1, 2]), np.full(3, 8.0), ())
     table = replace(costs(topology, [1, 1, 1], [1000, 1000, 1000, 0]), memory=memory)
     problem = Problem(table, topology, "latency")
@@ -118,7 +118,7 @@ def test_returning_outputs_restart_the_stairs_where_one_is_made() -> None:
 @settings(max_examples=100, deadline=None)
 @given(problems(ascending=True, objectives=("latency",)))
 def test_speeds_against_the_order_are_noticed(problem) -> None:
-    tiers = tuple(reversed([tier.gflops for tier in problem.topology.tier]))
+    tiers = tuple(reversed([tier.gflops for tier in problem.topology.tiers]))
     seconds = problem.costs.flops_below / (np.array(tiers)[:, None] * 1e9)
     turned = replace(problem, costs=replace(problem.costs, seconds_below=seconds))
     if len(set(tiers)) > 1 and problem.costs.flops_below[-1] > 0:

@@ -16,8 +16,8 @@ from dnnsplit_onnx.planning.planners import get_planner
 from dnnsplit_onnx.planning.planners.dag import dag_optimum, gap_above, lower_bound, slowest_step_bound
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.planning.problem import Problem
-from dnnsplit_onnx.work.analysis import Workload, measure
-from dnnsplit_onnx.work.orders import order_workload
+from dnnsplit_onnx.work.analysis import Analysis, measure
+from dnnsplit_onnx.work.orders import in_order
 from tests.conftest import light
 from tests.dags import closed_sets, live_nbytes, output_nbytes_above, random_workload, with_states
 from tests.strategies import random_topology
@@ -25,19 +25,19 @@ from tests.strategies import random_topology
 exact = get_planner("exact")
 
 
-def figure(sets: tuple[frozenset[int], ...], workload: Workload, topology: Topology, measure: str) -> float:
+def figure(sets: tuple[frozenset[int], ...], analysis: Analysis, topology: Topology, measure: str) -> float:
     """What a plan of any downward-closed sets takes, from the design's section 3."""
-    everything = frozenset(range(len(workload.graph.nodes)))
+    everything = frozenset(range(len(analysis.graph.nodes)))
     total = 0.0
-    for tier, below, above in zip(topology.tier, (frozenset(), *sets), (*sets, everything), strict=True):
-        seconds = sum(int(workload.flops[at]) for at in above - below) / (tier.gflops * 1e9)
+    for tier, below, above in zip(topology.tiers, (frozenset(), *sets), (*sets, everything), strict=True):
+        seconds = sum(int(analysis.flops[at]) for at in above - below) / (tier.gflops * 1e9)
         total += seconds * price(tier, measure)
-    for link, below in zip(topology.link, sets, strict=True):
+    for link, below in zip(topology.links, sets, strict=True):
         up, seconds, down = 0, 0.0, 0
         if below != everything:
-            up = live_nbytes(workload, below)
+            up = live_nbytes(analysis, below)
             seconds = 8 * up / (link.bandwidth_mbps * 1e6) + link.delay_ms / 1e3
-        if topology.limits.return_output and (down := output_nbytes_above(workload, below)):
+        if topology.limits.return_output and (down := output_nbytes_above(analysis, below)):
             seconds += 8 * down / ((link.down_mbps or link.bandwidth_mbps) * 1e6) + link.delay_ms / 1e3
         if measure == "cost" and link.usd_per_gb is not None:
             total += (up + down) * link.usd_per_gb / 1e9
@@ -51,42 +51,42 @@ def price(part: Tier | Link, measure: str) -> float:
     return {"latency": 1.0, "cost": (part.usd_per_hour or 0.0) / 3600, "energy": part.watts or 0.0}[measure]
 
 
-def random_dag_problem(seed: int, measure: str) -> tuple[Problem, Workload]:
+def random_dag_problem(seed: int, measure: str) -> tuple[Problem, Analysis]:
     """Speeds and delays scaled so that a few FLOPs and a few bytes weigh about the same."""
     rng = np.random.default_rng([seed, len(measure)])
     count = int(rng.integers(1, 4))
-    workload = random_workload(rng, int(rng.integers(1, 7 if count == 3 else 9)))
+    analysis = random_workload(rng, int(rng.integers(1, 7 if count == 3 else 9)))
     if seed % 3 == 0:
-        workload = with_states(rng, workload)
+        analysis = with_states(rng, analysis)
     topology = random_topology(rng, count, ascending=bool(rng.random() < 0.6))
     tiers = [
         tier.model_copy(update={"gflops": tier.gflops / 1e3, "watts": 1.0 + t})
-        for t, tier in enumerate(topology.tier)
+        for t, tier in enumerate(topology.tiers)
     ]
     links = [
         link.model_copy(update={"delay_ms": link.delay_ms / 1e5, "watts": float(rng.integers(0, 9))})
-        for link in topology.link
+        for link in topology.links
     ]
-    topology = topology.model_copy(update={"tier": tuple(tiers), "link": tuple(links)})
-    return problem_of(workload, topology, measure), workload  # type: ignore[arg-type]
+    topology = topology.model_copy(update={"tiers": tuple(tiers), "links": tuple(links)})
+    return problem_of(analysis, topology, measure), analysis  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("measure", ["latency", "cost", "energy"])
 def test_is_the_best_of_all_chains_of_sets(measure: str) -> None:
     reached = beyond = 0
     for seed in range(120):
-        problem, workload = random_dag_problem(seed, measure)
-        closed = list(closed_sets(workload))
+        problem, analysis = random_dag_problem(seed, measure)
+        closed = list(closed_sets(analysis))
         chains = [
             chain
-            for chain in combinations_with_replacement(sorted(closed, key=len), len(problem.topology.link))
+            for chain in combinations_with_replacement(sorted(closed, key=len), len(problem.topology.links))
             if all(low <= high for low, high in pairwise(chain))
         ]
-        best = min(figure(chain, workload, problem.topology, measure) for chain in chains)
-        optimum = dag_optimum(problem, workload)
+        best = min(figure(chain, analysis, problem.topology, measure) for chain in chains)
+        optimum = dag_optimum(problem, analysis)
         assert optimum is not None
         assert optimum.value == pytest.approx(best, rel=1e-9)
-        reached_by = figure(optimum.sets, workload, problem.topology, measure)
+        reached_by = figure(optimum.sets, analysis, problem.topology, measure)
         assert reached_by == pytest.approx(best, rel=1e-9)
         gap = gap_above(optimum.value, problem, problem.figures(exact(problem).cuts))
         reached, beyond = reached + (gap == 0), beyond + (gap > 0)
@@ -97,11 +97,11 @@ def test_is_the_best_of_all_chains_of_sets(measure: str) -> None:
 def test_envelope_order_holds_the_optimum_where_the_tiers_keep_equation_12() -> None:
     """For work in proportion to FLOPs, prefixes of the envelope order are all it takes."""
     for seed in range(150):
-        problem, workload = random_dag_problem(seed, "latency")
-        speeds = [tier.gflops for tier in problem.topology.tier]
+        problem, analysis = random_dag_problem(seed, "latency")
+        speeds = [tier.gflops for tier in problem.topology.tiers]
         if problem.topology.limits.return_output or speeds != sorted(speeds):
             continue
-        ordered = order_workload(workload, "envelope")
+        ordered = in_order(analysis, "envelope")
         best = problem_of(ordered, problem.topology, "latency")
         optimum = dag_optimum(best, ordered)
         assert optimum is not None
@@ -120,16 +120,16 @@ def test_throughput_bound_holds() -> None:
 @pytest.mark.parametrize("name", ["squeezenet", "inception_v1"])
 def test_plans_say_what_is_proven(name: str) -> None:
     graph = load_graph(light(name))
-    workload = measure(graph, bind_shapes(graph))
+    analysis = measure(graph, bind_shapes(graph))
     topology = random_topology(np.random.default_rng(4), 3, ascending=True)
-    proven = plan(graph, topology, workload=workload, pareto=False)
+    proven = plan(graph, topology, analysis=analysis, pareto=False)
     assert proven.optimality == "dag"
     assert proven.gap == 0
     assert proven.lower_bound == pytest.approx(proven.figures.latency_s, rel=1e-12)
     # A limit keeps the plan from the bound, which still holds.
-    cost = plan(graph, topology, workload=workload, objective="cost", pareto=False)
+    cost = plan(graph, topology, analysis=analysis, objective="cost", pareto=False)
     tight = topology.with_limits(deadline_ms=proven.figures.latency_s * 1e3)
-    limited = plan(graph, tight, workload=workload, objective="cost", pareto=False)
+    limited = plan(graph, tight, analysis=analysis, objective="cost", pareto=False)
     assert limited.lower_bound == cost.lower_bound
     if limited.figures.cost_usd > cost.figures.cost_usd:
         assert limited.optimality == "order"
@@ -147,7 +147,7 @@ def test_a_plan_survives_json() -> None:
 
 
 def test_says_nothing_where_it_knows_nothing() -> None:
-    problem, workload = random_dag_problem(3, "energy")
-    tiers = tuple(tier.model_copy(update={"watts": None}) for tier in problem.topology.tier)
-    unknown = problem_of(workload, problem.topology.model_copy(update={"tier": tiers}), "energy")
-    assert lower_bound(unknown, workload) is None
+    problem, analysis = random_dag_problem(3, "energy")
+    tiers = tuple(tier.model_copy(update={"watts": None}) for tier in problem.topology.tiers)
+    unknown = problem_of(analysis, problem.topology.model_copy(update={"tiers": tiers}), "energy")
+    assert lower_bound(unknown, analysis) is None

@@ -131,12 +131,12 @@ def test_sums_are_compared_beyond_a_float() -> None:
 def test_says_which_watts_are_missing() -> None:
     rng = np.random.default_rng(1)
     problem = random_problem(rng, 2, "energy", limited=False)
-    tiers = tuple(tier.model_copy(update={"watts": None}) for tier in problem.topology.tier)
+    tiers = tuple(tier.model_copy(update={"watts": None}) for tier in problem.topology.tiers)
     costs = replace(
         problem.costs, seconds_below=problem.costs.seconds_below + np.arange(problem.costs.size + 1)
     )
     with pytest.raises(TopologyError, match="tier `tier0` has no `watts`"):
-        exact(replace(problem, costs=costs, topology=problem.topology.model_copy(update={"tier": tiers})))
+        exact(replace(problem, costs=costs, topology=problem.topology.model_copy(update={"tiers": tiers})))
 
 
 def test_gives_up_honestly_when_there_are_too_many_labels(monkeypatch) -> None:
@@ -171,8 +171,8 @@ def test_of_equals_it_is_a_single_tier_and_the_quickest() -> None:
     nbytes = np.array([5, 1, 0])
     costs = CostTable(below, np.array([0, 2, 2]), nbytes, np.zeros(3, np.int64))
     topology = Topology(
-        tier=(Tier(name="a", gflops=1, usd_per_hour=1), Tier(name="b", gflops=1, usd_per_hour=1)),
-        link=(Link(bandwidth_mbps=1, delay_ms=50),),
+        tiers=(Tier(name="a", gflops=1, usd_per_hour=1), Tier(name="b", gflops=1, usd_per_hour=1)),
+        links=(Link(bandwidth_mbps=1, delay_ms=50),),
     )
     problem = Problem(costs, topology, "cost")
     assert exact(problem).cuts == (2,)

@@ -32,7 +32,7 @@ def test_keeps_what_nothing_beats(columns: int, monkeypatch) -> None:
 
 def all_figures(problem: Problem) -> list[tuple[float, ...]]:
     rows = []
-    for cuts in combinations_with_replacement(range(problem.costs.size + 1), len(problem.topology.link)):
+    for cuts in combinations_with_replacement(range(problem.costs.size + 1), len(problem.topology.links)):
         figures = problem.figures(cuts)
         if all(problem.open[t, cut] for t, cut in enumerate(cuts)) and not problem.violations(figures):
             energy = math.inf if figures.energy_j is None else figures.energy_j
@@ -70,7 +70,7 @@ def large_problem(count: int = 3) -> Problem:
 
     rng = np.random.default_rng(11)
     topology = random_topology(rng, count, ascending=True)
-    costs = random_costs(rng, 400, [tier.gflops for tier in topology.tier])
+    costs = random_costs(rng, 400, [tier.gflops for tier in topology.tiers])
     return Problem(costs, topology, "latency")
 
 

@@ -12,7 +12,7 @@ from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.machines.topology import parse_topology
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.work.analysis import measure
-from dnnsplit_onnx.work.orders import order_workload
+from dnnsplit_onnx.work.orders import in_order
 from tests.conftest import light
 
 
@@ -38,20 +38,20 @@ def all_closed_sets(graph: Graph) -> Iterator[int]:
 )
 def test_no_closed_set_of_a_real_model_is_better(name: str) -> None:
     graph = load_graph(light(name))
-    workload = measure(graph, bind_shapes(graph))
+    analysis = measure(graph, bind_shapes(graph))
     readers: dict[str, int] = {}
     for at, node in enumerate(graph.nodes):
         for value in node.inputs:
             readers[value] = readers.get(value, 0) | 1 << at
     values = [
         (
-            workload.types.need_nbytes(value),
+            analysis.types.need_nbytes(value),
             1 << graph.producer[value] if value in graph.producer else 0,
             mask,
         )
         for value, mask in readers.items()
     ]
-    flops = workload.flops.tolist()
+    flops = analysis.flops.tolist()
     points = []
     for below in all_closed_sets(graph):
         work = sum(flops[at] for at in range(len(flops)) if below >> at & 1)
@@ -59,7 +59,7 @@ def test_no_closed_set_of_a_real_model_is_better(name: str) -> None:
         points.append((work, sent, below.bit_count() < len(flops)))
     assert len(points) > len(flops)
     work, sent, crosses = np.array(points, dtype=np.float64).T
-    ordered = order_workload(workload, "envelope")
+    ordered = in_order(analysis, "envelope")
     rng = np.random.default_rng(0)
     for _ in range(5):
         slow, fast, mbps = 10 ** rng.uniform([0, 2, 0], [2, 4, 3])
@@ -69,6 +69,6 @@ def test_no_closed_set_of_a_real_model_is_better(name: str) -> None:
         )
         seconds = work / (slow * 1e9) + (work.max() - work) / (fast * 1e9)
         seconds += np.where(crosses > 0, 8 * sent / (mbps * 1e6) + 1e-3, 0.0)
-        found = plan(ordered.graph, topology, workload=ordered, pareto=False)
+        found = plan(ordered.graph, topology, analysis=ordered, pareto=False)
         assert found.figures.latency_s == pytest.approx(seconds.min(), rel=1e-9)
         assert found.optimality == "dag"

@@ -21,8 +21,8 @@ def test_new_links_give_the_exact_plan(problem, rng) -> None:
     planner = Replanner(problem)
     assert planner.is_fast
     for _ in range(3):
-        links = random_topology(rng, len(problem.topology.tier)).link
-        other = replace(problem, topology=problem.topology.model_copy(update={"link": links}))
+        links = random_topology(rng, len(problem.topology.tiers)).links
+        other = replace(problem, topology=problem.topology.model_copy(update={"links": links}))
         found = other.figures(planner.plan(links).cuts).value(problem.objective)
         best = other.figures(exact(other).cuts).value(problem.objective)
         assert found == pytest.approx(best, rel=1e-12, abs=1e-15)
@@ -40,13 +40,13 @@ def test_everything_else_is_left_to_exact(problem, rng) -> None:
         expected = exact(limited).cuts
     except Exception as error:
         with pytest.raises(type(error)):
-            planner.plan(limited.topology.link)
+            planner.plan(limited.topology.links)
     else:
-        assert planner.plan(limited.topology.link).cuts == expected
+        assert planner.plan(limited.topology.links).cuts == expected
 
 
 def test_returns_python_numbers() -> None:
     from tests.strategies import random_problem
 
     problem = random_problem(np.random.default_rng(3), 3, "latency", limited=False)
-    assert all(type(cut) is int for cut in Replanner(problem).plan(problem.topology.link).cuts)
+    assert all(type(cut) is int for cut in Replanner(problem).plan(problem.topology.links).cuts)

@@ -85,20 +85,20 @@ def test_it_lies_between_the_two_it_weighs(rng) -> None:
 
 def test_the_bound_is_the_best_of_all_chains_of_sets() -> None:
     for seed in range(40):
-        problem, workload = random_dag_problem(seed, "latency")
+        problem, analysis = random_dag_problem(seed, "latency")
         weights = random_weights(np.random.default_rng(seed))
         weighted = replace(problem, objective="weighted", weights=weights)
-        if len(problem.topology.link) != 1:
+        if len(problem.topology.links) != 1:
             continue
         best = min(
             sum(
-                weight * figure((below,), workload, problem.topology, name)
+                weight * figure((below,), analysis, problem.topology, name)
                 for name, weight in weights.to_dict().items()
                 if weight
             )
-            for below in closed_sets(workload)
+            for below in closed_sets(analysis)
         )
-        optimum = dag_optimum(weighted, workload)
+        optimum = dag_optimum(weighted, analysis)
         assert optimum is not None
         assert optimum.value == pytest.approx(best, rel=1e-9)
         assert gap_above(optimum.value, weighted, weighted.figures(exact(weighted).cuts)) >= 0
@@ -107,14 +107,14 @@ def test_the_bound_is_the_best_of_all_chains_of_sets() -> None:
 def test_unknown_energy_matters_only_if_it_is_weighed() -> None:
     rng = np.random.default_rng(3)
     problem = random_problem(rng, 2, "latency", limited=False)
-    tiers = tuple(tier.model_copy(update={"watts": None}) for tier in problem.topology.tier)
+    tiers = tuple(tier.model_copy(update={"watts": None}) for tier in problem.topology.tiers)
     below = problem.costs.seconds_below + np.arange(problem.costs.size + 1)
     problem = replace(
         problem,
         objective="weighted",
         weights=Weights(latency=1.0),
         costs=replace(problem.costs, seconds_below=below),
-        topology=problem.topology.model_copy(update={"tier": tiers}),
+        topology=problem.topology.model_copy(update={"tiers": tiers}),
     )
     assert problem.figures(exact(problem).cuts).weighted is not None
     with pytest.raises(TopologyError, match="no `watts`"):

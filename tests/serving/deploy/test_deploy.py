@@ -22,8 +22,7 @@ from dnnsplit_onnx.serving.deploy.deploy import (
 )
 from dnnsplit_onnx.serving.deploy.export import export_kserve, export_triton, triton_config
 from dnnsplit_onnx.slicing.manifest import SliceRecord, load_manifest
-
-from .conftest import cut_model
+from tests.serving.conftest import cut_model
 
 
 def test_compose_and_units_are_written_once(slices: Path, tmp_path: Path):

@@ -15,8 +15,7 @@ from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.serving.deploy.export import export_kserve, triton_config
 from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX
 from dnnsplit_onnx.slicing.manifest import SliceRecord, load_manifest
-
-from .conftest import cut_model
+from tests.serving.conftest import cut_model
 
 
 @pytest.fixture(scope="module")

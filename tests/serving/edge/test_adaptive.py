@@ -26,8 +26,8 @@ from dnnsplit_onnx.serving.wire.trace import TierTrace
 from dnnsplit_onnx.slicing.candidates import slice_all_candidates
 from dnnsplit_onnx.slicing.manifest import load_manifest
 from dnnsplit_onnx.work.analysis import measure
+from tests.serving.conftest import Network, eventually, same
 
-from .conftest import Network, eventually, same
 from .test_estimate import hop
 
 # The tensor shrinks as it goes up and the work lies above: on a fast link all of it is sent,
@@ -81,8 +81,8 @@ NBYTES = 4 * 65536
 @contextmanager
 def adaptive(folder: Path, prepare: Prepare = lambda _: None) -> Iterator[Adaptive]:
     graph = load_graph(folder / "model.onnx")
-    workload = measure(graph, bind_shapes(graph))
-    problem = problem_of(workload, parse_topology(TOPOLOGY, "t"), "latency")
+    analysis = measure(graph, bind_shapes(graph))
+    problem = problem_of(analysis, parse_topology(TOPOLOGY, "t"), "latency")
     chooser = Adaptive(Routes(load_manifest(folder / "out")), problem, prepare=prepare)
     try:
         yield chooser

@@ -18,8 +18,7 @@ from dnnsplit_onnx.serving.tier.remote import Remote
 from dnnsplit_onnx.serving.wire.errors import LinkError, ServingError
 from dnnsplit_onnx.serving.wire.pool import Target
 from dnnsplit_onnx.serving.wire.stream import Deadline
-
-from .conftest import CUTS, NODES, Network, cut_model, inputs, same
+from tests.serving.conftest import CUTS, NODES, Network, cut_model, inputs, same
 
 ALL_CUTS = list(itertools.combinations_with_replacement(range(NODES + 1), 2))
 

@@ -17,8 +17,7 @@ from dnnsplit_onnx.serving.tier.stage import Stage
 from dnnsplit_onnx.serving.wire.errors import DeadlineError, LinkError, RefusedError, ServingError
 from dnnsplit_onnx.serving.wire.pool import Pool, Target
 from dnnsplit_onnx.serving.wire.stream import Deadline
-
-from .conftest import CUTS, NODES, Network, eventually, inputs, same
+from tests.serving.conftest import CUTS, NODES, Network, eventually, inputs, same
 
 
 def test_without_a_url_everything_runs_here(network: Network, whole):

@@ -18,8 +18,7 @@ import pytest
 from dnnsplit_onnx.errors import RequestError
 from dnnsplit_onnx.serving.deploy.local import LocalTiers
 from dnnsplit_onnx.serving.edge.edge import Edge
-
-from .conftest import CUTS, NODES, Network, eventually, inputs, same
+from tests.serving.conftest import CUTS, NODES, Network, eventually, inputs, same
 
 PROGRAM = (sys.executable, "-m", "tests.serving.program")
 ONE = ("--threads", "1")

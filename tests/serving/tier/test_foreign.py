@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 from dnnsplit_onnx.slicing.manifest import load_manifest
-
-from .conftest import CUTS, NODES, Network, eventually, inputs, same
+from tests.serving.conftest import CUTS, NODES, Network, eventually, inputs, same
 
 
 def free_port() -> int:

@@ -19,8 +19,7 @@ from dnnsplit_onnx.errors import InputError, MissingExtraError
 from dnnsplit_onnx.serving import grpc_messages, grpc_server
 from dnnsplit_onnx.serving.wire.grpc_messages import CALLS, MESSAGES, SERVICE, message_classes
 from dnnsplit_onnx.serving.wire.security import TlsFiles
-
-from .conftest import Network, eventually, inputs
+from tests.serving.conftest import Network, eventually, inputs
 
 try:
     import tritonclient.grpc as triton

@@ -16,8 +16,7 @@ from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.tier.stage import Stage
 from dnnsplit_onnx.serving.wire.errors import LinkError, ProtocolError
 from dnnsplit_onnx.slicing.manifest import load_manifest
-
-from .conftest import NODES, Network
+from tests.serving.conftest import NODES, Network
 
 
 def test_all_tiers_open_the_slices_of_cuts_ahead_of_requests(network: Network):

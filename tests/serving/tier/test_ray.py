@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .conftest import CUTS, Network, eventually, inputs, same
+from tests.serving.conftest import CUTS, Network, eventually, inputs, same
+
 from .test_programs import PROGRAM, call
 
 pytestmark = [

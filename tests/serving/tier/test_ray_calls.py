@@ -25,8 +25,7 @@ from dnnsplit_onnx.serving.tier.replicas import ReplicaLostError
 from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.wire.errors import ServingError
 from dnnsplit_onnx.slicing.manifest import load_manifest
-
-from .conftest import inputs, same
+from tests.serving.conftest import inputs, same
 
 EDGE = 0
 ONE = SessionOptions(threads=1)

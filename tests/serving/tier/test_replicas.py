@@ -25,8 +25,7 @@ from dnnsplit_onnx.serving.wire.errors import DeadlineError, ProtocolError, Serv
 from dnnsplit_onnx.serving.wire.server import Server
 from dnnsplit_onnx.serving.wire.stream import Deadline
 from dnnsplit_onnx.slicing.manifest import load_manifest
-
-from .conftest import CUTS, NODES, Network, eventually, inputs, same
+from tests.serving.conftest import CUTS, NODES, Network, eventually, inputs, same
 
 CLOUD = 2
 

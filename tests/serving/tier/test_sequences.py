@@ -24,8 +24,7 @@ from dnnsplit_onnx.serving.wire.errors import LinkError, ProtocolError, RefusedE
 from dnnsplit_onnx.slicing import slice_model
 from dnnsplit_onnx.slicing.manifest import load_manifest
 from dnnsplit_onnx.work.cuts import parted_states
-
-from .conftest import Network, eventually, topology
+from tests.serving.conftest import Network, eventually, topology
 
 PROMPT = np.array([[5, 17, 3, 42]], dtype=np.int64)
 OTHER = np.array([[9, 1]], dtype=np.int64)

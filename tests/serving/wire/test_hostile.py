@@ -20,8 +20,8 @@ from dnnsplit_onnx.serving.wire.pool import Target
 from dnnsplit_onnx.serving.wire.protocol import parse
 from dnnsplit_onnx.serving.wire.stream import Deadline
 from dnnsplit_onnx.slicing.manifest import load_manifest
+from tests.serving.conftest import Network
 
-from .conftest import Network
 from .test_server import ask, request_for
 
 MIB = 1 << 20

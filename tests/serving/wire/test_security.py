@@ -22,8 +22,7 @@ from dnnsplit_onnx.serving.wire.security import (
     server_context,
 )
 from dnnsplit_onnx.serving.wire.server import Server
-
-from .conftest import CUTS, NODES, Network, inputs, same
+from tests.serving.conftest import CUTS, NODES, Network, inputs, same
 
 
 def serve(network: Network, tier: str, tls: TlsFiles, **options: object) -> Server:

@@ -14,8 +14,7 @@ import pytest
 from dnnsplit_onnx.serving.tier.stage import Stage
 from dnnsplit_onnx.serving.wire.protocol import encode, to_text
 from dnnsplit_onnx.serving.wire.server import Server
-
-from .conftest import Network, eventually, inputs
+from tests.serving.conftest import Network, eventually, inputs
 
 
 def connect(server: Server) -> socket.socket:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from .conftest import Network, inputs
+from tests.serving.conftest import Network, inputs
 
 try:
     import tritonclient.http as triton

@@ -54,5 +54,5 @@ def plan(problem: Problem) -> Solution:
         rent = edge + cloud
         return weigh(weights, pair.total("latency"), rent, np.zeros_like(rent))
 
-    is_priced = any(link.usd_per_hour or link.usd_per_gb for link in problem.topology.link)
+    is_priced = any(link.usd_per_hour or link.usd_per_gb for link in problem.topology.links)
     return scan(problem, _NAME, score, (_NOTE,) if weights.cost and is_priced else ())

@@ -26,7 +26,7 @@ What is assumed:
    is the square root of the one before, K in the paper; epsilon is 0.1%.
 5. Delays, prices, limits and returning outputs are no part of it: its plan is judged with
    them. Rules on nodes are refused, as they have no place in the cut.
-6. Without a graph (`Problem.workload`) the order is taken for a chain.
+6. Without a graph (`Problem.analysis`) the order is taken for a chain.
 
 Its cut need be no prefix of the order: the solution then brings an order of its own. More
 than two tiers: see `published`; data that passes through a tier pays each link.
@@ -74,10 +74,10 @@ def plan(problem: Problem) -> Solution:
             f"planner `{_NAME}` solves minimum cuts of up to {MOST:,} layers and values",
             hint="use planner `exact`: it takes time linear in the nodes",
         )
-    if not problem.topology.link:
+    if not problem.topology.links:
         return Solution((), "none", 1)
     is_light = problem.objective == "latency"
-    best, links = None, len(problem.topology.link)
+    best, links = None, len(problem.topology.links)
     solved = 0
     for upper in range(1, links + 1):
         layers = _Layers(problem, upper, values)
@@ -95,8 +95,8 @@ def plan(problem: Problem) -> Solution:
 
 def _values(problem: Problem) -> tuple[_Value, ...]:
     """What can be sent; a chain's if that is all there is."""
-    if problem.workload is not None:
-        return contract(problem.workload, merge=False).values
+    if problem.analysis is not None:
+        return contract(problem.analysis, merge=False).values
     return tuple(
         (None if nbytes == UNKNOWN else nbytes, at - 1 if at else None, (at,))
         for at, nbytes in enumerate(problem.costs.up_nbytes[:-1].tolist())
@@ -124,7 +124,7 @@ class _Layers:
     def __init__(self, problem: Problem, upper: int, values: tuple[_Value, ...]) -> None:
         each = np.diff(problem.costs.seconds_below, axis=1)
         self.edge, self.cloud = each[0].tolist(), each[upper].tolist()  # t^e and t^c
-        rates = [8 / (link.bandwidth_mbps * 1e6) for link in problem.topology.link[:upper]]
+        rates = [8 / (link.bandwidth_mbps * 1e6) for link in problem.topology.links[:upper]]
         self.per_byte, self.slowest_per_byte = math.fsum(rates), max(rates)
         self.is_light = problem.objective == "latency"
         self.values = values

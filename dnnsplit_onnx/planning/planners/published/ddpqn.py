@@ -60,7 +60,7 @@ def plan(problem: Problem) -> Solution:
     """
     need_objective(problem, _NAME, "latency", "cost", "energy", "weighted")
     assert problem.objective != "throughput", "refused above"
-    size, links = problem.costs.size, len(problem.topology.link)
+    size, links = problem.costs.size, len(problem.topology.links)
     if size > MOST_NODES:
         raise InputError(
             f"planner `{_NAME}` learns on up to {MOST_NODES:,} nodes", hint="use planner `exact`"
@@ -156,7 +156,7 @@ class World:
     @classmethod
     def of(cls, problem: Problem, measure: Measure) -> World:
         """The world of a problem."""
-        figure, size, tiers = problem.additive(measure), problem.costs.size, len(problem.topology.tier)
+        figure, size, tiers = problem.additive(measure), problem.costs.size, len(problem.topology.tiers)
         link = np.where(problem.open, figure.link, np.inf)
         costs = np.full((size, tiers, tiers), np.inf)
         for last in range(tiers):

@@ -47,7 +47,7 @@ def plan(problem: Problem) -> Solution:
     """
     need_objective(problem, _NAME, "latency", "throughput")
     is_sum = problem.objective == "latency"
-    if len(problem.topology.tier) < 3:
+    if len(problem.topology.tiers) < 3:
         return scan(problem, _NAME, lambda pair: pair.total("latency") if is_sum else pair.slowest)
     if problem.costs.size > MOST_NODES:
         raise InputError(
@@ -55,7 +55,7 @@ def plan(problem: Problem) -> Solution:
             hint="use planner `exact`: its answer is no worse",
         )
     best, least, looked = None, np.inf, 0
-    for middle, top in combinations(range(1, len(problem.topology.tier)), 2):
+    for middle, top in combinations(range(1, len(problem.topology.tiers)), 2):
         parts = _Parts(problem, middle, top)
         for first, delays in enumerate(parts.delays(is_sum=is_sum)):
             second = int(delays.argmin())
@@ -79,7 +79,7 @@ class _Parts:
 
     def cuts(self, first: int, second: int) -> tuple[int, ...]:
         """The plan of two partition points."""
-        above = len(self.problem.topology.link) - self.top
+        above = len(self.problem.topology.links) - self.top
         between = self.top - self.middle
         return (first,) * self.middle + (second,) * between + (self.problem.costs.size,) * above
 

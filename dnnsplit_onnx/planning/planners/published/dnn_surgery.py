@@ -40,7 +40,7 @@ def plan(problem: Problem) -> Solution:
         InfeasibleError: There is no position to cut at.
     """
     need_objective(problem, _NAME, "latency", "throughput")
-    if not problem.topology.link:
+    if not problem.topology.links:
         return Solution((), "none", 1)
     rows = list(pairs(problem))
     worth = np.array([_worth(pair) for pair in rows])

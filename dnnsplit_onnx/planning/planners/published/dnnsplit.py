@@ -41,7 +41,7 @@ def plan(problem: Problem) -> Solution:
     Raises:
         InputError: There are more than three tiers.
     """
-    tiers = len(problem.topology.tier)
+    tiers = len(problem.topology.tiers)
     if tiers > 3:
         raise InputError(
             f"planner `dnnsplit` is defined for at most three tiers, not {tiers}",
@@ -132,20 +132,20 @@ def assumptions(problem: Problem) -> tuple[str, ...]:
     """The paper's assumptions that do not hold, each a sentence (eqs. 12, 13 and 14)."""
     topology = problem.topology
     notes = []
-    pairs = list(zip(topology.tier, topology.tier[1:], strict=False))
+    pairs = list(zip(topology.tiers, topology.tiers[1:], strict=False))
     seconds = problem.costs.seconds_below[:, -1].tolist()
     slower = _first(zip(pairs, seconds, seconds[1:], strict=False), lambda low, high: high >= low)
     if slower is not None:
         notes.append(
             f"eq. 12 of the paper fails: tier `{slower[1].name}` is not faster than `{slower[0].name}`"
         )
-    usd = [s * tier.usd_per_s for s, tier in zip(seconds, topology.tier, strict=True)]
+    usd = [s * tier.usd_per_s for s, tier in zip(seconds, topology.tiers, strict=True)]
     dearer = _first(zip(pairs, usd, usd[1:], strict=False), lambda low, high: high >= low)
     if dearer is not None:
         notes.append(
             f"eq. 13 of the paper fails: tier `{dearer[1].name}` is not cheaper than `{dearer[0].name}`"
         )
-    for t, link in enumerate(topology.link):
+    for t, link in enumerate(topology.links):
         if not (link.usd_per_hour or link.usd_per_gb):
             notes.append(f"eq. 14 of the paper fails: link {t} is free")
             break

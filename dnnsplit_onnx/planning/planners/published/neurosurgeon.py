@@ -44,7 +44,7 @@ def plan(problem: Problem) -> Solution:
     need_objective(problem, _NAME, "latency", "energy")
     if problem.objective == "latency":
         return scan(problem, _NAME, lambda pair: pair.total("latency"))
-    if problem.topology.tier[0].watts is None:
+    if problem.topology.tiers[0].watts is None:
         raise TopologyError(
             f"the energy of the device is unknown: tier `{problem.topology.names[0]}` has no `watts`",
             hint="add `watts` to each tier and link that a plan may use",

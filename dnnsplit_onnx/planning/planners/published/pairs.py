@@ -48,7 +48,7 @@ class Pair:
 
     def cuts(self, position: int) -> tuple[int, ...]:
         """The plan that gives the first nodes to tier 0 and the rest to the upper tier."""
-        size, links = self.problem.costs.size, len(self.problem.topology.link)
+        size, links = self.problem.costs.size, len(self.problem.topology.links)
         return (position,) * self.upper + (size,) * (links - self.upper)
 
     @property
@@ -84,7 +84,7 @@ class Pair:
 
 def pairs(problem: Problem) -> Iterator[Pair]:
     """Tier 0 with each tier above it."""
-    for upper in range(1, len(problem.topology.tier)):
+    for upper in range(1, len(problem.topology.tiers)):
         yield Pair(problem, upper)
 
 
@@ -102,7 +102,7 @@ def scan(
     Raises:
         InfeasibleError: There is no position to cut at.
     """
-    if not problem.topology.link:
+    if not problem.topology.links:
         return Solution((), "none", 1, tuple(notes))
     best, least, looked = None, np.inf, 0
     for pair in pairs(problem):

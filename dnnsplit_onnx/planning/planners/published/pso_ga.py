@@ -51,8 +51,8 @@ def plan(problem: Problem) -> Solution:
     Raises:
         InfeasibleError: Every plan that it met is impossible.
     """
-    if not problem.topology.link or not problem.costs.size:
-        return Solution((0,) * len(problem.topology.link), "none", 1)
+    if not problem.topology.links or not problem.costs.size:
+        return Solution((0,) * len(problem.topology.links), "none", 1)
     swarm = _Swarm(problem, np.random.default_rng(_SEED))
     waited = 0
     for step in range(_ITERATIONS):
@@ -61,7 +61,7 @@ def plan(problem: Problem) -> Solution:
             break
     if not np.isfinite(swarm.best_fitness.value[0]):
         raise nowhere(_NAME)
-    cuts = tuple(_cuts(swarm.best, len(problem.topology.link))[0].tolist())
+    cuts = tuple(_cuts(swarm.best, len(problem.topology.links))[0].tolist())
     return Solution(cuts, "none", swarm.evaluated, (f"a random search, seed {_SEED}",))
 
 
@@ -90,7 +90,7 @@ class _Swarm:
 
     def __init__(self, problem: Problem, rng: np.random.Generator) -> None:
         self.problem, self.rng = problem, rng
-        size, links = problem.costs.size, len(problem.topology.link)
+        size, links = problem.costs.size, len(problem.topology.links)
         count = max(2, min(_PARTICLES, _MOST_CELLS // size))
         cuts = np.sort(rng.integers(0, size + 1, (count, links)), axis=1)
         self.places = (np.arange(size) >= cuts[:, :, None]).sum(axis=1).astype(np.int8)
@@ -126,7 +126,7 @@ class _Swarm:
         w = _W[1] - (_W[1] - _W[0]) * np.exp(d / (d - 1.01))
         chosen = np.flatnonzero(self.rng.random(count) < w)
         layer = self.rng.integers(0, size, len(chosen))[:, None]
-        tier = self.rng.integers(0, len(self.problem.topology.tier), len(chosen))[:, None].astype(np.int8)
+        tier = self.rng.integers(0, len(self.problem.topology.tiers), len(chosen))[:, None].astype(np.int8)
         moved, along = self.places[chosen], np.arange(size)
         moved = np.where(along <= layer, np.minimum(moved, tier), moved)
         self.places[chosen] = np.where(along >= layer, np.maximum(moved, tier), moved)
@@ -144,7 +144,7 @@ class _Swarm:
     def _fitness(self, places: _Tiers) -> _Fitness:
         problem = self.problem
         self.evaluated += len(places)
-        cuts = _cuts(places, len(problem.topology.link))
+        cuts = _cuts(places, len(problem.topology.links))
         breaks = _breaks_rules(problem, cuts)
         for measure, limit in problem.limits.items():
             breaks |= _total(problem, cuts, measure) > limit * (1 + 1e-12)

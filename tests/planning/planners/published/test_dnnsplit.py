@@ -30,8 +30,8 @@ def problem(
         for name, rate, price in zip(("edge", "ne", "cloud"), rates, prices, strict=False)
     ]
     topology = Topology(
-        tier=tuple(tiers),
-        link=tuple(Link(bandwidth_mbps=rate, usd_per_hour=36.0) for rate in mbps),
+        tiers=tuple(tiers),
+        links=tuple(Link(bandwidth_mbps=rate, usd_per_hour=36.0) for rate in mbps),
         limits=Limits.model_validate(limits),
     )
     below = np.concatenate(([0], np.cumsum(flops))) * 10**9

@@ -12,11 +12,11 @@ import pytest
 
 from dnnsplit_onnx.errors import DnnsplitError, InfeasibleError, InputError, MissingExtraError, TopologyError
 from dnnsplit_onnx.machines.topology import Link, Tier, Topology
-from dnnsplit_onnx.planning.choosing import plan_of, problem_of, workload_of
+from dnnsplit_onnx.planning.choosing import analysis_of, plan_of, problem_of
 from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.planning.planners import PLANNERS, Problem, Solution, get_planner
-from dnnsplit_onnx.planning.planners import dads as dads_module
-from dnnsplit_onnx.planning.planners import decc as decc_module
+from dnnsplit_onnx.planning.planners.published import dads as dads_module
+from dnnsplit_onnx.planning.planners.published import decc as decc_module
 from dnnsplit_onnx.planning.plans import Objective
 from tests.dags import closed_sets, live_nbytes, random_workload
 from tests.strategies import ALL_OBJECTIVES, random_problem
@@ -43,7 +43,7 @@ def cases(objective: str, count: int, tiers: tuple[int, ...] = (2, 3, 4), *, lim
 
 def pair_cuts(problem: Problem) -> list[tuple[int, ...]]:
     """Every plan that gives work to tier 0 and one tier above, where it may be cut."""
-    size, links = problem.costs.size, len(problem.topology.link)
+    size, links = problem.costs.size, len(problem.topology.links)
     plans = [
         (at,) * upper + (size,) * (links - upper) for upper in range(1, links + 1) for at in range(size + 1)
     ]
@@ -96,7 +96,7 @@ def test_the_best_single_cut_of_tier_0_and_another(planner: str) -> None:
 def test_neurosurgeon_minimises_the_energy_of_the_device() -> None:
     differs = 0
     for problem in cases("energy", 60, (2, 3)):
-        tier, link = problem.topology.tier[0], problem.topology.link[0]
+        tier, link = problem.topology.tiers[0], problem.topology.links[0]
         if tier.watts is None or link.watts is None:
             continue
 
@@ -116,10 +116,10 @@ def test_neurosurgeon_minimises_the_energy_of_the_device() -> None:
 
 def test_neurosurgeon_needs_the_watts_of_the_device() -> None:
     problem = next(iter(cases("energy", 9)))
-    tiers = tuple(tier.model_copy(update={"watts": None}) for tier in problem.topology.tier)
+    tiers = tuple(tier.model_copy(update={"watts": None}) for tier in problem.topology.tiers)
     with pytest.raises(TopologyError, match="tier `tier0` has no `watts`"):
         get_planner("neurosurgeon")(
-            replace(problem, topology=problem.topology.model_copy(update={"tier": tiers}))
+            replace(problem, topology=problem.topology.model_copy(update={"tiers": tiers}))
         )
 
 
@@ -147,7 +147,7 @@ def test_decc_is_exhaustive_up_to_three_parts(objective: str) -> None:
         found = value(problem, get_planner("decc")(problem).cuts)
         assert found == pytest.approx(value(problem, exhaustive(problem).cuts), rel=1e-12)
     for problem in cases(objective, 30, (4, 5)):
-        size, links = problem.costs.size, len(problem.topology.link)
+        size, links = problem.costs.size, len(problem.topology.links)
         plans = [
             (first,) * middle + (second,) * (top - middle) + (size,) * (links - top)
             for middle, top in combinations(range(1, links + 1), 2)
@@ -211,22 +211,22 @@ def test_pso_ga_gives_one_answer_and_often_the_best() -> None:
 def dag_problem(seed: int, objective: Objective, tiers: int = 2) -> Problem:
     """A problem of a random DAG; a few FLOPs and a few bytes weigh about the same."""
     rng = np.random.default_rng([seed, 77])
-    workload = random_workload(rng, int(rng.integers(1, 9)))
+    analysis = random_workload(rng, int(rng.integers(1, 9)))
     speeds = np.sort(rng.choice([0.5, 1.0, 2.0, 10.0], tiers)) / 1e3
     topology = Topology(
-        tier=tuple(Tier(name=f"t{t}", gflops=float(speed)) for t, speed in enumerate(speeds)),
-        link=tuple(Link(bandwidth_mbps=float(rng.choice([1.0, 8.0]))) for _ in range(tiers - 1)),
+        tiers=tuple(Tier(name=f"t{t}", gflops=float(speed)) for t, speed in enumerate(speeds)),
+        links=tuple(Link(bandwidth_mbps=float(rng.choice([1.0, 8.0]))) for _ in range(tiers - 1)),
     )
-    return problem_of(workload, topology, objective)
+    return problem_of(analysis, topology, objective)
 
 
 def stages(problem: Problem, below: frozenset[int]) -> tuple[float, float, float]:
     """T_e, T_t and T_c of two tiers, from the sets themselves."""
-    assert problem.workload is not None
-    flops = problem.workload.flops
+    assert problem.analysis is not None
+    flops = problem.analysis.flops
     low, high = (sum(int(flops[at]) for at in nodes) for nodes in (below, set(range(len(flops))) - below))
-    sent = 8 * live_nbytes(problem.workload, below) / (problem.topology.link[0].bandwidth_mbps * 1e6)
-    edge, cloud = (tier.gflops or 0.0 for tier in problem.topology.tier)
+    sent = 8 * live_nbytes(problem.analysis, below) / (problem.topology.links[0].bandwidth_mbps * 1e6)
+    edge, cloud = (tier.gflops or 0.0 for tier in problem.topology.tiers)
     return low / (edge * 1e9), sent, high / (cloud * 1e9)
 
 
@@ -238,8 +238,8 @@ def test_dsl_is_the_best_of_all_closed_sets() -> None:
     beyond = 0
     for seed in range(80):
         problem = dag_problem(seed, "latency")
-        assert problem.workload is not None
-        least = min(sum(stages(problem, below)) for below in closed_sets(problem.workload))
+        assert problem.analysis is not None
+        least = min(sum(stages(problem, below)) for below in closed_sets(problem.analysis))
         solution = get_planner("dads")(problem)
         assert judged(problem, solution) == pytest.approx(least, rel=1e-9)
         beyond += solution.order is not None
@@ -250,8 +250,8 @@ def test_dsh_is_within_three_times_the_optimum() -> None:
     ratios = []
     for seed in range(40):
         problem = dag_problem(seed, "throughput")
-        assert problem.workload is not None
-        least = min(max(stages(problem, below)) for below in closed_sets(problem.workload))
+        assert problem.analysis is not None
+        least = min(max(stages(problem, below)) for below in closed_sets(problem.analysis))
         slowest = 1 / judged(problem, get_planner("dads")(problem))
         if least:
             ratios.append(slowest / least)
@@ -264,14 +264,14 @@ def test_dads_takes_the_best_pair_of_tiers() -> None:
     for seed in range(30):
         problem = dag_problem(seed, "latency", tiers=3)
         line = problem.topology
-        assert problem.workload is not None
+        assert problem.analysis is not None
         options = []
         for upper in (1, 2):
-            links = line.link[:upper]
+            links = line.links[:upper]
             rate = 1 / sum(1 / link.bandwidth_mbps for link in links)
-            pair = Topology(tier=(line.tier[0], line.tier[upper]), link=(Link(bandwidth_mbps=rate),))
-            alone = problem_of(problem.workload, pair, "latency")
-            options.append(min(sum(stages(alone, below)) for below in closed_sets(problem.workload)))
+            pair = Topology(tiers=(line.tiers[0], line.tiers[upper]), links=(Link(bandwidth_mbps=rate),))
+            alone = problem_of(problem.analysis, pair, "latency")
+            options.append(min(sum(stages(alone, below)) for below in closed_sets(problem.analysis)))
         assert judged(problem, get_planner("dads")(problem)) == pytest.approx(min(options), rel=1e-9)
 
 
@@ -282,18 +282,18 @@ def test_a_plan_of_sets_is_whole() -> None:
         problem = dag_problem(seed, "latency")
         made = plan_of(problem, "dads", pareto=False)
         assert made.gap == 0  # without delays the minimum cut is the optimum of the DAG
-        assert problem.workload is not None
-        ordered = workload_of(made, problem.workload)
+        assert problem.analysis is not None
+        ordered = analysis_of(made, problem.analysis)
         assert made.order == ordered.order
         if made.permutation is None:
-            assert ordered is problem.workload
+            assert ordered is problem.analysis
             continue
         seen += 1
         assert made.order == "custom"
         below = frozenset(made.permutation[: made.cuts[0]])
-        assert made.figures.links[0].nbytes == live_nbytes(problem.workload, below)
-        assert made.figures.stages[0].flops == sum(int(problem.workload.flops[at]) for at in below)
-        names = [node.name for node in problem.workload.graph.nodes]
+        assert made.figures.links[0].nbytes == live_nbytes(problem.analysis, below)
+        assert made.figures.stages[0].flops == sum(int(problem.analysis.flops[at]) for at in below)
+        names = [node.name for node in problem.analysis.graph.nodes]
         assert [node.name for node in ordered.graph.nodes] == [names[at] for at in made.permutation]
     assert seen
 
@@ -313,9 +313,9 @@ def test_another_order_has_the_same_seconds() -> None:
 
 def test_dads_on_a_chain_without_a_graph() -> None:
     for problem in cases("latency", 40, (2,)):
-        free = [link.model_copy(update={"delay_ms": 0.0}) for link in problem.topology.link]
+        free = [link.model_copy(update={"delay_ms": 0.0}) for link in problem.topology.links]
         limits = problem.topology.limits.model_copy(update={"return_output": False})
-        topology = problem.topology.model_copy(update={"link": tuple(free), "limits": limits})
+        topology = problem.topology.model_copy(update={"links": tuple(free), "limits": limits})
         plain = replace(problem, topology=topology)
         found = get_planner("dads")(plain)
         assert found.order is None
@@ -334,7 +334,7 @@ def test_dads_refuses_rules_and_graphs_that_are_too_large(monkeypatch: pytest.Mo
 
 def test_dads_where_every_size_is_unknown() -> None:
     topology = Topology(
-        tier=(Tier(name="a", gflops=1.0), Tier(name="b", gflops=9.0)), link=(Link(bandwidth_mbps=1.0),)
+        tiers=(Tier(name="a", gflops=1.0), Tier(name="b", gflops=9.0)), links=(Link(bandwidth_mbps=1.0),)
     )
     unknown = np.array([-1, -1, 0])
     costs = CostTable(np.array([[0.0, 1, 2], [0, 0.1, 0.2]]), np.array([0, 1, 2]), unknown, np.zeros(3, int))
@@ -374,8 +374,8 @@ def test_ddpqn_learns_to_place_layers() -> None:
 def test_every_planner_takes_the_smallest_problems() -> None:
     for tiers, size in ((1, 0), (1, 3), (2, 0)):
         topology = Topology(
-            tier=tuple(Tier(name=f"t{t}", gflops=1.0, watts=1.0) for t in range(tiers)),
-            link=tuple(Link(bandwidth_mbps=1.0, watts=1.0) for _ in range(tiers - 1)),
+            tiers=tuple(Tier(name=f"t{t}", gflops=1.0, watts=1.0) for t in range(tiers)),
+            links=tuple(Link(bandwidth_mbps=1.0, watts=1.0) for _ in range(tiers - 1)),
         )
         below = np.arange(size + 1)
         costs = CostTable(

@@ -42,7 +42,7 @@ def test_the_memory_of_a_cuda_tier_limits_the_device_and_no_other_does() -> None
 
 def test_cuda_graphs_are_for_the_slices_on_cuda() -> None:
     planned = SessionOptions(provider=TIER, cuda_graph=True)
-    assert planned.on(record(provider="cuda")).cuda_graph
-    assert not planned.on(record(provider="cpu")).cuda_graph
+    assert options_on(planned, record(provider="cuda")).cuda_graph
+    assert not options_on(planned, record(provider="cpu")).cuda_graph
     # Asked for the CPU by name, it is a mistake, and stays one for `open_session` to refuse.
     assert options_on(SessionOptions(provider="cpu", cuda_graph=True), record(provider="cuda")).cuda_graph
