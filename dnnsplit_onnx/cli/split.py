@@ -130,7 +130,7 @@ def _prove(folder: Path, graph: Graph, inputs: Path | None) -> dict[str, Any]:
         raise VerificationError(
             headline(proof).removeprefix("FAILED: ").rstrip("."),
             context="nothing was written",
-            hint="a bug in slicing: report it with the model; --no-verify keeps the slices to look at",
+            hint="that is a fault of this program: report it; --no-verify keeps the slices to look at",
         )
     return proof
 

@@ -63,6 +63,22 @@ class NotComparable:
 
 
 @dataclass(frozen=True, slots=True)
+class ForcedRounding:
+    """What the chain was compared with, where the runtime leaves roundings out of the whole.
+
+    Attributes:
+        values: Values of half precision that cross a cut; each was forced to round in the whole
+            model, for its readers beyond the cut, as it rounds on its way.
+        whole_max_abs_diff, whole_max_rel_diff: How far the whole model as it is lies from that,
+            optimisations off.
+    """
+
+    values: tuple[str, ...]
+    whole_max_abs_diff: float
+    whole_max_rel_diff: float
+
+
+@dataclass(frozen=True, slots=True)
 class SlicePlace:
     """Where a slice of the optimised chain ran.
 
@@ -92,6 +108,8 @@ class Verification:
         outputs: The comparable outputs.
         boundaries: Values that cross the cuts, where they were compared.
         not_comparable: Outputs that depend on random numbers.
+        forced_rounding: Which roundings were forced in the whole model; None if it was compared
+            as it is.
         tolerance: What was allowed with optimisations on.
         model: The whole model's path.
         source: Where inputs came from: "generated", "given" or a path.
@@ -119,6 +137,7 @@ class Verification:
     provider: str = "cpu"
     slices: tuple[SlicePlace, ...] = ()
     error: str | None = None
+    forced_rounding: ForcedRounding | None = None
 
     def worst(self, figure: str) -> float:
         """The largest of a figure of `OutputCheck` over all outputs; 0 if there are none."""
@@ -142,7 +161,14 @@ class Verification:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know beside `passed`, each a sentence."""
-        notes = [f"output `{o.name}` was not compared: {o.reason}" for o in self.not_comparable]
+        notes = []
+        if (forced := self.forced_rounding) is not None:
+            notes.append(
+                f"{len(forced.values)} values of half precision round where they cross a cut; onnxruntime "
+                "leaves that rounding out of a whole model on the CPU, so it was forced there: as it is, "
+                f"the whole lies {forced.whole_max_abs_diff:.2g} away"
+            )
+        notes += [f"output `{o.name}` was not compared: {o.reason}" for o in self.not_comparable]
         notes += [
             f"agreement on output `{o.name}` proves little: {o.vacuous}" for o in self.outputs if o.vacuous
         ]
@@ -178,6 +204,7 @@ class Verification:
             "outputs": [asdict(output) for output in self.outputs],
             "boundaries": [asdict(boundary) for boundary in self.boundaries],
             "not_comparable": [asdict(output) for output in self.not_comparable],
+            "forced_rounding": None if self.forced_rounding is None else asdict(self.forced_rounding),
             "vacuous": list(self.vacuous),
             "model": self.model,
             "inputs": self.source,

@@ -14,7 +14,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,17 @@ import numpy as np
 from ml_dtypes import finfo
 
 from dnnsplit_onnx.errors import InputError, ModelError
-from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.measuring.compare import Difference, combine, compare, vacuous
 from dnnsplit_onnx.measuring.evidence import (
     BoundaryCheck,
+    ForcedRounding,
     NotComparable,
     OutputCheck,
     SlicePlace,
     Verification,
 )
+from dnnsplit_onnx.measuring.fences import Fences, fence, fences_of
 from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.running.origin import bindings_of, find_model, random_values, slices_folder
 from dnnsplit_onnx.running.slices import options_on
@@ -120,6 +123,7 @@ class _Found:
     outputs: list[OutputCheck] = field(default_factory=list)
     boundaries: list[BoundaryCheck] = field(default_factory=list)
     set_aside: list[NotComparable] = field(default_factory=list)
+    forced: ForcedRounding | None = None
     error: str | None = None
 
     @property
@@ -148,6 +152,7 @@ class _Proof:
     progress: Progress | None
     steps: int = 0
     places: tuple[SlicePlace, ...] = ()
+    fences: Fences = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ports = self.manifest.model.inputs
@@ -169,6 +174,7 @@ class _Proof:
             outputs=tuple(found.outputs),
             boundaries=tuple(found.boundaries),
             not_comparable=tuple(found.set_aside),
+            forced_rounding=found.forced,
             tolerance=tolerance,
             model=str(self.path),
             source=self.sets[0].source,
@@ -196,8 +202,11 @@ class _Proof:
             ModelError: A slice cannot be loaded, or fails.
         """
         plain, optimized = whole
+        graph = load_graph(self.path)
         levels = _Levels(self.chain(optimize=False), plain, self.chain(optimize=True), optimized)
-        random = random_values(load_graph(self.path), self.manifest.random)
+        if any(not _difference(levels.chain, plain, name).bitwise for name in self.names):
+            levels, found.forced = self.with_forced_rounding(levels, graph)
+        random = random_values(graph, self.manifest.random)
         unstable = {name: f"it depends on random node `{node}`" for name, node in random.items()}
         unstable |= self.unlike_themselves(levels, unstable)
         for name in self.names:
@@ -207,6 +216,15 @@ class _Proof:
                 found.outputs.append(levels.check(name, tolerance, varied=self.varied))
         if not found.outputs or any(output.vacuous or not output.bitwise for output in found.outputs):
             found.boundaries = self.boundaries(unstable)
+
+    def with_forced_rounding(self, levels: _Levels, graph: Graph) -> tuple[_Levels, ForcedRounding | None]:
+        """The whole run again with the roundings that the cuts make, where there are any."""
+        self.fences = fences_of(self.folder, self.manifest, graph)
+        if not self.fences:
+            return levels, None
+        fenced = replace(levels, whole=self.whole(optimize=False), optimized_whole=self.whole(optimize=True))
+        apart = [_difference(levels.whole, fenced.whole, name) for name in self.names]
+        return fenced, ForcedRounding(tuple(self.fences), combine(apart).max_abs, combine(apart).max_rel)
 
     def options(self, optimize: bool) -> SessionOptions:
         """Both sides run with the same options, or their sums could be split otherwise."""
@@ -221,7 +239,13 @@ class _Proof:
 
     def whole(self, *, optimize: bool, expose: Sequence[str] = ()) -> Results:
         """The whole model's outputs, and exposed inner values, for each set of inputs."""
-        session = open_session(self.path, self.options(optimize), label="the whole model", expose=expose)
+        session = open_session(
+            self.path,
+            self.options(optimize),
+            label="the whole model",
+            expose=expose,
+            rewrite=partial(fence, fences=self.fences) if self.fences else None,
+        )
         return [self.python(self.run_whole(session, values)) for values in self.values]
 
     def run_whole(self, session: Session, values: Mapping[str, Value]) -> dict[str, Value]:
@@ -293,6 +317,9 @@ class _Proof:
         del chain
         found = {name: _difference(made, whole, name) for name in tier_of}
         if not all(difference.bitwise for difference in found.values()):
+            if not self.fences and (fences := fences_of(self.folder, self.manifest, load_graph(self.path))):
+                self.fences = fences
+                return self.boundaries(unstable)
             again = self.whole(optimize=False, expose=tuple(tier_of))
             stable = (n for n in tier_of if _difference(again, whole, n).bitwise)
             found = {name: found[name] for name in stable}

@@ -55,7 +55,8 @@ def headline(found: Mapping[str, Any]) -> str:
         return f"FAILED: the chain does not run: {units.clean(found['error'])}"
     if found["passed"] and found["bitwise"]:
         count = units.count(len(found["outputs"]), "output")
-        return f"Verified: the chain equals the whole model bit for bit ({count})."
+        rounded = ", half precision rounded at the cuts" if found.get("forced_rounding") else ""
+        return f"Verified: the chain equals the whole model bit for bit{rounded} ({count})."
     if found["passed"]:
         return "Passed, and nothing was compared bit for bit: every output depends on random numbers."
     if not found["bitwise"]:

@@ -6,13 +6,14 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 
 from dnnsplit_onnx.errors import InputError, ModelError
 from dnnsplit_onnx.graph.modelfile import open_model
@@ -142,7 +143,12 @@ class Session:
 
 
 def open_session(
-    path: Path, options: SessionOptions | None = None, *, label: str | None = None, expose: Sequence[str] = ()
+    path: Path,
+    options: SessionOptions | None = None,
+    *,
+    label: str | None = None,
+    expose: Sequence[str] = (),
+    rewrite: Callable[[onnx.ModelProto], None] | None = None,
 ) -> Session:
     """Opens a model file.
 
@@ -151,6 +157,7 @@ def open_session(
         options: How to run it.
         label: What errors call it; the file's name by default.
         expose: Inner values to make outputs too, besides the model's own.
+        rewrite: Changes the model, its large weights left in their files, before it is opened.
 
     Raises:
         InputError: It cannot run as a CUDA graph, and is asked to.
@@ -165,8 +172,8 @@ def open_session(
         )
     settings = session_settings(runtime(), options)
     source: str | bytes = str(path)
-    if expose:
-        source = _exposed(path, expose)
+    if expose or rewrite:
+        source = _rewritten(path, expose, rewrite)
         settings.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent.resolve()))
     records = None
     if options.record and options.provider != "cpu" and not options.cuda_graph:
@@ -235,14 +242,16 @@ def session_settings(ort: ModuleType, options: SessionOptions) -> Any:
     return settings
 
 
-def _exposed(path: Path, names: Sequence[str]) -> bytes:
-    """The model with further outputs; its large weights stay where they are.
+def _rewritten(path: Path, expose: Sequence[str], rewrite: Callable[[onnx.ModelProto], None] | None) -> bytes:
+    """The model with changes and further outputs; its large weights stay where they are.
 
     The outputs carry no types: onnxruntime infers them, and a wrong one would be refused.
     """
     proto = open_model(path).proto
+    if rewrite is not None:
+        rewrite(proto)
     known = {value.name for value in proto.graph.output}
-    for name in names:
+    for name in expose:
         if name not in known:
             proto.graph.output.add(name=name)
     data: bytes = proto.SerializeToString()

@@ -1,0 +1,147 @@
+"""Roundings of half precision that the runtime leaves out, put back where a cut makes them.
+
+onnxruntime's CPU runs a whole graph of float16 in float32: it casts at the graph's ends, and drops
+each cast to float16 that a cast back follows. So values inside never round, even with optimisations
+off. A cut makes a value leave its session, and it rounds once more. Neither is wrong; but the whole
+that the chain is held against must round where the chain does.
+
+A *fence* is a detour that the runtime cannot follow in float32, so that it casts on both sides:
+
+1. from opset 11 on, a sequence of one element is made and its element taken;
+2. before, a branch of an If returns the value, on a condition that only a run can know.
+
+Identity, a pair of Casts, and one more graph output are no fences: measured with onnxruntime 1.31.
+
+        x -> Mul -> a -> Add -> y                       x -> Mul -> a -> Add -> y
+                    |                 a is sent up                  |
+                    +-> Mul -> z           ==>                    fence -> a/fence -> Mul -> z
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+from dnnsplit_onnx.graph.graph import Graph, captures, subgraphs
+from dnnsplit_onnx.graph.modelfile import open_model
+from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.slicing.manifest import Manifest
+
+#: Element types that onnxruntime's CPU computes in wider ones.
+HALF = frozenset({"float16", "bfloat16"})
+_SEQUENCES_SINCE = 11
+
+#: For each value, the indices in `GraphProto.node` of the nodes that read what arrives of it.
+Fences = Mapping[str, frozenset[int]]
+
+
+def fences_of(folder: Path, manifest: Manifest, graph: Graph) -> Fences:
+    """The values that round because they cross a cut, and their readers beyond it.
+
+    Which slice runs a node, its own file says: the values that it makes have the same names there.
+
+    Args:
+        folder: The folder of the manifest.
+        manifest: What was cut.
+        graph: The whole model.
+
+    Raises:
+        ModelError: A slice's file cannot be read.
+    """
+    made_by: dict[str, int] = {}
+    leaves: dict[str, int] = {}
+    for at, record in enumerate(manifest.slices):
+        if record.file is None:
+            continue
+        nodes = open_model(folder / record.file).proto.graph.node
+        made_by.update((name, at) for node in nodes for name in node.output)
+        leaves.update((port.name, at) for port in record.outputs if _may_round(port))
+    fences: dict[str, set[int]] = {}
+    for node in graph.nodes:
+        place = next((made_by[name] for name in node.outputs if name in made_by), 0)
+        for value in node.inputs:
+            if place > leaves.get(value, place):
+                fences.setdefault(value, set()).add(node.index)
+    return {value: frozenset(readers) for value, readers in fences.items()}
+
+
+def _may_round(port: Port) -> bool:
+    return port.kind == "tensor" and (port.dtype is None or port.dtype in HALF)
+
+
+def fence(model: onnx.ModelProto, fences: Fences) -> None:
+    """Puts fences into a model, in place.
+
+    Args:
+        model: The whole model.
+        fences: Values, and the nodes that are to read them through a fence.
+    """
+    opset = next((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), 0)
+    graph = model.graph
+    taken = set(_names(graph))
+    nodes = list(graph.node)
+    before: dict[int, list[onnx.NodeProto]] = {}
+    for value, readers in fences.items():
+        stem = value + "/fence"
+        while any(name.startswith(stem) for name in taken):
+            stem += "_"
+        for index in readers:
+            _rename(nodes[index], value, stem)
+        before.setdefault(min(readers), []).extend(_fence(value, stem, opset))
+    del graph.node[:]
+    for index, node in enumerate(nodes):
+        graph.node.extend([*before.get(index, ()), node])
+
+
+def _fence(value: str, stem: str, opset: int) -> list[onnx.NodeProto]:
+    """The nodes that lead a value around to the name `stem`."""
+    if opset >= _SEQUENCES_SINCE:
+        zero = helper.make_tensor(f"{stem}_at", TensorProto.INT64, [], [0])
+        return [
+            helper.make_node("Constant", [], [f"{stem}_at"], value=zero),
+            helper.make_node("SequenceConstruct", [value], [f"{stem}_list"]),
+            helper.make_node("SequenceAt", [f"{stem}_list", f"{stem}_at"], [stem]),
+        ]
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node("Identity", [value], [f"{stem}_{name}"])],
+            name,
+            [],
+            [onnx.ValueInfoProto(name=f"{stem}_{name}")],
+        )
+        for name in ("then", "else")
+    }
+    return [
+        helper.make_node("Size", [value], [f"{stem}_size"]),
+        helper.make_node("Cast", [f"{stem}_size"], [f"{stem}_some"], to=TensorProto.BOOL),
+        helper.make_node("If", [f"{stem}_some"], [stem], **branches),
+    ]
+
+
+def _rename(node: onnx.NodeProto, value: str, name: str) -> None:
+    """Has a node, and the bodies in it, read another value."""
+    for at, read in enumerate(node.input):
+        if read == value:
+            node.input[at] = name
+    for body in subgraphs(node):
+        if value not in captures(body):
+            continue
+        for inner in body.node:
+            _rename(inner, value, name)
+        for at, output in enumerate(body.output):
+            if output.name == value:  # the body returns an outer value untouched
+                own = f"{name}_{at}"
+                body.node.append(helper.make_node("Identity", [name], [own]))
+                output.name = own
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str]:
+    """All names of values in a graph and its bodies."""
+    for node in graph.node:
+        yield from node.input
+        yield from node.output
+        for body in subgraphs(node):
+            yield from _names(body)
