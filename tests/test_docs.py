@@ -24,7 +24,7 @@ _LINK = re.compile(r"(?<!\\)\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["choosing-tiers", "states", "extending"])
+@pytest.mark.parametrize("name", ["choosing-tiers", "states", "extending", "graph"])
 def test_the_code_on_a_page_runs(name: str, tmp_path: Path) -> None:
     page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
     assert any(block.language in ("sh", "python") for block in blocks(page))

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from dnnsplit_onnx.cli.options import Force, Model, ModelOptions, takes
 from dnnsplit_onnx.cli.plotting import Plot, refuse_early
 
+GraphFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--graph",
+        metavar="FILE",
+        help="Write the graph with work and sizes too, as .graphml or node-link .json.",
+        show_default=False,
+    ),
+]
+
 
 @takes(ModelOptions)
-def inspect(model: Model, options: ModelOptions, plot: Plot = None, force: Force = False) -> None:
+def inspect(
+    model: Model, options: ModelOptions, plot: Plot = None, graph: GraphFile = None, force: Force = False
+) -> None:
     """Show a model's work, weights, and cuts.
 
     The candidate cuts are those that a best plan can use, whatever the speeds of machines
@@ -16,14 +33,19 @@ def inspect(model: Model, options: ModelOptions, plot: Plot = None, force: Force
     Example: dnnsplit-onnx inspect model.onnx --bind batch=1
     """
     from dnnsplit_onnx.cli.loading import load_analysis
+    from dnnsplit_onnx.graph.dag import refuse_name, write_dag
     from dnnsplit_onnx.work.inspection import Inspection
 
     refuse_early(plot, force=force)
+    if graph is not None:
+        refuse_name(graph, force=force)
     found = Inspection(load_analysis(model, options), options.cut_size)
     if plot is not None:
         from dnnsplit_onnx.reporting.inspect_plot import plot_inspection
 
         plot_inspection(plot, found, force=force)
+    if graph is not None:
+        write_dag(found.analysis.dag, graph, force=force)
     if options.json:
         from dnnsplit_onnx.cli.output import print_json
 

@@ -87,14 +87,11 @@ def resolve_cuts(graph: Graph, texts: Sequence[str]) -> tuple[Graph, tuple[int, 
 
 def ancestors(graph: Graph, positions: Iterable[int]) -> set[int]:
     """These nodes and all that they depend on: the least cut that holds them."""
-    found: set[int] = set()
-    pending = list(positions)
-    while pending:
-        at = pending.pop()
-        if at not in found:
-            found.add(at)
-            pending.extend(graph.producer[v] for v in graph.nodes[at].inputs if v in graph.producer)
-    return found
+    import networkx as nx  # only for cuts that join names
+
+    dag, wanted = graph.dag, [graph.nodes[at].index for at in positions]
+    keys = {*wanted}.union(*(nx.ancestors(dag, key) for key in wanted))
+    return {dag.nodes[key]["position"] for key in keys}
 
 
 def check_closed(graph: Graph, positions: Collection[int]) -> None:

@@ -27,6 +27,7 @@ import onnx
 
 from dnnsplit_onnx.errors import ModelError
 from dnnsplit_onnx.graph.bounds import check_bounds
+from dnnsplit_onnx.graph.dag import dag_of
 from dnnsplit_onnx.graph.modelfile import ModelFile, open_model
 from dnnsplit_onnx.graph.states import State, named_states, parse_states
 
@@ -142,22 +143,12 @@ class Graph:
 
     @cached_property
     def dag(self) -> nx.DiGraph:
-        """The networkx view: positions as nodes, `value` on each edge as its names.
+        """The networkx view: structure, without quantities (`Analysis.dag` has them).
 
-        Each node carries its `Node` as attribute `node`. An edge from u to v carries
-        `values`, the tuple of values that v reads from u.
+        A node's key is its `index` in the model's file; `graph.dag` says what is on nodes
+        and edges.
         """
-        import networkx as nx  # slow to import, and only this view needs it
-
-        dag = nx.DiGraph()
-        producer = self.producer
-        for at, node in enumerate(self.nodes):
-            dag.add_node(at, node=node)
-            for value in node.inputs:
-                if (before := producer.get(value)) is not None:
-                    shared = dag.edges[before, at]["values"] if dag.has_edge(before, at) else ()
-                    dag.add_edge(before, at, values=(*shared, value))
-        return dag
+        return dag_of(self)
 
     def reordered(self, order: Sequence[int]) -> Graph:
         """The same graph in another order.
@@ -348,9 +339,7 @@ def _runnable_order(file: ModelFile, available: set[str]) -> Iterator[tuple[int,
                     context=f"in {file.path}, the second time by node {_called(node, index)}",
                 )
             maker[name] = index
-    waiting = [0] * len(nodes)
-    readers: dict[int, list[int]] = {}
-    in_order = True
+    reads_from: list[tuple[int, int]] = []
     for index, names in enumerate(reads):
         for name in names:
             if name in available:
@@ -363,13 +352,12 @@ def _runnable_order(file: ModelFile, available: set[str]) -> Iterator[tuple[int,
                     context=f"in {file.path}, read by node {_called(node, index)}",
                     hint="the model is broken: export it again",
                 )
-            in_order = in_order and before < index
-            waiting[index] += 1
-            readers.setdefault(before, []).append(index)
-    if in_order:
+            reads_from.append((before, index))
+    if all(before < index for before, index in reads_from):
         yield from enumerate(reads)
         return
-    yield from _sorted(file, waiting, readers, reads)
+    for index in _sorted(file, reads_from):
+        yield index, reads[index]
 
 
 def _check_bounds(file: ModelFile) -> None:
@@ -385,31 +373,23 @@ def _called(node: onnx.NodeProto, index: int) -> str:
     return f"`{node.name or index}` ({node.op_type})"
 
 
-def _sorted(
-    file: ModelFile, waiting: list[int], readers: dict[int, list[int]], reads: list[tuple[str, ...]]
-) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Kahn's algorithm, earliest node of the file first."""
-    import heapq  # only for files that break the rule
+def _sorted(file: ModelFile, reads_from: Iterable[tuple[int, int]]) -> list[int]:
+    """The nodes in an order in which they can run, earliest in the file first."""
+    import networkx as nx  # only for files that break the rule
 
-    ready = [index for index, count in enumerate(waiting) if count == 0]
-    heapq.heapify(ready)
-    left = len(waiting)
-    while ready:
-        index = heapq.heappop(ready)
-        left -= 1
-        yield index, reads[index]
-        for reader in readers.get(index, ()):
-            waiting[reader] -= 1
-            if waiting[reader] == 0:
-                heapq.heappush(ready, reader)
-    if left:
-        stuck = next(index for index, count in enumerate(waiting) if count > 0)
-        node = file.proto.graph.node[stuck]
+    nodes = file.proto.graph.node
+    dag = nx.DiGraph()
+    dag.add_nodes_from(range(len(nodes)))
+    dag.add_edges_from(reads_from)
+    try:
+        return list(nx.lexicographical_topological_sort(dag))
+    except nx.NetworkXUnfeasible:
+        stuck = min(index for edge in nx.find_cycle(dag) for index in edge)
         raise ModelError(
-            f"the graph has a cycle through node {_called(node, stuck)}",
+            f"the graph has a cycle through node {_called(nodes[stuck], stuck)}",
             context=f"in {file.path}",
             hint="an ONNX graph must be acyclic: export the model again",
-        )
+        ) from None
 
 
 def _refuse_duplicates(file: ModelFile, inputs: Iterable[str], weights: set[str]) -> None:

@@ -56,7 +56,7 @@ def allowed_cuts(graph: Graph, topology: Topology) -> NDArray[np.bool_] | None:
 def _safe(graph: Graph, until: str | None) -> NDArray[np.bool_]:
     """Positions at which no live value depends on the inputs but through one node."""
     through = None if until is None else _position(graph, until, "limits.private_until")
-    bare = set(graph.inputs)
+    bare = set(graph.inputs)  # values, not nodes, so `graph.dag` does not know: one pass finds them
     for at, node in enumerate(graph.nodes):
         if at != through and not bare.isdisjoint(node.inputs):
             bare.update(node.outputs)

@@ -96,6 +96,8 @@ class SliceIndex:
             All weights needed, and the constant-only nodes that make some of them, as
             indices in the file, in an order in which they can run.
         """
+        # A walk of its own: weights and annotations are no nodes of `graph.dag`, and every
+        # slice asks, so that a second graph would cost more than it saves.
         graph = self.graph
         seen: set[str] = set()
         nodes: set[int] = set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -21,6 +22,9 @@ from dnnsplit_onnx.graph.shapes import Types, bind_shapes
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, cut_nbytes, outputs_above, parted_states, staircase
 from dnnsplit_onnx.work.flops import TensorType, Work, count_node
 from dnnsplit_onnx.work.memory import StageMemory, stage_memory
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 _LARGEST_TOTAL = 1 << 61
 # numpy has no arrays of more dimensions, and no operator means anything for them.
@@ -118,6 +122,23 @@ class Analysis:
     def memory(self) -> StageMemory:
         """What each stage needs in memory."""
         return stage_memory(self)
+
+    @cached_property
+    def dag(self) -> nx.DiGraph:
+        """The networkx view with quantities: `macs`, `flops`, `weight_nbytes` and `nbytes`.
+
+        As `Graph.dag`; what is unknown is None. `nbytes` are those of the tensors.
+        """
+        dag = self.graph.dag.copy()
+        for at, (node, work) in enumerate(zip(self.graph.nodes, self.work, strict=True)):
+            dag.nodes[node.index].update(
+                macs=None if work is None else int(work.macs),
+                flops=None if work is None else int(work.flops),
+                weight_nbytes=self.weight_nbytes(at),
+            )
+        for edge in dag.edges.values():
+            edge["nbytes"] = self._sum(edge["values"])
+        return dag
 
     def link_nbytes(self, value: str) -> int | None:
         """Bytes that a value takes on a link, None if unknown."""

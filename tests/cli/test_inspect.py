@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 from tests.cli.conftest import Run
@@ -103,3 +105,24 @@ def test_the_zoo_names_its_nearest(run: Run) -> None:
     ended = run("inspect", "zoo:light_resnet")
     assert ended.code == 2
     assert ended.err == "error: the zoo has no model `light_resnet`\nhint: did you mean `light_resnet50`?\n"
+
+
+def test_the_graph_is_written_for_other_programs(run: Run, tiny: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "tiny.json", tmp_path / "tiny.graphml"]
+    for file in files:
+        found = run("inspect", tiny, "--bind", "batch=1", "--graph", file, "--json").json
+        assert run("inspect", tiny, "--graph", file).code == 2  # it is there already
+    by_name = {node["name"]: node for node in json.loads(files[0].read_text())["nodes"]}
+    drawn = {node["name"]: node for node in nx.read_graphml(files[1]).nodes.values()}
+    for entry in found["nodes"]:
+        for read in (by_name, drawn):
+            assert {key: read[entry["name"]][key] for key in ("op_type", "macs", "flops")} == {
+                key: entry[key] for key in ("op_type", "macs", "flops")
+            }
+
+
+def test_a_graph_of_another_kind_is_refused_early(run: Run, tmp_path: Path) -> None:
+    ended = run("inspect", tmp_path / "no.onnx", "--graph", tmp_path / "g.dot")
+    assert ended.code == 2
+    assert "error: no graph is written as `.dot`" in ended.err
+    assert "hint: name it g.graphml, or g.json" in ended.err

@@ -122,10 +122,13 @@ def test_real_models_become_the_same_dag_that_networkx_sees(path):
     dag = graph.dag
     assert nx.is_directed_acyclic_graph(dag)
     # Every data node hangs together with the model's input.
-    assert set(nx.descendants(dag, 0)) | {0} == set(range(len(graph.nodes)))
+    first = graph.nodes[0].index
+    assert set(nx.descendants(dag, first)) | {first} == {node.index for node in graph.nodes}
+    place = dag.nodes.data("position")
     for before, after, names in dag.edges.data("values"):
-        assert before < after
-        assert set(names) == set(graph.nodes[before].outputs) & set(graph.nodes[after].inputs)
+        assert place[before] < place[after]
+        outputs, inputs = graph.nodes[place[before]].outputs, graph.nodes[place[after]].inputs
+        assert set(names) == set(outputs) & set(inputs)
 
 
 def test_a_shuffled_file_is_sorted(tmp_path):

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dnnsplit_onnx.errors import MissingExtraError
-
-if TYPE_CHECKING:
-    from dnnsplit_onnx.planning.planners.published.ddpqn import Episodes, World
+from dnnsplit_onnx.planning.planners.published.episodes import Episodes, Tiers, World
 
 _HIDDEN, _BATCH, _LEARNING_RATE, _COPY_EVERY = 64, 128, 1e-3, 100
 #: Transitions kept; batches learned from after each round, at least and at most.
@@ -21,8 +18,6 @@ _MEMORY, _BATCHES = 50_000, (50, 500)
 _ALPHA, _BETA = 0.6, 0.4
 #: What an action that is not possible is worth.
 _NEVER = -1e9
-
-_Tiers = NDArray[np.intp]
 
 
 def _torch() -> Any:
@@ -77,10 +72,10 @@ class Learner:
         self.rewards = np.zeros(0)
         self.priorities = np.zeros(0)
 
-    def policy(self, layer: int, last: _Tiers) -> _Tiers:
+    def policy(self, layer: int, last: Tiers) -> Tiers:
         """The tier of the next layer that promises most."""
         with self.torch.no_grad():
-            best: _Tiers = self._q(self.net, np.full(len(last), layer), last).argmax(dim=1).numpy()
+            best: Tiers = self._q(self.net, np.full(len(last), layer), last).argmax(dim=1).numpy()
         return best
 
     def learn(self, episodes: Episodes, elapsed: float) -> None:
@@ -111,7 +106,7 @@ class Learner:
             }
         )
 
-    def _q(self, net: Any, layer: _Tiers, last: _Tiers) -> Any:
+    def _q(self, net: Any, layer: Tiers, last: Tiers) -> Any:
         """Q(s, a), shape (N, K); actions that are not possible are worth `_NEVER`."""
         layers, lasts = self.torch.from_numpy(layer), self.torch.from_numpy(last)
         place = self.torch.nn.functional.one_hot(lasts, self.world.tiers).float()
@@ -146,7 +141,7 @@ class Learner:
         self.optimizer.step()
         self.priorities[drawn] = np.abs(error.detach().numpy()) + 1e-6
 
-    def _promised(self, layer: _Tiers, last: _Tiers) -> Any:
+    def _promised(self, layer: Tiers, last: Tiers) -> Any:
         """Q'(s', argmax of Q(s', a)); nothing once all layers are placed."""
         goes_on = self.torch.from_numpy(layer < self.world.size)
         layer = np.minimum(layer, self.world.size - 1)
