@@ -61,7 +61,8 @@ class ConditionOptions(ModelOptions):
                 "missing option `--tiers`", hint="describe your machines in a tiers file: --tiers tiers.toml"
             )
         topology = load_topology(self.tiers)
-        return topology.with_limits(deadline_ms=self.deadline_ms, budget_usd=self.budget_usd)
+        wanted = {"deadline_ms": self.deadline_ms, "budget_usd": self.budget_usd}
+        return topology.with_limits(**{key: value for key, value in wanted.items() if value is not None})
 
     def weights(self) -> Weights | None:
         """The weights, if the objective has any.

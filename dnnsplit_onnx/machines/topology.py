@@ -1,8 +1,14 @@
-"""The machines and links a model may run on: `tiers.toml`.
+"""The machines and links a model may run on: `tiers.toml`, or objects made in Python.
+
+    machines = Topology(
+        tiers=[Tier("edge", gflops=13.5), Tier("cloud", gflops=19500)],
+        links=[Link(bandwidth_mbps=50, delay_ms=10)],
+    )
+    slower = machines.with_link(0, bandwidth_mbps=5)
 
 Tiers stand in a line: tier 0 is where the input data is born, link i joins tier i to tier
-i + 1. The file is written by people, so it is validated key by key and every mistake is
-reported with its place and value.
+i + 1. People write these figures, in a file or in a program, so every way to make or change
+them validates field by field and reports a mistake with its place and value.
 """
 
 from __future__ import annotations
@@ -10,13 +16,18 @@ from __future__ import annotations
 import math
 import tomllib
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from dnnsplit_onnx.errors import TopologyError
 from dnnsplit_onnx.files import read_bounded
+from dnnsplit_onnx.machines.profiles import Profile
 
 _LARGEST_NBYTES = 1 << 20
 _MOST_TIERS = 1024
@@ -33,10 +44,58 @@ Provider = Literal["cpu", "cuda"]
 _SECONDS_PER_HOUR = 3600.0
 
 
+def _plain(data: Any) -> Any:
+    """Data as strict validation wants it: tuples for lists, Python's own numbers, text for paths.
+
+    Text is never taken for a number, nor a number for a truth value.
+    """
+    if isinstance(data, dict):
+        return {key: _plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return tuple(_plain(value) for value in data)
+    if isinstance(data, Path):
+        return str(data)
+    return data.item() if isinstance(data, np.generic) else data
+
+
 class _Table(BaseModel):
-    """A table of the file: no unknown keys, no changes after reading, no coercion of text."""
+    """A table of the file: no unknown keys, no changes after reading, no coercion of text.
+
+    Whoever makes or changes one in Python gets the same checks, and the same errors, as
+    somebody who writes the file. Lists pass for tuples and whole numbers for reals.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+    def __init__(self, /, **fields: Any) -> None:
+        try:
+            self.__pydantic_validator__.validate_python(_plain(fields), self_instance=self)
+        except ValidationError as error:
+            raise _as_topology_error(error, type(self).__name__, type(self)) from None
+
+    # Tables within tables are validated in place, so that an error names the whole path.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    def changed(self, **fields: Any) -> Self:
+        """The same with some fields replaced, checked as a new one is.
+
+        Raises:
+            TopologyError: There is no such field, or its value is impossible.
+        """
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | fields)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002
+        """As `changed`: pydantic's own copies without looking at the values."""
+        return self.changed(**(update or {}))
+
+    def __replace__(self, **fields: Any) -> Self:
+        return self.changed(**fields)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What was given, so that `repr` is short and reads as the call that makes it."""
+        for name, field in type(self).model_fields.items():
+            if name in self.model_fields_set and getattr(self, name) != field.default:
+                yield name, getattr(self, name)
 
 
 class Tier(_Table):
@@ -47,7 +106,8 @@ class Tier(_Table):
         gflops: Effective compute, 10^9 FLOP/s.
         memory_gb_per_s: Memory bandwidth, 10^9 byte/s; with `gflops` it makes a roofline.
         overhead_us: Fixed time of each node, on top of the roofline.
-        profile: A measured profile in place of these, relative to the tiers file.
+        profile: A measured profile in place of these: its file, named relative to the tiers
+            file, or the profile itself.
         usd_per_hour: What a second of its compute costs, times 3600.
         memory_gb: Limit on weights plus peak live values, 10^9 bytes.
         watts: Power while it computes.
@@ -63,7 +123,7 @@ class Tier(_Table):
     gflops: Positive | None = None
     memory_gb_per_s: Positive | None = None
     overhead_us: NotNegative = 0.0
-    profile: str | None = None
+    profile: str | SkipJsonSchema[Profile] | None = None
     usd_per_hour: NotNegative = 0.0
     memory_gb: Positive | None = None
     watts: NotNegative | None = None
@@ -72,6 +132,11 @@ class Tier(_Table):
     min_prefix: Annotated[int, Field(ge=0)] | None = None
     max_prefix: Annotated[int, Field(ge=0)] | None = None
     private: bool = False
+
+    def __init__(self, /, name: str | None = None, **fields: Any) -> None:
+        super().__init__(**({} if name is None else {"name": name}), **fields)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @model_validator(mode="after")
     def _one_speed(self) -> Tier:
@@ -187,20 +252,93 @@ class Topology(_Table):
         """The names of the tiers."""
         return tuple(tier.name for tier in self.tiers)
 
-    def with_limits(self, **changes: Any) -> Topology:
-        """The same topology with some limits replaced; None leaves a limit as it is.
+    def with_tier(self, tier: str | int, **fields: Any) -> Topology:
+        """The same topology with some fields of a tier replaced.
+
+        Args:
+            tier: Its name, or its place from 0.
+            fields: As `Tier` takes them.
 
         Raises:
-            TopologyError: A limit is not a positive number.
+            TopologyError: There is no such tier or field, or its value is impossible.
         """
-        given = {key: value for key, value in changes.items() if value is not None}
-        if not given:
-            return self
-        try:
-            limits = Limits.model_validate(self.limits.model_dump() | given)
-        except ValidationError as error:
-            raise _as_topology_error(error, "limits") from None
-        return self.model_copy(update={"limits": limits})
+        at = self._place_of(tier)
+        row = _changed(self.tiers[at], f"tier.{at}", fields)
+        return self.changed(tiers=(*self.tiers[:at], row, *self.tiers[at + 1 :]))
+
+    def with_link(self, link: int, **fields: Any) -> Topology:
+        """The same topology with some fields of a link replaced.
+
+        Args:
+            link: Its place: link i joins tier i to tier i + 1.
+            fields: As `Link` takes them.
+
+        Raises:
+            TopologyError: There is no such link or field, or its value is impossible.
+        """
+        if not _is_place(link, len(self.links)):
+            raise TopologyError(f"no link {link!r}: there are {len(self.links)}", hint="links count from 0")
+        row = _changed(self.links[link], f"link.{link}", fields)
+        return self.changed(links=(*self.links[:link], row, *self.links[link + 1 :]))
+
+    def with_limits(self, **fields: Any) -> Topology:
+        """The same topology with some limits replaced; None takes a limit away.
+
+        Raises:
+            TopologyError: There is no such limit, or its value is impossible.
+        """
+        return self.changed(limits=_changed(self.limits, "limits", fields))
+
+    def _place_of(self, tier: str | int) -> int:
+        if isinstance(tier, str) and tier in self.names:
+            return self.names.index(tier)
+        if not isinstance(tier, str) and _is_place(tier, len(self.tiers)):
+            return tier
+        close = get_close_matches(tier, self.names, n=1) if isinstance(tier, str) else ()
+        hint = f"did you mean `{close[0]}`?" if close else f"the tiers are {', '.join(self.names)}"
+        raise TopologyError(f"no tier {tier!r}", hint=hint)
+
+    def __repr__(self) -> str:
+        parts = [self.names[0]]
+        for link, name in zip(self.links, self.names[1:], strict=True):
+            parts += [f"{link.bandwidth_mbps:g} Mbit/s", name]
+        return f"<Topology {' - '.join(parts)}>"
+
+    __str__ = __repr__
+
+
+def _is_place(at: object, count: int) -> bool:
+    return isinstance(at, int) and not isinstance(at, bool) and 0 <= at < count
+
+
+_T = TypeVar("_T", bound=_Table)
+
+
+def _changed(table: _T, source: str, fields: Mapping[str, Any]) -> _T:
+    try:
+        return table.changed(**fields)
+    except TopologyError as error:
+        error.args = (message := f"{source}: {error.message.partition(': ')[2]}",)
+        error.message = message
+        raise
+
+
+def topology_of(machines: Topology | str | Path | Mapping[str, Any]) -> Topology:
+    """A topology, whichever way it is given: itself, its file, or the tables of one.
+
+    Raises:
+        TopologyError: It is none of these, or says something impossible.
+    """
+    if isinstance(machines, Topology):
+        return machines
+    if isinstance(machines, str | Path):
+        return load_topology(machines)
+    if isinstance(machines, Mapping):
+        return parse_topology(dict(machines), "topology")
+    raise TopologyError(
+        f"an object of type `{type(machines).__name__}` is no topology",
+        hint="pass a Topology, the path of a tiers file, or its tables as a dict",
+    )
 
 
 def load_topology(path: str | Path) -> Topology:
@@ -259,9 +397,7 @@ def parse_topology(data: dict[str, Any], source: str) -> Topology:
         TopologyError: As for `load_topology`.
     """
     try:
-        # JSON's validation mode takes lists for tuples and whole numbers for reals, and
-        # still refuses text for a number.
-        return Topology.model_validate(_tuples(data))
+        return Topology.model_validate(_plain(data))
     except ValidationError as error:
         raise _as_topology_error(error, source) from None
 
@@ -280,40 +416,50 @@ def _with_profile_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     return data | {"tier": rows}
 
 
-def _tuples(data: Any) -> Any:
-    if isinstance(data, dict):
-        return {key: _tuples(value) for key, value in data.items()}
-    if isinstance(data, list):
-        return tuple(_tuples(value) for value in data)
-    return data
-
-
 _FIX = {
     "extra_forbidden": "unknown key; is it misspelt?",
     "missing": "this key is required",
     "greater_than": "give a number above 0",
     "greater_than_equal": "give 0 or more",
     "finite_number": "give a finite number",
+    "float_type": "give a number",
     "int_type": "give a whole number",
+    "tuple_type": "give a list",
+    "bool_type": "give true or false",
+    "string_type": "give text",
+    "too_short": "give one or more",
     "string_pattern_mismatch": "use letters, digits, `-`, `_` and `.`",
 }
 
 
-def _as_topology_error(error: ValidationError, source: str) -> TopologyError:
+def _as_topology_error(
+    error: ValidationError, source: str, table: type[BaseModel] | None = None
+) -> TopologyError:
+    """The first mistake as an error of ours.
+
+    Args:
+        error: What validation found.
+        source: Where, such as the name of the file.
+        table: What was validated; a whole topology by default.
+    """
     # A misspelt key is both unknown and missing: the first says more.
     found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     first = found[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(str(part) for part in first["loc"] if part not in ("str", "Profile"))
     what = first["msg"].removeprefix("Value error, ")
     what = what[0].lower() + what[1:]
     if not key:
         return TopologyError(f"{source}: {what}")
     value = f" = {_shortened(first['input'])}" if not isinstance(first["input"], dict | tuple) else ""
     kind = first["type"]
-    reason = "unknown key" if kind == "extra_forbidden" else what
-    hint = _FIX.get(kind) if kind != "greater_than_equal" or not first["ctx"]["ge"] else None
+    if kind == "missing":
+        value = ""
+    elif kind == "greater_than_equal" and first["ctx"]["ge"] == _SMALLEST:
+        kind, what = "greater_than", "input should be greater than 0"
+    reason = "unknown key" if kind == "extra_forbidden" else what.replace("tuple", "list")
+    hint = _FIX.get(kind)
     if kind == "extra_forbidden":
-        hint = _known_keys(first["loc"])
+        hint = _known_keys(first["loc"], table or Topology)
     return TopologyError(f"{source}: `{key}`{value}: {reason}", hint=hint)
 
 
@@ -322,7 +468,7 @@ def _shortened(value: object) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
-def _known_keys(loc: tuple[int | str, ...]) -> str:
-    tables: dict[str, type[BaseModel]] = {"tier": Tier, "link": Link, "limits": Limits}
-    table = tables.get(str(loc[0]), Topology) if len(loc) > 1 else Topology
+def _known_keys(loc: tuple[int | str, ...], table: type[BaseModel]) -> str:
+    inner: dict[str, type[BaseModel]] = {"tier": Tier, "link": Link, "limits": Limits}
+    table = inner.get(str(loc[0]), table) if len(loc) > 1 else table
     return f"known keys here: {', '.join(field.alias or name for name, field in table.model_fields.items())}"

@@ -15,19 +15,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.errors import TopologyError
+from dnnsplit_onnx.machines.profiles import Place, Profile, check_profile, load_profile
 from dnnsplit_onnx.machines.topology import Tier, Topology
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import Accounting
 from dnnsplit_onnx.work.memory import StageMemory
-
-if TYPE_CHECKING:
-    from dnnsplit_onnx.machines.profiles import Place
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def _seconds_below(analysis: Analysis, topology: Topology, t: int) -> NDArray[np
     tier = topology.tiers[t]
     if tier.profile is not None:
         place: Place = "bottom" if t == 0 else "top" if t == len(topology.tiers) - 1 else "between"
-        return _measured(analysis, tier, tier.profile, place)
+        return _measured(analysis, tier, place)
     speed = (tier.gflops or 0.0) * 1e9
     if tier.memory_gb_per_s is None and not tier.overhead_us:
         below: NDArray[np.float64] = analysis.flops_below / speed
@@ -114,13 +111,13 @@ def _seconds_below(analysis: Analysis, topology: Topology, t: int) -> NDArray[np
     return np.concatenate(([0.0], np.cumsum(seconds + tier.overhead_us / 1e6)))
 
 
-def _measured(analysis: Analysis, tier: Tier, path: str, place: Place) -> NDArray[np.float64]:
-    from dnnsplit_onnx.machines.profiles import check_profile, load_profile  # pydantic models only few need
-
-    profile = load_profile(path)
+def _measured(analysis: Analysis, tier: Tier, place: Place) -> NDArray[np.float64]:
+    given = tier.profile
+    assert given is not None, "the caller asks for tiers that were measured"
+    profile = given if isinstance(given, Profile) else load_profile(given)
     check_profile(
         profile,
-        path,
+        f"the profile of tier `{tier.name}`" if isinstance(given, Profile) else given,
         sha256=analysis.graph.file.sha256(),
         provider=tier.provider,
         order=analysis.order,

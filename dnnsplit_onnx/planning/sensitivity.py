@@ -100,9 +100,7 @@ def bandwidth_sensitivity(
 
 def topology_at(topology: Topology, link: int, mbps: float) -> Topology:
     """A topology in which one link has another bandwidth."""
-    links = list(topology.links)
-    links[link] = links[link].model_copy(update={"bandwidth_mbps": mbps})
-    return topology.model_copy(update={"links": tuple(links)})
+    return topology.with_link(link, bandwidth_mbps=mbps)
 
 
 class _Varied:

@@ -106,7 +106,7 @@ def test_no_tiers_and_no_file(load, tmp_path):
 
 
 def test_limits_can_be_replaced(load):
-    topology = load(GOOD).with_limits(deadline_ms=5.0, budget_usd=None)
+    topology = load(GOOD).with_limits(deadline_ms=5)
     assert topology.limits.deadline_ms == 5.0
     assert topology.limits.budget_usd == 1e-4
     with pytest.raises(TopologyError, match="deadline_ms"):

@@ -43,8 +43,8 @@ def infeasible(problem: Problem, within: Within) -> DnnsplitError:
 def _no_plan_at_all(problem: Problem) -> InfeasibleError:
     """Not one plan, whatever it takes: a rule, a link's cap or a tier's memory is too tight."""
     topology = problem.topology
-    no_caps = tuple(link.model_copy(update={"max_mb": None}) for link in topology.links)
-    no_memory = tuple(tier.model_copy(update={"memory_gb": None}) for tier in topology.tiers)
+    no_caps = tuple(link.changed(max_mb=None) for link in topology.links)
+    no_memory = tuple(tier.changed(memory_gb=None) for tier in topology.tiers)
     if _is_possible(problem, tiers=no_memory):
         return _too_little_memory(problem)
     if _is_possible(problem, links=no_caps):
@@ -61,7 +61,7 @@ def _no_plan_at_all(problem: Problem) -> InfeasibleError:
 
 
 def _is_possible(problem: Problem, **changes: Any) -> bool:
-    topology = problem.topology.model_copy(update=changes)
+    topology = problem.topology.changed(**changes)
     return chain_of(replace(problem, topology=topology), ()) is not None
 
 
@@ -85,9 +85,7 @@ def _memory_that_does(problem: Problem, t: int) -> int | None:
     """The least memory of one tier, in bytes, with which there is a plan."""
 
     def is_enough(nbytes: int) -> bool:
-        tiers = list(problem.topology.tiers)
-        tiers[t] = tiers[t].model_copy(update={"memory_gb": nbytes / 1e9})
-        return _is_possible(problem, tiers=tuple(tiers))
+        return _is_possible(problem, tiers=problem.topology.with_tier(t, memory_gb=nbytes / 1e9).tiers)
 
     assert problem.costs.memory is not None
     low = int(problem.topology.tiers[t].memory_nbytes)
@@ -138,8 +136,7 @@ def _together(problem: Problem, within: Within) -> InfeasibleError:
     options = []
     for measure in problem.limits:
         limited = LIMITED[measure]
-        loose = problem.topology.limits.model_copy(update={limited.key: None})
-        rest = replace(problem, topology=problem.topology.model_copy(update={"limits": loose}))
+        rest = replace(problem, topology=problem.topology.with_limits(**{limited.key: None}))
         best = within(rest, measure, chain_of(rest, (measure, *rest.limits)))
         if best is not None:
             value = limited.figure(measure, problem.figures(best.cuts))

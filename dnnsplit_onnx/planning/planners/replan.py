@@ -61,7 +61,7 @@ class Replanner:
             InfeasibleError: No plan keeps to the problem's limits.
         """
         if not self.is_fast or any(link.max_mb is not None for link in links):
-            topology = self.problem.topology.model_copy(update={"links": tuple(links)})
+            topology = self.problem.topology.changed(links=links)
             return exact.plan(replace(self.problem, topology=topology))
         # Along the order a plan takes the sum over links of `moved` and the transfer at the
         # link's cut, and what the top tier would take for all.

@@ -222,16 +222,14 @@ class Adaptive:
         """The problem with links and tiers as they are seen to be."""
         topology = self._problem.topology
         links = [
-            link.model_copy(
-                update={"bandwidth_mbps": state.bandwidth_mbps, "delay_ms": state.delay_ms, "down_mbps": None}
-            )
+            link.changed(bandwidth_mbps=state.bandwidth_mbps, delay_ms=state.delay_ms, down_mbps=None)
             for link, state in zip(topology.links, self.links, strict=True)
         ]
         seconds = self._problem.costs.seconds_below * np.array(self._scales)[:, None]
         return replace(
             self._problem,
             costs=replace(self._problem.costs, seconds_below=seconds),
-            topology=topology.model_copy(update={"links": tuple(links)}),
+            topology=topology.changed(links=links),
         )
 
     def _best(self, reach: int) -> Cuts | None:
@@ -296,7 +294,7 @@ def _problem(place: Path, manifest: Manifest, topology: Topology, model: str | P
     # What this client waits for is the answer, wherever the plan left it.
     answered = topology.with_limits(return_output=True)
     # And what it sends are tensors, whatever an encoded input would take.
-    answered = answered.model_copy(update={"input_nbytes": {}})
+    answered = answered.changed(input_nbytes={})
     return problem_of(
         analysis, answered, manifest.plan.get("objective", "latency"), weights=manifest.plan.get("weights")
     )

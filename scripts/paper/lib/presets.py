@@ -156,7 +156,7 @@ def three_tiers(
 def edge_and_near_edge(edge_near_edge_mbps: float, **options: Any) -> Topology:
     """The lower two of `three_tiers`, as in figure 2; options as there."""
     whole = three_tiers(edge_near_edge_mbps, **options)
-    return whole.model_copy(update={"tiers": whole.tiers[:2], "links": whole.links[:1]})
+    return whole.changed(tiers=whole.tiers[:2], links=whole.links[:1])
 
 
 def literature(bandwidth_mbps: float) -> Topology:
