@@ -25,6 +25,7 @@ from google.protobuf.message import DecodeError
 
 from dnnsplit_onnx.errors import ModelError
 from dnnsplit_onnx.files import pending_sha256, stamp
+from dnnsplit_onnx.graph.kinds import HEAD_NBYTES, kind_of
 from dnnsplit_onnx.graph.protobuf import Buffer, DataRange, detach
 
 # Weights below this stay inline: shape operands, scales, biases of small layers. It is the
@@ -119,12 +120,13 @@ def read_model(buffer: Buffer, path: Path) -> onnx.ModelProto:
         ModelError: As for `open_model`.
     """
     try:
-        skeleton = detach(buffer, path.name, INLINE_BELOW)
+        proto = _parse(detach(buffer, path.name, INLINE_BELOW), path)
     except ModelError as error:
+        if kind := kind_of(bytes(buffer[:HEAD_NBYTES])):
+            raise ModelError(f"`{path}` is {kind.what}", hint=kind.hint) from None
         error.context = error.context or f"in {path}"
         error.hint = error.hint or "is the file whole, and an ONNX model? copy or export it again"
         raise
-    proto = _parse(skeleton, path)
     _check_external(proto, path, len(buffer))
     return proto
 

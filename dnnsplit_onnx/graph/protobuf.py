@@ -38,6 +38,10 @@ _REACH: dict[str, dict[int, str]] = {
     "tensor": {},
 }
 
+# How an attribute of many numbers or texts ends: with its type (field 20), FLOATS, INTS or STRINGS.
+# A tree ensemble holds one field for each of millions of them, and no tensor among them.
+_LISTS = (b"\xa0\x01\x06", b"\xa0\x01\x07", b"\xa0\x01\x08")
+
 # TensorProto fields.
 _DATA_TYPE = 2
 _FLOAT_DATA = 4
@@ -191,6 +195,8 @@ def _detach(
         raise ModelError("messages are nested more than 100 deep")
     if kind == "tensor":
         return _detach_tensor(buffer, start, end, location, threshold)
+    if kind == "attribute" and buffer[end - 3 : end] in _LISTS:
+        return None
     reach = _REACH[kind]
     chunks: list[bytes] = []
     kept = start  # everything before it is in `chunks`
@@ -265,6 +271,8 @@ def _attach(
         raise ModelError("messages are nested more than 100 deep")
     if kind == "tensor":
         return _attach_tensor(message, start, end, inline)
+    if kind == "attribute" and message[end - 3 : end] in _LISTS:
+        return [message[start:end]], end - start
     reach = _REACH[kind]
     pieces: list[bytes | DataRange] = []
     total = 0

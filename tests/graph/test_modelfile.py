@@ -138,7 +138,7 @@ def _no_file(path: Path) -> None:
         (None, "no such file"),
         (b"", "is empty"),
         (b"# not a model\n" * 99, "not a"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(500), "not a"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(500), "is an HDF5 file"),
         (b"\x08\x09", "holds no graph"),
         (b"\x3a\x00", "holds no graph"),
         (b"\x3a\x02\x0a\x00\x08\x09\x12\xff", "not a"),

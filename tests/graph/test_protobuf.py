@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from dnnsplit_onnx.errors import ModelError
-from dnnsplit_onnx.graph.modelfile import data_range, is_external, tensors
+from dnnsplit_onnx.graph.modelfile import data_range, is_external, open_model, tensors
 from dnnsplit_onnx.graph.protobuf import (
     MAX_DEPTH,
+    MOST_FIELDS,
     DataRange,
     attach,
     detach,
@@ -193,3 +194,22 @@ def test_a_model_nested_without_end() -> None:
     for call in (lambda d: detach(d, "m", 64), lambda d: attach(d, "model", lambda _: True)):
         with pytest.raises(ModelError, match="nested more than 100 deep"):
             call(nested(MAX_DEPTH, length_delimited(3, 100) + b"location" * 12 + b"1234"))
+
+
+def test_numbers_of_an_attribute_are_no_fields(tmp_path: Path) -> None:
+    # A tree ensemble of millions of nodes: each number is a field of its own, of two bytes.
+    def part(number: int, payload: bytes) -> bytes:
+        return length_delimited(number, len(payload)) + payload
+
+    numbers = b"\x40\x01" * (MOST_FIELDS + 1)
+    attribute = part(1, b"ids") + numbers + b"\xa0\x01\x07"
+    node = part(1, b"x") + part(2, b"y") + part(4, b"Trees") + part(5, attribute) + part(7, b"com.example")
+    small = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17, "com.example" : 1]> g (float[4] x) => (float[4] y) {}'
+    )
+    del small.graph.node[:]
+    graph = small.graph.SerializeToString() + part(1, node)
+    small.ClearField("graph")
+    (tmp_path / "m.onnx").write_bytes(small.SerializeToString() + part(7, graph))
+    (read,) = open_model(tmp_path / "m.onnx").proto.graph.node
+    assert len(read.attribute[0].ints) == MOST_FIELDS + 1

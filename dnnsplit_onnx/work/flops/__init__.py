@@ -25,6 +25,7 @@ from dnnsplit_onnx.work.flops import (  # noqa: F401
     einsum,
     elementwise,
     image,
+    layouts,
     matmul,
     ml,
     movement,

@@ -28,6 +28,8 @@ MICROSOFT = "com.microsoft"
 ML = "ai.onnx.ml"
 PREVIEW = "ai.onnx.preview"
 TRAINING = "ai.onnx.preview.training"
+NCHWC = "com.microsoft.nchwc"
+NHWC = "com.ms.internal.nhwc"
 
 _FORMULAS: dict[tuple[str, str], Formula] = {}
 

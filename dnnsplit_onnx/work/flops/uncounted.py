@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from dnnsplit_onnx.work.flops.registry import MICROSOFT, TRAINING
+from dnnsplit_onnx.work.flops.registry import MICROSOFT, NHWC, TRAINING
 
 _TEXT = "its work depends on the characters of its strings"
 _GENERATION = "it runs a whole model until the generated tokens say stop"
@@ -21,6 +21,19 @@ _REASONS = {
         "StringSplit": _TEXT,
         "TfIdfVectorizer": "which n-grams are found is data",
     },
+    NHWC: dict.fromkeys(
+        [
+            "BatchNormalization",
+            "GlobalLpPool",
+            "GridSample",
+            "InstanceNormalization",
+            "LRN",
+            "QLinearAveragePool",
+            "QLinearConv",
+            "QLinearConvTranspose",
+        ],
+        _LAYOUT,
+    ),
     TRAINING: {"Gradient": "it differentiates the model that it is part of"},
     MICROSOFT: {
         **dict.fromkeys(["BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"], _GENERATION),

@@ -33,7 +33,10 @@ def onnxruntime_operators() -> set[tuple[str, str]]:
     pytest.importorskip("onnxruntime")
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return {(schema.domain, schema.name) for schema in state.get_all_operator_schema() if schema.domain == MS}
+    domains = (MS, registry.NCHWC, registry.NHWC)
+    return {
+        (schema.domain, schema.name) for schema in state.get_all_operator_schema() if schema.domain in domains
+    }
 
 
 @pytest.mark.parametrize("operators", [onnx_operators, onnxruntime_operators])
