@@ -15,9 +15,9 @@ def models(incomplete: str) -> Iterator[str]:
 
 def planners(incomplete: str) -> Iterator[str]:
     """Names of planners."""
-    from dnnsplit_onnx.planning.planners import PLANNERS
+    from dnnsplit_onnx.planning.planners import planner_names
 
-    yield from (name for name in PLANNERS if name.startswith(incomplete))
+    yield from (name for name in planner_names() if name.startswith(incomplete))
 
 
 def zoo(incomplete: str) -> Iterator[str]:

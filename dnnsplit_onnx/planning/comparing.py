@@ -16,7 +16,7 @@ from typing import Any
 from dnnsplit_onnx.errors import DnnsplitError, InputError, MissingExtraError
 from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.choosing import problem_of
-from dnnsplit_onnx.planning.planners import PLANNERS, get_planner
+from dnnsplit_onnx.planning.planners import get_planner, planner_names, usable_planners
 from dnnsplit_onnx.planning.planners.dag import lower_bound, relative_gap
 from dnnsplit_onnx.planning.plans import Objective
 from dnnsplit_onnx.planning.problem import Problem
@@ -144,9 +144,9 @@ def compare(
     Raises:
         InputError: A name is unknown, or none is given.
     """
-    names = tuple(PLANNERS) if planners is None else tuple(dict.fromkeys(planners))
+    names = usable_planners() if planners is None else tuple(dict.fromkeys(planners))
     if not names:
-        raise InputError("no planner to compare", hint=f"known planners: {', '.join(PLANNERS)}")
+        raise InputError("no planner to compare", hint=f"known planners: {', '.join(planner_names())}")
     for name in names:
         get_planner(name)  # the unknown one is refused before the others take their time
     truth = problem_of(analysis, topology, objective, "live", weights)

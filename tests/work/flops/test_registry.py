@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.work.flops import (
     GraphContext,
     NodeView,
@@ -108,7 +109,7 @@ def test_formulas_are_replaced_only_on_purpose() -> None:
     def seven(node: NodeView) -> Work:
         return Work(elementwise=7)
 
-    with pytest.raises(ValueError, match=r"ScaledAdd of domain 'com\.example' has a formula already"):
+    with pytest.raises(InputError, match=r"`ScaledAdd` of domain `com\.example` has a formula already"):
         register("ScaledAdd", domain="com.example")(seven)
     register("ScaledAdd", domain="com.example", replace=True)(seven)
     assert elementwise("ScaledAdd", [(2, 3)], domain="com.example") == 7
