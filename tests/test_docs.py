@@ -106,7 +106,12 @@ def test_the_picture_of_a_plan_is_what_the_program_prints() -> None:
 
 def test_the_page_of_files_has_every_key() -> None:
     page = (DOCS / "files.md").read_text(encoding="utf-8")
-    tiers = {name for table in (Tier, Link, Limits, Topology) for name in table.model_fields}
+    keys = (
+        (name, field.alias)
+        for table in (Tier, Link, Limits, Topology)
+        for name, field in table.model_fields.items()
+    )
+    tiers = {alias or name for name, alias in keys}
     tables = {"tier", "link", "limits", "input_nbytes"}
     manifest = {*Manifest.model_fields, *SliceRecord.model_fields} - {"nbytes"}
     plan = set(json.loads(schema_text("plan"))["properties"])

@@ -1,41 +1,29 @@
-"""The package from outside: what the wheel holds, what importing it loads, who imports whom."""
+"""The package from outside: what the wheel holds, what importing it loads."""
 
 from __future__ import annotations
 
-import ast
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.pages import load_script
+
+rooms = load_script("rooms")
+ROOT = rooms.ROOT
 # Source folder of each part of the package, and its name once installed.
-PARTS = {
-    "dnnsplit_onnx": "dnnsplit_onnx",
-    "converters": "dnnsplit_onnx/converters",
-    "models": "dnnsplit_onnx/models",
-}
+PARTS = {source: package.replace(".", "/") for source, package in rooms.PARTS.items()}
 HEAVY = ("torch", "tensorflow", "keras", "onnxruntime", "matplotlib", "transformers")
 
 
 @pytest.fixture(scope="module")
 def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
-
-
-def modules() -> Iterator[tuple[str, Path]]:
-    """Every module of the package by its installed name, and its file."""
-    for source, target in PARTS.items():
-        for path in sorted((ROOT / source).rglob("*.py")):
-            parts = (target / path.relative_to(ROOT / source).with_suffix("")).parts
-            yield ".".join(part for part in parts if part != "__init__"), path
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +73,7 @@ def test_the_license_is_the_whole_text(wheel: zipfile.ZipFile) -> None:
 
 def test_every_package_is_listed(project: dict[str, Any]) -> None:
     # setuptools finds packages by itself only where folders are named as packages are.
-    found = {name for name, path in modules() if path.name == "__init__.py"}
+    found = {name for name, path in rooms.modules() if path.name == "__init__.py"}
     assert set(project["tool"]["setuptools"]["packages"]) == found
 
 
@@ -141,104 +129,6 @@ def test_public_names_are_there() -> None:
         assert getattr(dnnsplit_onnx, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = dnnsplit_onnx.nothing
-
-
-# Who may not import whom, at any depth of a function. Modules are named below the package;
-# a name stands for itself and everything in it.
-ONLY_FOR_CLI = ("cli", "report")
-FORBIDDEN = {
-    "errors": ("*",),
-    "wire": ("*", "-errors"),
-    "files": ("*", "-errors"),
-    "digests": ("*",),
-    "modelfile": ("*", "-errors", "-wire", "-digests"),
-    "states": ("*", "-errors"),
-    "reading": ("*",),
-    "functions": ("*", "-errors"),
-    "graph": ("*", "-errors", "-modelfile", "-states", "-bounds"),
-    "bounds": ("*", "-errors", "-functions", "-wire"),
-    "casts": ("*",),
-    "inference": ("*", "-casts"),
-    "shape_values": ("*", "-inference"),
-    "shapes": ("*", "-inference", "-errors", "-graph", "-modelfile", "-shape_values"),
-    "cuts": ("*", "-errors", "-graph", "-states"),
-    "topology": ("*", "-errors", "-reading"),
-    "conforming": ("*",),
-    "weights": ("*", "-errors"),
-    "plans": ("*", "-errors", "-weights", "-reading", "-conforming"),
-    "flops": ("*", "-errors", "-inference", "-shape_values", "-flops"),
-    "costs": ("planners", "planning", "objective", "slicing", "runtime", "manifest"),
-    "objective": ("planners", "planning", "slicing", "runtime", "manifest"),
-    "planners": ("planning", "slicing", "runtime", "manifest", "verification", "benchmark"),
-    "manifest": ("*", "-errors", "-reading"),
-    "slicing": ("planners", "planning", "objective", "costs", "topology", "runtime", "verification"),
-    "schemas": ("*", "-errors"),
-    "presets": ("*", "-errors"),
-    "profiles": ("*", "-errors", "-reading"),
-    "runtime": ("plans", "planners", "planning", "objective", "costs", "topology", "slicing"),
-    "models": ("*", "-errors", "-files", "-models"),
-}
-
-
-def imports_of(path: Path, package: str = "dnnsplit_onnx") -> Iterator[str]:
-    """What a file imports of the package, lazily or for types alone too, named below it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names = [node.module or ""]
-            if node.module == package:
-                names = [f"{package}.{alias.name}" for alias in node.names]
-        for name in names:
-            if name.startswith(f"{package}."):
-                yield name.removeprefix(f"{package}.")
-
-
-def broken_rules(name: str, imported: str) -> bool:
-    """Whether a module may not import another; both are named below the package."""
-    mine, theirs = name.partition(".")[0], imported.partition(".")[0]
-    if theirs in ONLY_FOR_CLI and mine not in (*ONLY_FOR_CLI, "__main__"):
-        return True
-    rules = FORBIDDEN.get(mine, ())
-    if theirs == "_version" or f"-{theirs}" in rules:
-        return False
-    return "*" in rules or theirs in rules
-
-
-def test_imports_follow_the_data() -> None:
-    broken = [
-        f"{name} imports {imported}"
-        for name, path in modules()
-        if name != "dnnsplit_onnx"  # the public names are found lazily
-        for imported in imports_of(path)
-        if broken_rules(name.removeprefix("dnnsplit_onnx."), imported)
-    ]
-    assert broken == []
-
-
-@pytest.mark.parametrize(
-    ("code", "found"),
-    [
-        ("from dnnsplit_onnx.planning.planners.exact import exact", True),
-        ("def f():\n    import dnnsplit_onnx.planning.planners", True),
-        ("from dnnsplit_onnx import planners", True),
-        ("from dnnsplit_onnx.planning.plans import Plan", False),
-    ],
-)
-def test_a_wrong_import_is_noticed(tmp_path: Path, code: str, found: bool) -> None:
-    (tmp_path / "bad.py").write_text(code)
-    assert any(broken_rules("slicing.bad", imported) for imported in imports_of(tmp_path / "bad.py")) is found
-
-
-def test_the_report_draws_without_the_command_line() -> None:
-    assert not any(
-        imported.startswith("cli")
-        for name, path in modules()
-        if name.startswith("dnnsplit_onnx.reporting")
-        for imported in imports_of(path)
-    )
 
 
 def test_the_readme_is_short_and_begins_with_the_two_commands() -> None:
