@@ -21,6 +21,7 @@ OPEN = {
     ("work.memory", "work.analysis"),
     ("planning.planners.published.qlearning", "planning.planners.published.ddpqn"),
     ("planning.plans", ""),
+    ("graph.graph", "graph.dag"),
 }
 
 #: Finer than the order of rooms: the first never imports the second, except for what stands third.
