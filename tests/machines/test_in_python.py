@@ -24,7 +24,7 @@ TABLES = {
 
 def test_a_line_of_machines_is_what_its_tables_say() -> None:
     assert parse_topology(TABLES, "tables") == LINE
-    assert LINE == Topology(tiers=(EDGE, CLOUD), links=(Link(bandwidth_mbps=50.0, delay_ms=10.0),))
+    assert Topology(tiers=(EDGE, CLOUD), links=(Link(bandwidth_mbps=50.0, delay_ms=10.0),)) == LINE
     assert Tier(name="edge", gflops=np.float32(13.5)) == EDGE == Tier("edge", gflops=13.5, pin=[])
 
 
