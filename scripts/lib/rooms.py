@@ -40,7 +40,9 @@ class Room:
 
 #: A room imports those before it, and none after it.
 ROOMS = (
-    Room("errors, files", "exceptions; bounded reading, whole writing: for all rooms", ("errors", "files")),
+    Room(
+        "errors, files, plugins", "exceptions, files, plug-ins: for all rooms", ("errors", "files", "plugins")
+    ),
     Room("graph", "model.onnx as nodes, values", ("graph",)),
     Room("machines", "tiers, links, devices, profiles", ("machines",)),
     Room("runtime", "onnxruntime: sessions, values", ("runtime",)),
