@@ -17,6 +17,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dnnsplit_onnx import views
 from dnnsplit_onnx._version import __version__
 
 if TYPE_CHECKING:
@@ -82,6 +83,10 @@ _HOME = {
     "Verification": "measuring.verification",
     "verify": "measuring.verification",
 }
+
+
+views.register("plan_html", f"{__name__}.reporting.plan_html")
+views.register("plan_renderables", f"{__name__}.reporting.plan_view")
 
 
 def __getattr__(name: str) -> Any:

@@ -10,13 +10,17 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from dnnsplit_onnx.conforming import misfit
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
+
 from dnnsplit_onnx.errors import InputError, PlanError
 from dnnsplit_onnx.files import read_bounded
+from dnnsplit_onnx.planning.plan_text import plan_line, plan_text
 from dnnsplit_onnx.planning.weights import Weights
+from dnnsplit_onnx.views import draw
 
 Objective = Literal["latency", "cost", "throughput", "energy", "weighted"]
 #: The figures that are sums over tiers and links; throughput is one over a maximum.
@@ -26,6 +30,46 @@ Measure = Literal["latency", "cost", "energy", "weighted"]
 Optimality = Literal["dag", "order", "none"]
 
 SCHEMA_VERSION = 1
+
+# What a file may say of a field. A figure that is unknown, or infinite, is null in a file.
+_LARGEST_INT = 1 << 63
+
+
+def _of_64_bits(value: int) -> int:
+    if abs(value) >= _LARGEST_INT:
+        raise ValueError("it takes more than 64 bits")
+    return value
+
+
+Whole = Annotated[int, Field(strict=True), AfterValidator(_of_64_bits)]
+Real = Annotated[float, Field(strict=True)]
+Figure = Annotated[Real, BeforeValidator(lambda value: math.nan if value is None else value)]
+Truth = Annotated[bool, Field(strict=True)]
+
+
+class _Valued:
+    """What has the figures that objectives are about."""
+
+    __slots__ = ()
+
+    latency_s: Figure
+    cost_usd: Figure
+    throughput_per_s: Figure
+    energy_j: Real | None
+    weighted: Real | None
+
+    def value(self, objective: Objective) -> float:
+        """The figure that an objective is about; as bad as can be where it is unknown."""
+        figure = {
+            "latency": self.latency_s,
+            "cost": self.cost_usd,
+            "throughput": self.throughput_per_s,
+            "energy": self.energy_j,
+            "weighted": self.weighted,
+        }[objective]
+        if figure is None or math.isnan(figure):
+            return 0.0 if objective == "throughput" else math.inf
+        return figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +88,13 @@ class Stage:
     """
 
     tier: str
-    start: int
-    stop: int
-    flops: int
-    seconds: float
-    cost_usd: float
-    energy_j: float | None
-    memory_nbytes: int | None = None
+    start: Whole
+    stop: Whole
+    flops: Whole
+    seconds: Figure
+    cost_usd: Figure
+    energy_j: Real | None
+    memory_nbytes: Whole | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +113,19 @@ class Transfer:
         values: The values that cross, away from tier 0.
     """
 
-    source: str
-    target: str
-    position: int
-    nbytes: int | None
-    down_nbytes: int
-    seconds: float
-    cost_usd: float
-    energy_j: float | None
+    source: Annotated[str, Field(validation_alias="from")]
+    target: Annotated[str, Field(validation_alias="to")]
+    position: Whole
+    nbytes: Whole | None
+    down_nbytes: Whole
+    seconds: Figure
+    cost_usd: Figure
+    energy_j: Real | None
     values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(_Valued):
     """What one request takes under a plan.
 
     Attributes:
@@ -99,33 +143,20 @@ class Figures:
 
     stages: tuple[Stage, ...]
     links: tuple[Transfer, ...]
-    latency_s: float
-    cost_usd: float
-    throughput_per_s: float
-    energy_j: float | None
-    weighted: float | None = None
+    latency_s: Figure
+    cost_usd: Figure
+    throughput_per_s: Figure
+    energy_j: Real | None
+    weighted: Real | None = None
 
     @property
     def cuts(self) -> tuple[int, ...]:
         """The position each link crosses, from tier 0 up."""
         return tuple(stage.stop for stage in self.stages[:-1])
 
-    def value(self, objective: Objective) -> float:
-        """The figure that an objective is about; infinite where it is unknown."""
-        figure = {
-            "latency": self.latency_s,
-            "cost": self.cost_usd,
-            "throughput": self.throughput_per_s,
-            "energy": self.energy_j,
-            "weighted": self.weighted,
-        }[objective]
-        if figure is None or math.isnan(figure):
-            return 0.0 if objective == "throughput" else math.inf
-        return figure
-
 
 @dataclass(frozen=True, slots=True)
-class SingleTier:
+class SingleTier(_Valued):
     """Everything on one tier, for comparison.
 
     Attributes:
@@ -134,37 +165,30 @@ class SingleTier:
     """
 
     tier: str
-    latency_s: float
-    cost_usd: float
-    throughput_per_s: float
-    energy_j: float | None
-    feasible: bool
-    weighted: float | None = None
-
-    def value(self, objective: Objective) -> float:
-        """The figure that an objective is about; NaN where it is unknown."""
-        figure = {
-            "latency": self.latency_s,
-            "cost": self.cost_usd,
-            "throughput": self.throughput_per_s,
-            "energy": self.energy_j,
-            "weighted": self.weighted,
-        }[objective]
-        return math.nan if figure is None else figure
+    latency_s: Figure
+    cost_usd: Figure
+    throughput_per_s: Figure
+    energy_j: Real | None
+    feasible: Truth
+    weighted: Real | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ParetoPoint:
     """A plan that no other beats in latency, cost and throughput at once."""
 
-    cuts: tuple[int, ...]
-    latency_s: float
-    cost_usd: float
-    throughput_per_s: float
-    energy_j: float | None
+    cuts: tuple[Whole, ...]
+    latency_s: Figure
+    cost_usd: Figure
+    throughput_per_s: Figure
+    energy_j: Real | None
 
 
-@dataclass(frozen=True)
+def _weights(value: Any) -> Any:
+    return Weights.of(value) if isinstance(value, Mapping) else value
+
+
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Stages, figures, and why they are best.
 
@@ -199,21 +223,21 @@ class Plan:
     objective: Objective
     planner: str
     optimality: Optimality
-    feasible: bool
+    feasible: Truth
     violations: tuple[str, ...]
     figures: Figures
     single_tier: tuple[SingleTier, ...]
     pareto: tuple[ParetoPoint, ...] = ()
     order: str = "file"
     accounting: str = "live"
-    bindings: Mapping[str, int] = field(default_factory=dict)
+    bindings: Mapping[str, Whole] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
-    evaluated: int = 0
+    evaluated: Whole = 0
     notes: tuple[str, ...] = ()
-    lower_bound: float | None = None
-    gap: float | None = None
-    weights: Weights | None = None
-    permutation: tuple[int, ...] | None = None
+    lower_bound: Real | None = None
+    gap: Real | None = None
+    weights: Annotated[Weights | None, BeforeValidator(_weights)] = None
+    permutation: tuple[Whole, ...] | None = None
     cost_models: tuple[str, ...] = ()
     topology: Mapping[str, Any] | None = None
 
@@ -225,7 +249,8 @@ class Plan:
     @property
     def best_single_tier(self) -> SingleTier | None:
         """The single tier with the best objective among the feasible ones, if any is known."""
-        known = [s for s in self.single_tier if s.feasible and not math.isnan(s.value(self.objective))]
+        unknown = 0.0 if self.objective == "throughput" else math.inf
+        known = [s for s in self.single_tier if s.feasible and s.value(self.objective) != unknown]
         if not known:
             return None
         sign = -1.0 if self.objective == "throughput" else 1.0
@@ -251,17 +276,32 @@ class Plan:
         """Whether more than one tier has work."""
         return sum(stage.stop > stage.start for stage in self.figures.stages) > 1
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows. The package knows how; a plan knows nothing of reports."""
-        import dnnsplit_onnx
+    def __repr__(self) -> str:
+        return plan_line(self)
 
-        return dnnsplit_onnx.plan_html(self)
+    def __str__(self) -> str:
+        return plan_text(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        html: str = draw("plan_html", self)
+        return html
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
         """What rich prints."""
-        import dnnsplit_onnx
+        yield from draw("plan_renderables", console, self)
 
-        yield from dnnsplit_onnx.plan_renderables(console, self)
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each tier and link, in the order that a request passes them."""
+        rows: list[dict[str, Any]] = []
+        for at, stage in enumerate(self.figures.stages):
+            rows.append({"kind": "tier", "name": stage.tier, **_row(asdict(stage), "tier")})
+            for link in self.figures.links[at : at + 1]:
+                name = f"{link.source} - {link.target}"
+                rows.append(
+                    {"kind": "link", "name": name, **_row(asdict(link), "source", "target", "values")}
+                )
+        return rows
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON-ready data; unknown figures are None."""
@@ -311,47 +351,37 @@ class Plan:
             raise PlanError(
                 f"plan of schema version {data.get('schema_version')!r}, expected {SCHEMA_VERSION}"
             )
+        for key in NEEDED:
+            if key not in data:
+                raise PlanError(f"not a plan: it has no `{key}`", hint=_WRITE_ONE)
+        # A file holds the figures beside the rest, to be read more easily.
+        figures = {key: data[key] for key in _FIGURES if key in data}
         try:
-            figures = Figures(
-                tuple(Stage(**_with_nan(stage)) for stage in data["stages"]),
-                tuple(_link_from(link) for link in data["links"]),
-                latency_s=_number(data["latency_s"]),
-                cost_usd=_number(data["cost_usd"]),
-                throughput_per_s=_number(data["throughput_per_s"]),
-                energy_j=data["energy_j"],
-                weighted=data.get("weighted"),
-            )
-            weights, permutation = data.get("weights"), data.get("permutation")
-            made = cls(
-                data["objective"],
-                data["planner"],
-                data["optimality"],
-                data["feasible"],
-                tuple(data["violations"]),
-                figures,
-                tuple(SingleTier(**_with_nan(single)) for single in data["single_tier"]),
-                tuple(ParetoPoint(**{**_with_nan(p), "cuts": tuple(p["cuts"])}) for p in data["pareto"]),
-                data["order"],
-                data["accounting"],
-                data["bindings"],
-                data["limits"],
-                data["evaluated"],
-                tuple(data.get("notes", ())),
-                data.get("lower_bound"),
-                data.get("gap"),
-                None if weights is None else Weights.of(weights),
-                None if permutation is None else tuple(permutation),
-                tuple(data.get("cost_models", ())),
-                data.get("topology"),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InputError) as error:
-            raise PlanError(f"not a plan: {error}", hint="write one with `plan ... -o plan.json`") from None
-        if (field := misfit(made)) is not None:
-            raise PlanError(
-                f"not a plan: `{field}` is not what it should be",
-                hint="write one with `plan ... -o plan.json`",
-            )
-        return made
+            return _reader().validate_python({**data, "figures": figures})
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]).removeprefix("figures.")
+            what = first["msg"].removeprefix("Value error, ").replace("tuple", "list")
+            what = what[0].lower() + what[1:]
+            raise PlanError(f"not a plan: `{where}`: {what}", hint=_WRITE_ONE) from None
+        except InputError as error:
+            raise PlanError(f"not a plan: {error.message}", hint=_WRITE_ONE) from None
+
+
+_FIGURES = ("stages", "links", "latency_s", "cost_usd", "throughput_per_s", "energy_j", "weighted")
+#: What a plan's file must have; later releases wrote the other keys.
+NEEDED = (
+    *("schema_version", "objective", "planner", "optimality", "feasible", "violations", "stages", "links"),
+    *("latency_s", "cost_usd", "throughput_per_s", "energy_j", "single_tier", "pareto", "order"),
+    *("accounting", "bindings", "limits", "evaluated"),
+)
+_WRITE_ONE = "write one with `plan ... -o plan.json`"
+
+
+@cache
+def _reader() -> TypeAdapter[Plan]:
+    """What reads plans, built when one is first read."""
+    return TypeAdapter(Plan)
 
 
 def load_plan(path: str | Path) -> Plan:
@@ -391,20 +421,8 @@ def _link_dict(link: Transfer) -> dict[str, Any]:
     return {"from": data.pop("source"), "to": data.pop("target"), **data, "values": list(link.values)}
 
 
-def _link_from(data: Mapping[str, Any]) -> Transfer:
-    rest = {key: value for key, value in data.items() if key not in {"from", "to", "values"}}
-    return Transfer(data["from"], data["to"], **_with_nan(rest), values=tuple(data["values"]))
-
-
-_MAY_BE_NAN = ("seconds", "cost_usd", "latency_s", "throughput_per_s")
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _with_nan(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _number(value) if key in _MAY_BE_NAN else value for key, value in data.items()}
+def _row(data: dict[str, Any], *left_out: str) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key not in left_out}
 
 
 def _without_nan(data: Any) -> Any:

@@ -28,8 +28,15 @@ class Weights:
 
     def __post_init__(self) -> None:
         for name, weight in self.to_dict().items():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise InputError(f"the weight of {name} is {weight:g}", hint="give 0 or more")
+            if isinstance(weight, bool) or not isinstance(weight, int | float):
+                raise InputError(f"the weight of {name} is {weight!r}", hint="give a number")
+            try:
+                number = float(weight)
+            except OverflowError:  # whole numbers have no end
+                number = math.inf
+            if not (math.isfinite(number) and number >= 0):
+                raise InputError(f"the weight of {name} is {number:g}", hint="give 0 or more")
+            object.__setattr__(self, name, number)
         if not any(self.to_dict().values()):
             raise InputError("every weight is 0", hint="such as latency=1 and cost=1000")
 
@@ -41,12 +48,10 @@ class Weights:
             InputError: A name is none of them, or a weight is no number from 0 up.
         """
         known = [field.name for field in fields(cls)]
-        for name, weight in weights.items():
+        for name in weights:
             if name not in known:
                 raise InputError(f"no weight is named `{name}`", hint=f"known weights: {', '.join(known)}")
-            if isinstance(weight, bool) or not isinstance(weight, int | float):
-                raise InputError(f"the weight of {name} is {weight!r}", hint="give a number")
-        return cls(**{name: float(weight) for name, weight in weights.items()})
+        return cls(**weights)
 
     @classmethod
     def parse(cls, texts: Iterable[str]) -> Weights:

@@ -93,7 +93,7 @@ def _seconds(plan: Plan) -> str:
 def against(plan: Plan, single: SingleTier) -> str:
     """How a single tier compares with the plan, in a word or two."""
     mine, theirs = plan.figures.value(plan.objective), single.value(plan.objective)
-    if math.isnan(theirs) or not math.isfinite(mine) or not (mine and theirs):
+    if not (math.isfinite(mine) and math.isfinite(theirs) and mine and theirs):
         return ""
     ratio = mine / theirs if plan.objective == "throughput" else theirs / mine
     if abs(ratio - 1) <= _SAME:

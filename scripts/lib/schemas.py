@@ -28,12 +28,6 @@ Schema = dict[str, Any]
 
 # A plan writes null for what is unknown or infinite.
 MAY_BE_NULL = ("seconds", "cost_usd", "latency_s", "throughput_per_s")
-# What a plan must have to be read; later releases wrote the others.
-NEEDED_OF_PLAN = (
-    "schema_version", "objective", "planner", "optimality", "feasible", "violations", "stages", "links",
-    "latency_s", "cost_usd", "throughput_per_s", "energy_j", "single_tier", "pareto", "order",
-    "accounting", "bindings", "limits", "evaluated",
-)  # fmt: skip
 
 
 def texts() -> dict[str, str]:
@@ -86,7 +80,7 @@ def plan() -> Schema:
         },
         **around_a_plan(),
     }
-    whole["required"] = list(NEEDED_OF_PLAN)
+    whole["required"] = list(plans.NEEDED)
     return whole | {"definitions": definitions}
 
 
