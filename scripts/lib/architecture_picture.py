@@ -24,7 +24,7 @@ BOX = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) // COLUMNS
 TALL, STEP = 56, 100
 #: Row and column of each room, and how many columns it spans.
 PLACES = {
-    "errors, files, plugins": (0, 0, 4),
+    "errors, files, plugins, views": (0, 0, 4),
     "graph": (1, 2, 1),
     "models, converters": (2, 0, 1),
     "machines": (2, 1, 1),

@@ -41,7 +41,9 @@ class Room:
 #: A room imports those before it, and none after it.
 ROOMS = (
     Room(
-        "errors, files, plugins", "exceptions, files, plug-ins: for all rooms", ("errors", "files", "plugins")
+        "errors, files, plugins, views",
+        "exceptions, files, plug-ins: for all rooms",
+        ("errors", "files", "plugins", "views"),
     ),
     Room("graph", "model.onnx as nodes, values", ("graph",)),
     Room("machines", "tiers, links, devices, profiles", ("machines",)),
