@@ -66,7 +66,7 @@ def test_the_chain_on_cuda_is_near_the_whole_on_the_cpu(slices: Path) -> None:
 def test_values_between_slices_stay_on_the_device(slices: Path) -> None:
     manifest = load_manifest(slices)
     for options in (CUDA, GRAPH):
-        chain = Chain.open(slices, manifest, lambda _, options=options: options)
+        chain = Chain.open(slices, lambda _, options=options: options)
         values = to_values(manifest.model.inputs, generate(manifest.model.inputs).values)
         for _ in range(3):
             made = chain.run_values(values)
@@ -79,8 +79,8 @@ def test_values_between_slices_stay_on_the_device(slices: Path) -> None:
 
 def test_replays_follow_their_inputs(slices: Path) -> None:
     manifest = load_manifest(slices)
-    captured = Chain.open(slices, manifest, lambda _: GRAPH)
-    plain = Chain.open(slices, manifest, lambda _: CUDA)
+    captured = Chain.open(slices, lambda _: GRAPH)
+    plain = Chain.open(slices, lambda _: CUDA)
     for seed in range(4):
         given = generate(manifest.model.inputs, seed=seed).values
         for ours, theirs in zip(captured.run(given).values(), plain.run(given).values(), strict=True):

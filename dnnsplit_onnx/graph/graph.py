@@ -28,7 +28,7 @@ import onnx
 from dnnsplit_onnx.errors import ModelError
 from dnnsplit_onnx.graph.bounds import check_bounds
 from dnnsplit_onnx.graph.dag import dag_of
-from dnnsplit_onnx.graph.modelfile import ModelFile, open_model
+from dnnsplit_onnx.graph.modelfile import ModelFile, open_model, open_proto
 from dnnsplit_onnx.graph.states import State, named_states, parse_states
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ _RANDOM = frozenset(
     | {"Sampling", "BitmaskDropout", "BiasDropout", "TrainableDropout"}
 )
 _DEEPEST = 50
+_LONGEST_ENDS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Node:
     proto: onnx.NodeProto = field(repr=False, compare=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Graph:
     """A model as data flow, in an order in which it can run.
 
@@ -97,6 +98,11 @@ class Graph:
     constants: frozenset[str]
     constant_nodes: dict[str, int]
     states: tuple[State, ...] = ()
+
+    def __repr__(self) -> str:
+        ends = f"{', '.join(self.inputs)} to {', '.join(dict.fromkeys(self.outputs))}"
+        ends = ends if len(ends) <= _LONGEST_ENDS else f"{ends[:_LONGEST_ENDS]}..."
+        return f"<Graph of {self.file.path.name}, {len(self.nodes)} nodes, {ends}>"
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -171,14 +177,15 @@ class Graph:
         return replace(self, nodes=tuple(self.nodes[at] for at in order))
 
 
-def load_graph(path: str | Path, states: Sequence[str] | None = None) -> Graph:
-    """Reads an ONNX file as a data-flow graph, without its weights.
+def load_graph(model: str | Path | onnx.ModelProto | bytes, states: Sequence[str] | None = None) -> Graph:
+    """Reads an ONNX model as a data-flow graph, without its weights.
 
     Nodes keep the file's order; a file that is not sorted is sorted, moving as little as
     possible.
 
     Args:
-        path: The `.onnx` file.
+        model: The `.onnx` file; or the model itself, or the bytes of its file, which then
+            lie in a temporary file for as long as the graph is in use.
         states: What one run hands to the next, each as `IN=OUT`; `none` for nothing.
             Recognised by name if it is not given.
 
@@ -187,7 +194,16 @@ def load_graph(path: str | Path, states: Sequence[str] | None = None) -> Graph:
             value nobody makes, or a value made twice.
         InputError: A state names no input and output of the model.
     """
-    graph = build_graph(open_model(path))
+    if isinstance(model, onnx.ModelProto | bytes):
+        file = open_proto(model)
+    elif isinstance(model, str | Path):
+        file = open_model(model)
+    else:
+        raise ModelError(
+            f"an object of type `{type(model).__name__}` is no model",
+            hint="pass the path of an ONNX file, or an onnx.ModelProto",
+        )
+    graph = build_graph(file)
     if states is None:
         return graph
     return replace(graph, states=parse_states(states, graph.inputs, graph.outputs))

@@ -15,13 +15,17 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import shutil
 import stat
+import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 
 from dnnsplit_onnx.errors import ModelError
 from dnnsplit_onnx.files import pending_sha256, stamp
@@ -45,11 +49,13 @@ class ModelFile:
         proto: The model. Each large weight is external data; where it is inline in the
             file, its location is the file itself.
         stamp: Size and time of the file when it was read.
+        owner: What keeps the file there, if it lies in a temporary folder.
     """
 
     path: Path
     proto: onnx.ModelProto
     stamp: tuple[int, int] = (0, 0)
+    owner: object = field(default=None, repr=False, compare=False)
 
     @property
     def folder(self) -> Path:
@@ -107,6 +113,46 @@ def open_model(path: str | Path) -> ModelFile:
     except OSError as error:
         raise ModelError(f"cannot read `{path}`: {error.strerror}") from None
     return ModelFile(path, proto, (info.st_size, info.st_mtime_ns))
+
+
+class _Temporary:
+    """A folder that goes when the last graph of its model does."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="dnnsplit-onnx-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        return type(None), ()  # a copy in another process does not own the folder
+
+
+def open_proto(model: onnx.ModelProto | bytes) -> ModelFile:
+    """Opens a model that is in memory, weights included, by way of a temporary file.
+
+    Slicing copies weights as ranges of a file. The file is there for as long as the result,
+    or a graph made of it, is.
+
+    Raises:
+        ModelError: It is not ONNX, is too large for one file, or keeps weights elsewhere.
+    """
+    if isinstance(model, onnx.ModelProto):
+        for tensor in tensors(model):
+            if tensor.data_location == _EXTERNAL:
+                raise ModelError(
+                    f"weight `{tensor.name}` of the model in memory lies in a file",
+                    hint="pass the path of the model, or load it with `onnx.load(path)`, weights included",
+                )
+        try:
+            model = model.SerializeToString()
+        except (EncodeError, ValueError):
+            raise ModelError(
+                "a model in memory may take 2 GB at most",
+                hint="save it with `onnx.save(model, path, save_as_external_data=True)`, and pass the path",
+            ) from None
+    owner = _Temporary()
+    path = owner.path / "model.onnx"
+    path.write_bytes(model)
+    return replace(open_model(path), owner=owner)
 
 
 def read_model(buffer: Buffer, path: Path) -> onnx.ModelProto:

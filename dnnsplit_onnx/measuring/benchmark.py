@@ -95,7 +95,7 @@ def bench(
             _need_device(cuda_graph, [session])
             slices = _bench_tier(session, record.tier, values, clock)
         else:
-            opened = Chain.open(place, manifest, lambda _: options)
+            opened = Chain.open(place, lambda _: options, manifest=manifest)
             _need_device(cuda_graph, [session for _, session in opened.stages])
             uncut, notes = _open_whole(place, manifest, model, options)
             slices, chain, whole = _bench_chain(opened, uncut, values, clock)

@@ -273,7 +273,7 @@ class _Proof:
     def open_chain(self, optimize: bool) -> Chain:
         """The slices; their hashes have been checked."""
         options = self.optimized if optimize else self.options(optimize)
-        return Chain.open(self.folder, self.manifest, lambda _: options, check=False)
+        return Chain.open(self.folder, lambda _: options, manifest=self.manifest, check=False)
 
     def python(self, values: Mapping[str, Value]) -> dict[str, Any]:
         """Results as numpy arrays and lists of them."""

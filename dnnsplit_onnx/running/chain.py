@@ -16,13 +16,14 @@ from typing import Any
 
 from dnnsplit_onnx.errors import ManifestError
 from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.running.origin import slices_folder
 from dnnsplit_onnx.running.slices import open_slice
 from dnnsplit_onnx.runtime.inputs import to_values
 from dnnsplit_onnx.runtime.placement import Crossings
 from dnnsplit_onnx.runtime.provider import DEVICES, runtime
 from dnnsplit_onnx.runtime.sessions import Session, SessionOptions
 from dnnsplit_onnx.runtime.values import Value, on_device, to_python
-from dnnsplit_onnx.slicing.manifest import Manifest
+from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest
 
 #: Called after each stage with its tier and the seconds it took.
 OnStage = Callable[[str, float], None]
@@ -59,18 +60,18 @@ class Chain:
     def open(
         cls,
         folder: str | Path,
-        manifest: Manifest,
         options: Callable[[str], SessionOptions] | None = None,
         *,
+        manifest: Manifest | None = None,
         check: bool = True,
         states: Collection[str] = (),
     ) -> Chain:
         """Opens all slices of a folder.
 
         Args:
-            folder: The folder of the manifest.
-            manifest: What it holds.
+            folder: The folder of slices that `slice_model` or `split` made.
             options: How to run each tier, by its name.
+            manifest: What the folder holds, if it is known already.
             check: Whether to hold the slices' files against their hashes.
             states: Outputs that only the next run reads.
 
@@ -78,6 +79,9 @@ class Chain:
             ManifestError: A file is missing or was changed, or the slices do not fit together.
             ModelError: onnxruntime cannot load a slice.
         """
+        if manifest is None:
+            folder = slices_folder(folder)
+            manifest = load_manifest(folder)
         stages = [
             (record.tier, open_slice(Path(folder), record, options and options(record.tier), check=check))
             for record in manifest.slices

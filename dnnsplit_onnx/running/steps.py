@@ -60,7 +60,7 @@ class Steps:
         place = slices_folder(folder)
         manifest = load_manifest(place)
         made = [state.output for state in manifest.states]
-        return cls(Chain.open(place, manifest, options, states=made), manifest.states)
+        return cls(Chain.open(place, options, manifest=manifest, states=made), manifest.states)
 
     @classmethod
     def of_whole(cls, model: str | Path, manifest: Manifest) -> Steps:

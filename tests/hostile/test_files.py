@@ -127,7 +127,7 @@ class TestPlans:
             ({"evaluated": 10**30}, "evaluated"),
             ({"evaluated": True}, "evaluated"),
             ({"order": ["file"]}, "order"),
-            ({"latency_s": [1]}, "float"),
+            ({"latency_s": [1]}, "latency_s"),
             ({"bindings": {"N": "1"}}, "bindings"),
             ({"permutation": [0, "1"]}, "permutation"),
         ],

@@ -339,7 +339,7 @@ def test_expected_outputs_of_onnx(tmp_path: Path) -> None:
     graph = load_graph(light("squeezenet"))
     slice_model(graph, plan_at(graph, (30,)), tmp_path / "slices")
     manifest = load_manifest(tmp_path / "slices")
-    made = Chain.open(tmp_path / "slices", manifest).run(generate(manifest.model.inputs).values)
+    made = Chain.open(tmp_path / "slices", manifest=manifest).run(generate(manifest.model.inputs).values)
     tensor = onnx.TensorProto()
     tensor.ParseFromString(light("squeezenet").with_name("light_squeezenet_output_0.pb").read_bytes())
     (value,) = made.values()

@@ -24,7 +24,7 @@ PLAIN = SessionOptions(optimize=False)
 
 
 def open_chain(folder: Path) -> Chain:
-    return Chain.open(folder, load_manifest(folder), lambda _: PLAIN)
+    return Chain.open(folder, lambda _: PLAIN)
 
 
 def agree(model: Path, folder: Path, inputs: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -183,9 +183,7 @@ def test_what_several_slices_on_a_device_read_is_copied_there_once(
     folder = split(model, 1, 2)
     pretend_cuda(monkeypatch)
     providers = {"t0": "cpu", "t1": "cuda", "t2": "cuda"}
-    chain = Chain.open(
-        folder, load_manifest(folder), lambda tier: SessionOptions(optimize=False, provider=providers[tier])
-    )
+    chain = Chain.open(folder, lambda tier: SessionOptions(optimize=False, provider=providers[tier]))
     copied: list[str] = []
 
     def copy(ort: Any, value: Any, device: str) -> Any:
@@ -219,7 +217,7 @@ def test_each_slice_runs_on_the_provider_of_its_tier(
 
     edit_manifest(folder, plan_for_cuda)
     options = pretend_cuda(monkeypatch)
-    chain = Chain.open(folder, load_manifest(folder), lambda _: SessionOptions(provider=TIER))
+    chain = Chain.open(folder, lambda _: SessionOptions(provider=TIER))
     assert [session.provider for _, session in chain.stages] == ["cpu", "cuda"]
     (made,) = options
     assert made["gpu_mem_limit"] == 10**9

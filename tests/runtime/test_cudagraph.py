@@ -15,7 +15,6 @@ from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.runtime.cudagraph import Replay, why_not
 from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
 from dnnsplit_onnx.runtime.values import to_value
-from dnnsplit_onnx.slicing.manifest import load_manifest
 from tests.providers import pretend_cuda
 from tests.running.folders import PERCEPTRON, split, with_weights
 
@@ -135,6 +134,6 @@ def test_a_failing_replay_is_a_clear_error(model: Path, monkeypatch: pytest.Monk
 def test_a_chain_of_captured_slices_is_the_whole(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = split(model, 1, 2)
     pretend_cuda(monkeypatch)
-    chain = Chain.open(folder, load_manifest(folder), lambda _: GRAPH)
+    chain = Chain.open(folder, lambda _: GRAPH)
     for x in inputs(3):
         assert np.array_equal(chain.run({"x": x})["y"], plain(model).run(None, {"x": x})[0])

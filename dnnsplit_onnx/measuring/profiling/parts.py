@@ -53,9 +53,8 @@ def measure_parts(
         with tempfile.TemporaryDirectory(prefix="dnnsplit-profile-") as scratch:
             folder = Path(scratch) / "parts"
             made = plan(analysis.graph, tiers_of(2), cuts=[cut], analysis=analysis, pareto=False)
-            chain = Chain.open(
-                folder, slice_model(analysis.graph, made, folder), lambda _: options, check=False
-            )
+            manifest = slice_model(analysis.graph, made, folder)
+            chain = Chain.open(folder, lambda _: options, manifest=manifest, check=False)
             found.append(_Turns(chain, whole, values).measure(cut, whole_s, budget, on_run))
     return tuple(found)
 

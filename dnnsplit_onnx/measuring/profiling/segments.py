@@ -86,7 +86,7 @@ def measure_segments(
         folder = Path(scratch) / "segments"
         made = plan(graph, tiers_of(len(cuts) + 1), cuts=cuts, analysis=analysis, pareto=False)
         manifest = slice_model(graph, made, folder)
-        chain = Chain.open(folder, manifest, lambda _: options, check=False)
+        chain = Chain.open(folder, lambda _: options, manifest=manifest, check=False)
         whole = open_session(graph.file.path, options, label="the whole model")
         empty = open_session(_empty_model(Path(scratch)), options)
         given = input_sets(manifest.model.inputs, inputs, dict(analysis.types.bindings), seed=0, runs=1)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 import threading
 import time
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from dnnsplit_onnx.runtime.sessions import SessionOptions
 from dnnsplit_onnx.serving.edge.aio import AsyncEdge
-from dnnsplit_onnx.serving.edge.edge import Answer
+from dnnsplit_onnx.serving.edge.edge import Answer, Edge
 from dnnsplit_onnx.serving.tier.breaker import Breaker
 from dnnsplit_onnx.serving.tier.stage import Stage
 from dnnsplit_onnx.serving.wire.errors import DeadlineError, LinkError, RefusedError, ServingError
@@ -239,11 +241,31 @@ def test_a_deadline_that_has_passed_is_an_error(network: Network):
 
 def test_awaited_requests(network: Network, whole):
     async def several() -> list[Answer]:
-        async with AsyncEdge(network.edge(network.chain()), concurrency=3) as edge:
-            return await asyncio.gather(*(edge.infer(inputs(seed)) for seed in range(9)))
+        options = SessionOptions(threads=1)
+        async with AsyncEdge(network.folder, network.chain(), options=options, concurrency=3) as edge:
+            await edge.open()
+            assert edge.cuts == CUTS
+            answers = await asyncio.gather(*(edge.infer(inputs(seed)) for seed in range(9)))
+            return answers + [answer async for answer in edge.infer_all(map(inputs, range(9, 12)))]
 
     for seed, answer in enumerate(asyncio.run(several())):
         assert same(answer.outputs, whole(inputs(seed)))
+
+
+def test_the_awaited_client_has_every_method_and_argument_of_the_other():
+    for name, method in vars(Edge).items():
+        if not inspect.isfunction(method) or (name.startswith("_") and name != "__init__"):
+            continue
+        theirs = inspect.signature(getattr(AsyncEdge, name)).parameters
+        for argument in inspect.signature(method).parameters.values():
+            mine = theirs[argument.name]
+            assert (mine.kind, mine.annotation) == (argument.kind, argument.annotation)
+            if argument.name != "chooser":  # a function of each one's own
+                assert mine.default == argument.default
+        awaited = inspect.iscoroutinefunction(getattr(AsyncEdge, name))
+        assert awaited or name in ("__init__", "infer_all")
+        more = set(theirs) - set(inspect.signature(method).parameters)
+        assert more == ({"concurrency"} if name == "__init__" else set())
 
 
 def test_a_breaker_opens_on_failure_and_lets_one_through_after_a_pause():
