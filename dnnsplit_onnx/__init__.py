@@ -85,6 +85,8 @@ _HOME = {
 }
 
 
+views.register("plan_line", f"{__name__}.planning.plan_text")
+views.register("plan_text", f"{__name__}.planning.plan_text")
 views.register("plan_html", f"{__name__}.reporting.plan_html")
 views.register("plan_renderables", f"{__name__}.reporting.plan_view")
 

@@ -93,7 +93,7 @@ def test_every_module_has_one_room() -> None:
     folders = [folder for room in rooms.ROOMS for folder in room.folders]
     assert len(set(folders)) == len(folders)
     roomless = {name for name in KNOWN if rooms.room_of(name) is None}
-    assert roomless <= {PACKAGE, f"{PACKAGE}._version", f"{PACKAGE}.serving", f"{PACKAGE}.conforming"}
+    assert roomless <= {PACKAGE, f"{PACKAGE}._version", f"{PACKAGE}.serving"}
     for folder in folders:
         assert any(within(below(name), folder) for name in KNOWN), f"{folder} is not there"
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from dnnsplit_onnx.planning.plans import Plan
+from dnnsplit_onnx.planning.plans import Plan
 
 _PROVEN = {
     "dag": "no set of nodes does better",

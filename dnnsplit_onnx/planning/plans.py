@@ -18,7 +18,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, Valida
 
 from dnnsplit_onnx.errors import InputError, PlanError
 from dnnsplit_onnx.files import read_bounded
-from dnnsplit_onnx.planning.plan_text import plan_line, plan_text
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.views import draw
 
@@ -277,10 +276,12 @@ class Plan:
         return sum(stage.stop > stage.start for stage in self.figures.stages) > 1
 
     def __repr__(self) -> str:
-        return plan_line(self)
+        line: str = draw("plan_line", self)
+        return line
 
     def __str__(self) -> str:
-        return plan_text(self)
+        text: str = draw("plan_text", self)
+        return text
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

@@ -265,3 +265,25 @@ def test_a_notebook_and_a_terminal_show_it() -> None:
     console = Console(width=100, record=True, file=StringIO())
     console.print(made())
     assert "edge" in console.export_text()
+
+
+def test_print_shows_a_table_and_repr_a_line() -> None:
+    shown = str(made())
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.splitlines()[0] == "best latency by `exact`: no cut along the order does better"
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["edge", "3", "1e-08", "500", "0.1"] in rows
+    assert ["cut", "at", "3", "0.4", "250", "0.05"] in rows
+    assert ["this", "plan", "1000", "0.35", "2"] in rows
+    assert repr(made()) == "<Plan latency, edge 0:3, cloud 3:5, 1000 ms>"
+
+
+def test_records_are_rows_in_the_order_of_a_request() -> None:
+    rows = made().records()
+    assert [(row["kind"], row["name"]) for row in rows] == [
+        ("tier", "edge"),
+        ("link", "edge - cloud"),
+        ("tier", "cloud"),
+    ]
+    assert sum(row["seconds"] for row in rows) == made().figures.latency_s
+    assert all(not isinstance(value, list | tuple | dict) for row in rows for value in row.values())
