@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from dnnsplit_onnx.runtime.options import SessionOptions
-from dnnsplit_onnx.serving.edge.choosing import FixedCuts
 from dnnsplit_onnx.serving.edge.edge import Answer, Edge, MakeChooser
 from dnnsplit_onnx.serving.tier.routes import Cuts
 from dnnsplit_onnx.serving.tier.sequences import Sequence
@@ -49,7 +48,7 @@ class AsyncEdge:
         *,
         options: SessionOptions | None = None,
         deadline_s: float = 30.0,
-        chooser: MakeChooser = lambda routes, *_: FixedCuts(routes),
+        chooser: MakeChooser | None = None,
         concurrency: int = 8,
     ) -> None:
         self.edge = Edge(folder, target, options=options, deadline_s=deadline_s, chooser=chooser)

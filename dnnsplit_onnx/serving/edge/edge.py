@@ -100,7 +100,7 @@ class Edge:
         *,
         options: SessionOptions | None = None,
         deadline_s: float = 30.0,
-        chooser: MakeChooser = lambda routes, *_: FixedCuts(routes),
+        chooser: MakeChooser | None = None,
     ) -> None:
         place = slices_folder(folder)
         self.routes = Routes(load_manifest(place))
@@ -111,7 +111,9 @@ class Edge:
         if target is not None and links:
             target = Target(target) if isinstance(target, str) else target
             self.remote = Remote(target, self.routes, 1)
-        self.chooser = chooser(self.routes, self.remote, self.prepare)
+        self.chooser: Chooser = FixedCuts(self.routes)
+        if chooser is not None:
+            self.chooser = chooser(self.routes, self.remote, self.prepare)
         self.metrics = _declare(Metrics("dnnsplit_edge_"))
         self.history = History()
         self.health = Health(self.remote, links, on_change=self._link_changed)
