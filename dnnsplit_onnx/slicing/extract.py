@@ -7,6 +7,7 @@ stay references to the source's files.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx
@@ -15,7 +16,7 @@ from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.graph.shapes import value_type
 from dnnsplit_onnx.slicing.companions import add_companions
 from dnnsplit_onnx.slicing.index import SliceIndex
-from dnnsplit_onnx.slicing.ranges import boundary
+from dnnsplit_onnx.work.ranges import boundary
 
 
 @dataclass(frozen=True)
@@ -54,27 +55,10 @@ def extract(index: SliceIndex, start: int, stop: int) -> Extract:
         CutError: A value on the boundary has a type that nobody knows.
         ValueError: It is not a range of the graph.
     """
-    graph = index.graph
-    edge = boundary(graph, start, stop)
-    nodes = graph.nodes[start:stop]
-    wanted = {name for node in nodes for name in (*node.weights, *node.inputs, *node.outputs)}
-    weights, constant_nodes = index.closure(sorted(wanted.union(edge.outputs)))
-    index.types.require(
-        name
-        for name in (*edge.inputs, *edge.outputs)
-        if name not in index.inputs and name not in index.outputs
-    )
-    index.types.require(name for name in edge.inputs if name not in index.inputs)
-
-    model = onnx.ModelProto()
-    model.CopyFrom(index.header)
-    _add_nodes(index, model.graph, constant_nodes, start, stop)
-    _add_weights(index, model.graph, weights)
-    _add_boundary(index, model.graph, edge.inputs, edge.outputs, weights)
-    values = weights.union(edge.inputs, *(node.outputs for node in nodes))
-    inside = values.difference(edge.inputs, edge.outputs)
-    model.graph.value_info.extend(v for v in graph.proto.graph.value_info if v.name in inside)
-    add_companions(index, model, values)
+    edge = boundary(index.graph, start, stop)
+    model = model_of(index, range(start, stop), edge.inputs, edge.outputs)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    weights.update(sparse.values.name for sparse in model.graph.sparse_initializer)
     return Extract(
         start,
         stop,
@@ -85,19 +69,47 @@ def extract(index: SliceIndex, start: int, stop: int) -> Extract:
     )
 
 
+def model_of(
+    index: SliceIndex, positions: Iterable[int], inputs: tuple[str, ...], outputs: tuple[str, ...]
+) -> onnx.ModelProto:
+    """Some nodes of a graph as a model, with the weights and all else that they need.
+
+    Args:
+        index: The graph.
+        positions: The nodes, in order.
+        inputs: Values that they read and do not make.
+        outputs: Values that the model makes for others.
+
+    Raises:
+        CutError: An input or output has a type that nobody knows.
+    """
+    graph = index.graph
+    nodes = [graph.nodes[position] for position in positions]
+    wanted = {name for node in nodes for name in (*node.weights, *node.inputs, *node.outputs)}
+    weights, constant_nodes = index.closure(sorted(wanted.union(outputs)))
+    index.types.require(
+        name for name in (*inputs, *outputs) if name not in index.inputs and name not in index.outputs
+    )
+    index.types.require(name for name in inputs if name not in index.inputs)
+
+    model = onnx.ModelProto()
+    model.CopyFrom(index.header)
+    # Constant-only nodes first: whatever reads them comes later.
+    model.graph.node.extend(graph.proto.graph.node[at] for at in constant_nodes)
+    model.graph.node.extend(node.proto for node in nodes)
+    _add_weights(index, model.graph, weights)
+    _add_boundary(index, model.graph, inputs, outputs, weights)
+    values = weights.union(inputs, *(node.outputs for node in nodes))
+    inside = values.difference(inputs, outputs)
+    model.graph.value_info.extend(v for v in graph.proto.graph.value_info if v.name in inside)
+    add_companions(index, model, values)
+    return model
+
+
 def port(value: onnx.ValueInfoProto) -> Port:
     """A value at a boundary as the manifest lists it."""
     known = value_type(value.type)
     return Port(name=value.name, dtype=known.dtype_name, shape=known.shape, kind=known.kind)
-
-
-def _add_nodes(
-    index: SliceIndex, graph: onnx.GraphProto, constant_nodes: list[int], start: int, stop: int
-) -> None:
-    """Constant-only nodes first: whatever reads them comes later."""
-    source = index.graph.proto.graph.node
-    graph.node.extend(source[at] for at in constant_nodes)
-    graph.node.extend(node.proto for node in index.graph.nodes[start:stop])
 
 
 def _add_weights(index: SliceIndex, graph: onnx.GraphProto, weights: set[str]) -> None:

@@ -32,7 +32,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "dnnsplit_onnx.planning.choosing": ("tests/planning/test_input_nbytes.py", *_PLANS),
     "dnnsplit_onnx.planning.plans": _PLANS,
     "dnnsplit_onnx.work.cuts": _CUTS,
-    "dnnsplit_onnx.slicing.ranges": ("tests/slicing/test_ranges.py", *_SLICES),
+    "dnnsplit_onnx.work.ranges": ("tests/work/test_ranges.py", *_SLICES),
     "dnnsplit_onnx.slicing.extract": _SLICES,
     "dnnsplit_onnx.slicing.index": ("tests/slicing/test_index.py", *_SLICES),
     "dnnsplit_onnx.slicing.slicer": ("tests/slicing/test_files.py", *_SLICES),

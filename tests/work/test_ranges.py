@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dnnsplit_onnx.graph.graph import Graph
-from dnnsplit_onnx.slicing.ranges import Boundary, boundary
+from dnnsplit_onnx.work.ranges import Boundary, boundary
 
 # p feeds the first node and the last; `dead` is read by nobody, `w` is a weight that is an output.
 MODEL = """
