@@ -19,9 +19,7 @@ PACKAGE = rooms.PACKAGE
 #: Arrows that are about to be turned round.
 OPEN = {
     ("work.memory", "work.analysis"),
-    ("planning.planners.published.qlearning", "planning.planners.published.ddpqn"),
     ("planning.plans", ""),
-    ("graph.graph", "graph.dag"),
 }
 
 #: Finer than the order of rooms: the first never imports the second, except for what stands third.

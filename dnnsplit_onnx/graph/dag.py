@@ -1,4 +1,4 @@
-"""A model as a networkx graph: to be asked, and to be written for other programs.
+"""The networkx view of a model, what is on it, and its files for other programs.
 
 Nodes are the data-flow nodes. Their key is where they stand in the model's own file
 (`Node.index`), which is the same in every order of the nodes. Model inputs and weights are
@@ -25,26 +25,7 @@ from dnnsplit_onnx.files import already_exists, written_whole
 if TYPE_CHECKING:
     import networkx as nx
 
-    from dnnsplit_onnx.graph.graph import Graph
-
 SUFFIXES = (".graphml", ".json")
-
-
-def dag_of(graph: Graph) -> nx.DiGraph:
-    """The structure of a graph; positions are those of its order."""
-    import networkx as nx  # as long to import as onnx, and few need it
-
-    dag = nx.DiGraph()
-    key = [node.index for node in graph.nodes]
-    for at, node in enumerate(graph.nodes):
-        dag.add_node(key[at], name=node.name, op_type=node.op_type, position=at)
-    for at, node in enumerate(graph.nodes):
-        for value in node.inputs:
-            if (before := graph.producer.get(value)) is not None:
-                edge = (key[before], key[at])
-                shared = dag.edges[edge]["values"] if dag.has_edge(*edge) else ()
-                dag.add_edge(*edge, values=(*shared, value))
-    return dag
 
 
 def refuse_name(path: Path, *, force: bool) -> None:

@@ -27,7 +27,6 @@ import onnx
 
 from dnnsplit_onnx.errors import ModelError
 from dnnsplit_onnx.graph.bounds import check_bounds
-from dnnsplit_onnx.graph.dag import dag_of
 from dnnsplit_onnx.graph.modelfile import ModelFile, open_model, open_proto
 from dnnsplit_onnx.graph.states import State, named_states, parse_states
 
@@ -154,7 +153,18 @@ class Graph:
         A node's key is its `index` in the model's file; `graph.dag` says what is on nodes
         and edges.
         """
-        return dag_of(self)
+        import networkx as nx  # as long to import as onnx, and few need it
+
+        dag = nx.DiGraph()
+        for at, node in enumerate(self.nodes):
+            dag.add_node(node.index, name=node.name, op_type=node.op_type, position=at)
+        for node in self.nodes:
+            for value in node.inputs:
+                if (before := self.producer.get(value)) is not None:
+                    edge = (self.nodes[before].index, node.index)
+                    shared = dag.edges[edge]["values"] if dag.has_edge(*edge) else ()
+                    dag.add_edge(*edge, values=(*shared, value))
+        return dag
 
     def reordered(self, order: Sequence[int]) -> Graph:
         """The same graph in another order.

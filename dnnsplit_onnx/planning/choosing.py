@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.machines.topology import Topology
-from dnnsplit_onnx.planning.costs import cost_table, on_links
-from dnnsplit_onnx.planning.planners import get_planner
+from dnnsplit_onnx.planning.costs import Costs, cost_table, on_links
+from dnnsplit_onnx.planning.objective import ObjectiveFunction
+from dnnsplit_onnx.planning.planners import Planner, planner_of
 from dnnsplit_onnx.planning.planners.dag import gap_above, lower_bound
 from dnnsplit_onnx.planning.planners.pareto import pareto_front
 from dnnsplit_onnx.planning.plans import Figures, Objective, Plan, SingleTier
@@ -25,8 +27,9 @@ def plan(
     graph: Graph,
     topology: Topology,
     *,
-    objective: Objective = "latency",
-    planner: str = "exact",
+    objective: Objective | ObjectiveFunction = "latency",
+    planner: str | Planner = "exact",
+    costs: Costs | None = None,
     cuts: Sequence[int] | None = None,
     accounting: Accounting = "live",
     bindings: Mapping[str, int] | None = None,
@@ -40,8 +43,13 @@ def plan(
     Args:
         graph: The model.
         topology: Tiers, links and limits.
-        objective: What is to be best.
-        planner: A name in `planners.PLANNERS`.
+        objective: What is to be best: a name, or a function of `Figures` to be minimised. Of
+            such a function nothing is known, so that only what was tried is proven
+            (`planners.trying`).
+        planner: A name, or a function `Problem -> Solution`.
+        costs: Seconds of each node on each tier in place of those of the topology's tiers: an
+            array of shape (K, n) along the analysis's order, or a function of analysis and
+            topology that returns one.
         cuts: Positions to cut at, one a link, in place of a planner's choice. They are
             not held to the limits, only compared with them.
         accounting: What a cut is charged.
@@ -59,14 +67,19 @@ def plan(
         InfeasibleError: No plan keeps to the limits.
     """
     if analysis is None:
+        if costs is not None and not callable(costs):
+            raise InputError(
+                "`costs` is an array, and the order of its columns is that of no analysis",
+                hint="plan an analysis, or give a function of analysis and topology",
+            )
         analysis = measure(graph, bind_shapes(graph, bindings))
-    problem = problem_of(analysis, topology, objective, accounting, weights)
+    problem = problem_of(analysis, topology, objective, accounting, weights, costs)
     return plan_of(problem, planner, cuts=cuts, pareto=pareto, bound=bound)
 
 
 def plan_of(
     problem: Problem,
-    planner: str = "exact",
+    planner: str | Planner = "exact",
     *,
     cuts: Sequence[int] | None = None,
     pareto: bool = True,
@@ -75,7 +88,7 @@ def plan_of(
     """The plan of a problem that `problem_of` made; arguments and errors as in `plan`."""
     analysis = problem.analysis
     assert analysis is not None, "a problem made of an analysis has it"
-    solution, planner = _choose(problem, analysis, planner, cuts)
+    solution, name = _choose(problem, analysis, planner, cuts)
     planned = problem.in_order(solution.order)
     assert planned.analysis is not None, "so has it in another order"
     figures = planned.figures(solution.cuts)
@@ -86,7 +99,7 @@ def plan_of(
     limits = problem.topology.limits.model_dump()
     return Plan(
         objective=problem.objective,
-        planner=planner,
+        planner=name,
         optimality="dag" if gap == 0 else solution.optimality,
         feasible=not broken,
         violations=broken,
@@ -103,7 +116,7 @@ def plan_of(
         gap=gap,
         weights=problem.weights,
         permutation=solution.order,
-        cost_models=tuple(tier.cost_model for tier in problem.topology.tiers),
+        cost_models=_cost_models(problem),
         topology=problem.topology.model_dump(mode="json", by_alias=True, exclude_defaults=True),
     )
 
@@ -123,7 +136,7 @@ def analysis_of(made: Plan, analysis: Analysis) -> Analysis:
 def _choose(
     problem: Problem,
     analysis: Analysis,
-    planner: str,
+    planner: str | Planner,
     cuts: Sequence[int] | None,
 ) -> tuple[Solution, str]:
     """A planner's solution, or the user's, and whose it is."""
@@ -131,32 +144,42 @@ def _choose(
         check_states(analysis.graph, cuts)
         return Solution(tuple(cuts), "none", 1), "at"
     _need_sizes(problem, analysis)
-    solution = get_planner(planner)(problem)
-    if planner == "exact":
+    name, planned_by = planner_of(planner)
+    solution = planned_by(problem)
+    if name == "exact":
         broken = problem.violations(problem.figures(solution.cuts))
         assert not broken, f"planner `exact` chose a plan that breaks its limits: {broken[0]}"
-    return solution, planner
+    return solution, name
+
+
+def _cost_models(problem: Problem) -> tuple[str, ...]:
+    """Where each tier's seconds come from."""
+    return tuple("custom" if problem.costs.is_custom else t.cost_model for t in problem.topology.tiers)
 
 
 def problem_of(
     analysis: Analysis,
     topology: Topology,
-    objective: Objective = "latency",
+    objective: Objective | ObjectiveFunction = "latency",
     accounting: Accounting = "live",
     weights: Weights | Mapping[str, float] | None = None,
+    costs: Costs | None = None,
 ) -> Problem:
     """What planners are asked: the costs of an analysis on a topology, and its rules.
 
     Raises:
-        InputError: The objective is `weighted`, and there are no weights.
+        InputError: The objective is `weighted`, and there are no weights; or `costs` do not
+            fit.
         TopologyError: A rule, or `input_nbytes`, names nothing in the model.
     """
     analysis = on_links(analysis, topology)
     if weights is not None and not isinstance(weights, Weights):
         weights = Weights.of(weights)
-    costs = cost_table(analysis, topology, accounting)
+    table = cost_table(analysis, topology, accounting, costs)
     allowed = allowed_cuts(analysis.graph, topology)
-    return Problem(costs, topology, objective, allowed, weights, analysis, accounting)
+    if callable(objective):
+        return Problem(table, topology, "custom", allowed, weights, analysis, accounting, objective)
+    return Problem(table, topology, objective, allowed, weights, analysis, accounting)
 
 
 def single_tiers(problem: Problem) -> tuple[SingleTier, ...]:
@@ -173,6 +196,7 @@ def single_tiers(problem: Problem) -> tuple[SingleTier, ...]:
                 figures.energy_j,
                 feasible=not problem.violations(figures),
                 weighted=figures.weighted,
+                custom=figures.custom,
             )
         )
     return tuple(rows)

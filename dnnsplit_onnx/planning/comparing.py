@@ -16,7 +16,9 @@ from typing import Any
 from dnnsplit_onnx.errors import DnnsplitError, InputError, MissingExtraError
 from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.choosing import problem_of
-from dnnsplit_onnx.planning.planners import get_planner, planner_names, usable_planners
+from dnnsplit_onnx.planning.costs import Costs
+from dnnsplit_onnx.planning.objective import ObjectiveFunction
+from dnnsplit_onnx.planning.planners import Planner, planner_names, planner_of, usable_planners
 from dnnsplit_onnx.planning.planners.dag import lower_bound, relative_gap
 from dnnsplit_onnx.planning.plans import Objective
 from dnnsplit_onnx.planning.problem import Problem
@@ -123,9 +125,10 @@ class Comparison:
 def compare(
     analysis: Analysis,
     topology: Topology,
-    planners: Sequence[str] | None = None,
+    planners: Sequence[str | Planner] | None = None,
     *,
-    objective: Objective = "latency",
+    objective: Objective | ObjectiveFunction = "latency",
+    costs: Costs | None = None,
     weights: Weights | None = None,
     accounting: Accounting = "live",
     progress: Callable[[int, int, str], None] | None = None,
@@ -135,8 +138,9 @@ def compare(
     Args:
         analysis: The model.
         topology: Tiers, links and limits.
-        planners: Names in `planners.PLANNERS`; None is all of them.
-        objective: What is to be best.
+        planners: Names, or functions `Problem -> Solution`; None is all that are known by a name.
+        objective: What is to be best: a name, or a function of `Figures` to be minimised.
+        costs: Seconds of each node on each tier in place of the tiers' own; see `costs.cost_table`.
         weights: What the objective `weighted` is.
         accounting: What planners believe a cut to cost; rows are priced by live values.
         progress: Called with planners done, planners in all, and the next one's name.
@@ -144,33 +148,34 @@ def compare(
     Raises:
         InputError: A name is unknown, or none is given.
     """
-    names = usable_planners() if planners is None else tuple(dict.fromkeys(planners))
-    if not names:
+    chosen = usable_planners() if planners is None else tuple(dict.fromkeys(planners))
+    if not chosen:
         raise InputError("no planner to compare", hint=f"known planners: {', '.join(planner_names())}")
-    for name in names:
-        get_planner(name)  # the unknown one is refused before the others take their time
-    truth = problem_of(analysis, topology, objective, "live", weights)
-    shown = truth if accounting == "live" else problem_of(analysis, topology, objective, accounting, weights)
+    names = [planner_of(planner)[0] for planner in chosen]  # refuses an unknown one before others take time
+    truth = problem_of(analysis, topology, objective, "live", weights, costs)
+    shown = truth
+    if accounting != "live":
+        shown = problem_of(analysis, topology, objective, accounting, weights, costs)
     rows = []
-    for done, name in enumerate(names):
+    for done, planner in enumerate(chosen):
         if progress:
-            progress(done, len(names), name)
-        rows.append(run_planner(name, replace(shown), truth))
+            progress(done, len(names), names[done])
+        rows.append(run_planner(planner, replace(shown), truth))
     return compared(rows, truth, accounting)
 
 
-def run_planner(name: str, shown: Problem, truth: Problem) -> Row:
+def run_planner(planner: str | Planner, shown: Problem, truth: Problem) -> Row:
     """Runs one planner, and prices what it chose by the true problem.
 
     Args:
-        name: A name in `planners.PLANNERS`.
+        planner: Its name, or the function.
         shown: The problem as the planner sees it.
         truth: The problem as it is, in the same order.
     """
-    planner = get_planner(name)
+    name, planned_by = planner_of(planner)
     start = time.perf_counter()
     try:
-        solution = planner(shown)
+        solution = planned_by(shown)
     except DnnsplitError as error:
         took = time.perf_counter() - start
         return Row(name, None, True, None, None, False, (), "none", 0, took, reason=_reason(error))
@@ -213,7 +218,7 @@ def _with_gap(row: Row, best: float, objective: Objective) -> Row:
     mine, theirs = (best, row.value) if objective == "throughput" else (row.value, best)
     if theirs == 0:  # no ratio, but for two of nothing
         return replace(row, gap=0.0) if mine == 0 else row
-    return replace(row, gap=mine / theirs - 1)
+    return replace(row, gap=(mine / theirs - 1) * math.copysign(1, theirs))
 
 
 def _reason(error: DnnsplitError) -> str:

@@ -9,22 +9,29 @@ differences of prefix sums. A tier's seconds come from one of three models:
    its FLOPs over `gflops` and its bytes over `memory_gb_per_s`, and `overhead_us` on top.
    A node whose bytes are unknown counts with its FLOPs alone.
 3. A measured `profile`.
+
+Or the caller gives the seconds: an array, or a function that makes one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from dnnsplit_onnx.errors import TopologyError
+from dnnsplit_onnx.errors import InputError, TopologyError
 from dnnsplit_onnx.machines.profiles import Place, Profile, check_profile, load_profile
 from dnnsplit_onnx.machines.topology import Tier, Topology
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import Accounting
 from dnnsplit_onnx.work.memory import StageMemory
+
+#: Seconds of each node on each tier, shape (K, n), along the analysis's order.
+CostFunction = Callable[[Analysis, Topology], ArrayLike]
+Costs = CostFunction | ArrayLike
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class CostTable:
             where that cannot be known.
         down_nbytes: Shape (n + 1,): bytes of model outputs made above each position.
         memory: What each stage needs in memory; None if that is not to be looked at.
+        is_custom: Whether the seconds are the caller's own.
     """
 
     seconds_below: NDArray[np.float64]
@@ -45,6 +53,7 @@ class CostTable:
     up_nbytes: NDArray[np.int64]
     down_nbytes: NDArray[np.int64]
     memory: StageMemory | None = None
+    is_custom: bool = False
 
     @property
     def size(self) -> int:
@@ -52,26 +61,62 @@ class CostTable:
         return len(self.flops_below) - 1
 
 
-def cost_table(analysis: Analysis, topology: Topology, accounting: Accounting = "live") -> CostTable:
+def cost_table(
+    analysis: Analysis, topology: Topology, accounting: Accounting = "live", costs: Costs | None = None
+) -> CostTable:
     """The cost table of an analysis on a topology.
 
     Args:
         analysis: The model's work and bytes.
         topology: The tiers.
         accounting: What a cut is charged: `live`, or the paper's `layer-input`.
+        costs: The nodes' seconds on each tier, shape (K, n), or a function that makes them of
+            the analysis and the topology; by default they are those of the topology's tiers.
 
     Raises:
+        InputError: `costs` are of another shape, or not all finite and from 0 up.
         ProfileError: A tier's profile cannot be read, or is of another model, provider,
             order or binding.
         TopologyError: `input_nbytes` names what is no input of the model.
     """
+    if costs is not None:
+        below = _custom_below(costs, analysis, topology)
+    else:
+        below = np.array([_seconds_below(analysis, topology, t) for t in range(len(topology.tiers))])
     return CostTable(
-        seconds_below=np.array([_seconds_below(analysis, topology, t) for t in range(len(topology.tiers))]),
+        seconds_below=below,
         flops_below=analysis.flops_below,
         up_nbytes=on_links(analysis, topology).cut_nbytes(accounting),
         down_nbytes=analysis.outputs_above,
         memory=analysis.memory,
+        is_custom=costs is not None,
     )
+
+
+def _custom_below(costs: Costs, analysis: Analysis, topology: Topology) -> NDArray[np.float64]:
+    """Shape (K, n + 1): prefixes of the caller's own seconds."""
+    given = costs(analysis, topology) if callable(costs) else costs
+    try:
+        seconds = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"`costs` are no array of numbers: {error}", hint=_COSTS_HINT) from None
+    shape = (len(topology.tiers), len(analysis.graph.nodes))
+    if seconds.shape != shape:
+        raise InputError(
+            f"`costs` have shape {seconds.shape}, for {shape[0]} tiers and {shape[1]} nodes", hint=_COSTS_HINT
+        )
+    wrong = np.argwhere(~np.isfinite(seconds) | (seconds < 0))
+    if len(wrong):
+        t, at = (int(place) for place in wrong[0])
+        raise InputError(
+            f"`costs` give node `{analysis.graph.nodes[at].name}` {seconds[t, at]:g} seconds "
+            f"on tier `{topology.tiers[t].name}`",
+            hint="give finite seconds, 0 or more; a pin keeps a node from a tier",
+        )
+    return np.concatenate((np.zeros((shape[0], 1)), np.cumsum(seconds, axis=1)), axis=1)
+
+
+_COSTS_HINT = "give seconds of shape (tiers, nodes), along analysis.graph.nodes"
 
 
 def on_links(analysis: Analysis, topology: Topology) -> Analysis:

@@ -19,15 +19,15 @@ kept, and a planner that adds the same terms exactly finds the true optimum of t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnsplit_onnx.errors import PlanError
+from dnnsplit_onnx.errors import InputError, PlanError
 from dnnsplit_onnx.machines.topology import Limits, Link, Topology
 from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.planning.plans import Figures, Measure, Plan, Stage, Transfer
@@ -82,6 +82,32 @@ def evaluate(
 
 
 _Figure = TypeVar("_Figure", float, NDArray[np.float64])
+
+
+#: An objective of the user's own: what to minimise, from what a plan takes.
+ObjectiveFunction = Callable[[Figures], float]
+
+
+def with_custom(figures: Figures, function: ObjectiveFunction) -> Figures:
+    """Figures with what a function of the user's own makes of them, if they are known.
+
+    Raises:
+        InputError: It makes no number of them.
+    """
+    if math.isnan(figures.latency_s):
+        return figures
+    returned: object = function(figures)
+    # Infinite means that a plan is out of the question; NaN compares with nothing.
+    value = math.nan
+    if isinstance(returned, int | float | np.integer | np.floating) and not isinstance(returned, bool):
+        value = float(returned)
+    if math.isnan(value):
+        name = getattr(function, "__name__", type(function).__name__)
+        raise InputError(
+            f"objective `{name}` returned {returned!r} for the cuts {list(figures.cuts)}",
+            hint="return a number, smaller for better plans; math.inf rules one out",
+        )
+    return replace(figures, custom=value)
 
 
 def weigh(weights: Weights, latency: _Figure, cost: _Figure, energy: _Figure) -> _Figure:

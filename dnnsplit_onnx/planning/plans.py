@@ -21,7 +21,8 @@ from dnnsplit_onnx.files import read_bounded
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.views import draw
 
-Objective = Literal["latency", "cost", "throughput", "energy", "weighted"]
+#: `custom` is a function of the user's own, which a file cannot hold.
+Objective = Literal["latency", "cost", "throughput", "energy", "weighted", "custom"]
 #: The figures that are sums over tiers and links; throughput is one over a maximum.
 Measure = Literal["latency", "cost", "energy", "weighted"]
 #: What is proven of a plan: best over all downward-closed sets of the DAG, best over the
@@ -56,6 +57,7 @@ class _Valued:
     throughput_per_s: Figure
     energy_j: Real | None
     weighted: Real | None
+    custom: Real | None
 
     def value(self, objective: Objective) -> float:
         """The figure that an objective is about; as bad as can be where it is unknown."""
@@ -65,6 +67,7 @@ class _Valued:
             "throughput": self.throughput_per_s,
             "energy": self.energy_j,
             "weighted": self.weighted,
+            "custom": self.custom,
         }[objective]
         if figure is None or math.isnan(figure):
             return 0.0 if objective == "throughput" else math.inf
@@ -136,6 +139,7 @@ class Figures(_Valued):
         energy_j: Sum of all energies; None unless every tier and link in use has watts.
         weighted: The weighted sum of these, if weights were given and what they weigh is
             known.
+        custom: What a function of the user's own makes of these, if it is the objective.
 
     Figures that depend on a cut of unknown size are NaN.
     """
@@ -147,6 +151,7 @@ class Figures(_Valued):
     throughput_per_s: Figure
     energy_j: Real | None
     weighted: Real | None = None
+    custom: Real | None = None
 
     @property
     def cuts(self) -> tuple[int, ...]:
@@ -170,6 +175,7 @@ class SingleTier(_Valued):
     energy_j: Real | None
     feasible: Truth
     weighted: Real | None = None
+    custom: Real | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +220,8 @@ class Plan:
         permutation: Where the planner cut at sets of nodes that are no prefixes of the order
             it was given: positions of that order, in the order in which this plan's positions
             count the nodes (`order` is then `custom`). None elsewhere.
-        cost_models: Where each tier's seconds come from: `gflops`, `roofline` or `profile`.
+        cost_models: Where each tier's seconds come from: `gflops`, `roofline`, `profile`,
+            or `custom` for those that the caller gave.
         topology: The tiers, links and limits it was made for, as the tables of a tiers file;
             None in plans of earlier releases.
     """
@@ -259,11 +266,12 @@ class Plan:
     def speedup_vs_best_single_tier(self) -> float | None:
         """How many times better than the best single tier; 1 if the plan is one.
 
-        None if no single tier is feasible, or the figures are unknown.
+        None if no single tier is feasible, or the figures are unknown. So it is for an
+        objective of the user's own, whose ratios need not mean anything.
         """
         best = self.best_single_tier
         mine = self.figures.value(self.objective)
-        if best is None or not math.isfinite(mine) or mine == 0:
+        if best is None or not math.isfinite(mine) or mine == 0 or self.objective == "custom":
             return None
         theirs = best.value(self.objective)
         if theirs == 0:
@@ -334,6 +342,7 @@ class Plan:
             "gap": self.gap,
             "weights": None if self.weights is None else self.weights.to_dict(),
             "weighted": figures.weighted,
+            "custom": figures.custom,
             "permutation": None if self.permutation is None else list(self.permutation),
             "cost_models": list(self.cost_models),
             "topology": self.topology,
@@ -369,7 +378,7 @@ class Plan:
             raise PlanError(f"not a plan: {error.message}", hint=_WRITE_ONE) from None
 
 
-_FIGURES = ("stages", "links", "latency_s", "cost_usd", "throughput_per_s", "energy_j", "weighted")
+_FIGURES = ("stages", "links", "latency_s", "cost_usd", "throughput_per_s", "energy_j", "weighted", "custom")
 #: What a plan's file must have; later releases wrote the other keys.
 NEEDED = (
     *("schema_version", "objective", "planner", "optimality", "feasible", "violations", "stages", "links"),

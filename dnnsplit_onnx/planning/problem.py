@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.costs import CostTable
-from dnnsplit_onnx.planning.objective import LIMITED, evaluate, link_cost_usd, link_seconds, violations, weigh
+from dnnsplit_onnx.planning.objective import (
+    LIMITED,
+    ObjectiveFunction,
+    evaluate,
+    link_cost_usd,
+    link_seconds,
+    violations,
+    weigh,
+    with_custom,
+)
 from dnnsplit_onnx.planning.plans import Figures, Measure, Objective, Optimality
 from dnnsplit_onnx.planning.reorder import reordered_costs
 from dnnsplit_onnx.planning.weights import Weights
@@ -54,6 +63,7 @@ class Problem:
         analysis: The graph behind the costs, for planners that cut it anywhere; None if
             there is none, and the order is all there is.
         accounting: What the costs charge a cut.
+        function: What the objective `custom` is.
     """
 
     costs: CostTable
@@ -63,10 +73,16 @@ class Problem:
     weights: Weights | None = None
     analysis: Analysis | None = None
     accounting: Accounting = "live"
+    function: ObjectiveFunction | None = None
 
     def __post_init__(self) -> None:
         if self.objective == "weighted" and self.weights is None:
             raise InputError("the objective `weighted` has no weights", hint="such as latency=1, cost=1000")
+        if self.objective == "custom" and self.function is None:
+            raise InputError(
+                "the objective `custom` has no function",
+                hint="give the function: plan(..., objective=function)",
+            )
 
     def with_objective(self, objective: Objective) -> Problem:
         """The same problem with another objective."""
@@ -74,7 +90,8 @@ class Problem:
 
     def figures(self, cuts: Sequence[int]) -> Figures:
         """What these cuts take: the judge of every planner."""
-        return evaluate(cuts, self.costs, self.topology, self.weights)
+        figures = evaluate(cuts, self.costs, self.topology, self.weights)
+        return figures if self.function is None else with_custom(figures, self.function)
 
     def in_order(self, order: Sequence[int] | None) -> Problem:
         """The problem with its nodes in another order, as a `Solution` may want it.

@@ -43,6 +43,7 @@ def reordered_costs(
         up_nbytes=analysis.cut_nbytes(accounting),
         down_nbytes=analysis.outputs_above,
         memory=None if costs.memory is None else analysis.memory,
+        is_custom=costs.is_custom,
     )
 
 

@@ -22,6 +22,9 @@ import numpy as np
 from dnnsplit_onnx.errors import InfeasibleError, InputError
 from dnnsplit_onnx.machines.topology import Topology, parse_topology
 from dnnsplit_onnx.planning.choosing import plan_of, problem_of
+from dnnsplit_onnx.planning.costs import Costs
+from dnnsplit_onnx.planning.objective import ObjectiveFunction
+from dnnsplit_onnx.planning.planners import Planner
 from dnnsplit_onnx.planning.plans import Objective, Plan
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.planning.weights import Weights
@@ -182,8 +185,9 @@ def sweep(
     topology: Topology,
     axes: Sequence[Axis],
     *,
-    objective: Objective = "latency",
-    planner: str = "exact",
+    objective: Objective | ObjectiveFunction = "latency",
+    planner: str | Planner = "exact",
+    costs: Costs | None = None,
     accounting: Accounting = "live",
     weights: Weights | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -196,7 +200,8 @@ def sweep(
         topology: The conditions that stay as they are.
         axes: What changes.
         objective: What is to be best.
-        planner: Who chooses.
+        planner: Who chooses: a name, or a function.
+        costs: Seconds of each node on each tier in place of the tiers' own; see `costs.cost_table`.
         accounting: What a cut is charged.
         weights: What the objective `weighted` is.
         progress: Called with points done and points in all.
@@ -210,7 +215,7 @@ def sweep(
     total = _check(axes)
     points = itertools.product(*(axis.values for axis in axes))
     keys = tuple(axis.key for axis in axes)
-    grid = _Grid(analysis, topology, keys, objective, planner, accounting, weights)
+    grid = _Grid(analysis, topology, keys, objective, planner, accounting, weights, costs)
     done = 0
     for done, point in enumerate(_planned(grid, points, total, processes), start=1):
         yield point
@@ -245,10 +250,11 @@ class _Grid:
     analysis: Analysis
     topology: Topology
     keys: tuple[str, ...]
-    objective: Objective
-    planner: str
+    objective: Objective | ObjectiveFunction
+    planner: str | Planner
     accounting: Accounting
     weights: Weights | None
+    costs: Costs | None = None
     last: tuple[Topology, Problem] | None = field(default=None, repr=False)
 
     def plan(self, values: tuple[float, ...]) -> SweepPoint:
@@ -263,9 +269,10 @@ class _Grid:
             return SweepPoint(settings, None, error.message)
 
     def _problem(self, here: Topology) -> Problem:
-        if self.last is not None and _is_same_work(self.last[0], here):
+        # A function of the caller's own may ask the topology for anything.
+        if self.last is not None and not callable(self.costs) and _is_same_work(self.last[0], here):
             return replace(self.last[1], topology=here)
-        problem = problem_of(self.analysis, here, self.objective, self.accounting, self.weights)
+        problem = problem_of(self.analysis, here, self.objective, self.accounting, self.weights, self.costs)
         self.last = here, problem
         return problem
 

@@ -38,7 +38,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
 
 def figure(objective: Objective, value: float | None) -> str:
     """A value of an objective, with its unit."""
-    if objective == "weighted":
+    if objective == "weighted" or objective == "custom":
         return units.UNKNOWN if value is None else f"{value:.4g}"
     write = {
         "latency": units.seconds,

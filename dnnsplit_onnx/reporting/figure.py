@@ -25,6 +25,7 @@ VALUE_LABELS: dict[Objective, str] = {
     "throughput": "throughput (requests/s)",
     "energy": "energy (J per request)",
     "weighted": "weighted sum",
+    "custom": "own objective",
 }
 
 #: Ends of an axis this far apart are drawn on a logarithmic scale.

@@ -71,6 +71,7 @@ def _draw_line(
                 "throughput": single.throughput_per_s,
                 "energy": single.energy_j,
                 "weighted": single.weighted,
+                "custom": single.custom,
             }[objective]
             if value is not None and math.isfinite(value):
                 singles.setdefault(single.tier, []).append((x, value))

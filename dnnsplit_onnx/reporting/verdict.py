@@ -23,6 +23,7 @@ _BETTER = {
     "throughput": "the throughput of",
     "energy": "thriftier than",
     "weighted": "better, as weighted, than",
+    "custom": "better than",
 }
 _EQUAL = {
     "latency": "as fast",
@@ -30,6 +31,7 @@ _EQUAL = {
     "throughput": "as much throughput",
     "energy": "as thrifty",
     "weighted": "as good, as weighted",
+    "custom": "as good",
 }
 _WORSE = {
     "latency": "faster",
@@ -37,6 +39,7 @@ _WORSE = {
     "throughput": "more throughput",
     "energy": "thriftier",
     "weighted": "better, as weighted",
+    "custom": "better",
 }
 
 
@@ -79,6 +82,8 @@ def basis(plan: Plan, uncounted: dict[str, int] | None = None) -> tuple[str, ...
 def _seconds(plan: Plan) -> str:
     """Where the seconds of tiers come from."""
     models = set(plan.cost_models)
+    if models == {"custom"}:
+        return "Seconds are the caller's own."
     if models == {"profile"}:
         return "Seconds were measured on every tier."
     if "profile" in models:
@@ -104,6 +109,7 @@ def against(plan: Plan, single: SingleTier) -> str:
         "throughput": ("less", "more"),
         "energy": ("more", "less"),
         "weighted": ("worse", "better"),
+        "custom": ("worse", "better"),
     }[plan.objective]
     return f"{times(ratio)} {more}" if ratio > 1 else f"{times(1 / ratio)} {less}"
 

@@ -141,7 +141,7 @@ def test_everything_on_one_tier(analysis) -> None:
 
 
 def test_an_exact_planner_that_breaks_a_limit_is_caught(analysis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing, "get_planner", lambda _: lambda _: Solution((0,), "order", 1))
+    monkeypatch.setattr(choosing, "planner_of", lambda name: (name, lambda _: Solution((0,), "order", 1)))
     limited = tiers(limits={"deadline_ms": 2500})
     with pytest.raises(AssertionError, match="planner `exact` chose a plan that breaks its limits"):
         plan(analysis.graph, limited, analysis=analysis)

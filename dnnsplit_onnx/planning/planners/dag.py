@@ -62,7 +62,7 @@ def dag_optimum(problem: Problem, analysis: Analysis) -> DagOptimum | None:
         The optimum; None if the objective is not a sum, energies are not all known, or the
         graph is too large.
     """
-    if problem.objective == "throughput" or not _is_known(problem):
+    if problem.objective == "throughput" or problem.objective == "custom" or not _is_known(problem):
         return None
     measure: Measure = problem.objective
     # Contraction moves work up, so it needs tiers that are no worse the higher they are.
@@ -75,7 +75,9 @@ def dag_optimum(problem: Problem, analysis: Analysis) -> DagOptimum | None:
 
 
 def _is_known(problem: Problem) -> bool:
-    if problem.objective == "throughput" or not problem.needs_energy((problem.objective,)):
+    if problem.objective == "throughput" or problem.objective == "custom":
+        return True
+    if not problem.needs_energy((problem.objective,)):
         return True
     tiers, links = problem.topology.tiers, problem.topology.links
     return all(tier.watts is not None for tier in tiers) and all(link.watts is not None for link in links)

@@ -6,6 +6,9 @@ Lagrangian bounds where there is much to search. Throughput is a min-max (`throu
 
 Where the candidates are proven to suffice (`Problem.is_dominated`), they are all that is
 searched; everywhere else all positions are.
+
+A function of the user's own is no sum, so nothing of this holds for it: `trying` looks for
+its best plan, and says whether that is proven.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from dnnsplit_onnx.planning.planners.infeasible import infeasible
 from dnnsplit_onnx.planning.planners.labels import Bound, TooManyLabelsError, bound_of, prune, search
 from dnnsplit_onnx.planning.planners.lagrange import Duals, Relaxation
 from dnnsplit_onnx.planning.planners.throughput import widest
+from dnnsplit_onnx.planning.planners.trying import try_out
 from dnnsplit_onnx.planning.plans import Measure
 from dnnsplit_onnx.planning.problem import Additive, Problem, Solution
 
@@ -39,6 +43,8 @@ def plan(problem: Problem) -> Solution:
     """
     if problem.objective == "throughput":
         found = widest(problem, within)
+    elif problem.objective == "custom":
+        return _unsplit(problem, try_out(problem, plan))
     else:
         measures = (problem.objective, *problem.limits)
         found = within(problem, problem.objective, chain_of(problem, measures))

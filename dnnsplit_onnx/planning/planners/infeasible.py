@@ -31,7 +31,10 @@ def infeasible(problem: Problem, within: Within) -> DnnsplitError:
     """
     if chain_of(problem, ()) is None:
         return _no_plan_at_all(problem)
-    measures = (*problem.limits, *(() if problem.objective == "throughput" else (problem.objective,)))
+    measures = (
+        *problem.limits,
+        *(() if problem.objective in ("throughput", "custom") else (problem.objective,)),
+    )
     if problem.needs_energy(measures) and chain_of(problem, ("energy",)) is None:
         return _unknown_energy(problem)
     alone = [measure for measure in problem.limits if not _can_be_kept(problem, measure)]

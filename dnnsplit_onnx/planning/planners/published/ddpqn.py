@@ -52,6 +52,7 @@ def plan(problem: Problem) -> Solution:
     """
     need_objective(problem, _NAME, "latency", "cost", "energy", "weighted")
     assert problem.objective != "throughput", "refused above"
+    assert problem.objective != "custom", "refused above"
     size, links = problem.costs.size, len(problem.topology.links)
     if size > MOST_NODES:
         raise InputError(

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnsplit_onnx.planning.planners.published.pairs import nowhere
+from dnnsplit_onnx.planning.planners.published.pairs import need_objective, nowhere
 from dnnsplit_onnx.planning.problem import Problem, Solution
 
 _PARTICLES, _ITERATIONS, _PATIENCE, _SEED = 100, 300, 60, 0
@@ -49,8 +49,10 @@ def plan(problem: Problem) -> Solution:
     """The best plan that the swarm meets.
 
     Raises:
+        InputError: The objective is a function of the user's own.
         InfeasibleError: Every plan that it met is impossible.
     """
+    need_objective(problem, _NAME, "latency", "cost", "throughput", "energy", "weighted")
     if not problem.topology.links or not problem.costs.size:
         return Solution((0,) * len(problem.topology.links), "none", 1)
     swarm = _Swarm(problem, np.random.default_rng(_SEED))
@@ -196,8 +198,10 @@ def _breaks_rules(problem: Problem, cuts: NDArray[np.intp]) -> NDArray[np.bool_]
     breaks = np.zeros(len(cuts), dtype=np.bool_)
     for t, row in enumerate(problem.open):
         breaks |= ~row[cuts[:, t]]
-    measures = () if problem.objective == "throughput" else (problem.objective,)
-    for t, window in enumerate(problem.windows(measures)):
+    windows = problem.windows(
+        () if problem.objective == "throughput" or problem.objective == "custom" else (problem.objective,)
+    )
+    for t, window in enumerate(windows):
         if window is not None:
             breaks |= bounds[:, t] < window[bounds[:, t + 1]]
     return breaks
