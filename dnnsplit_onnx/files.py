@@ -131,8 +131,12 @@ def file_sha256(path: Path) -> str:
     Raises:
         OSError: It cannot be read, or is a device or a pipe, which may have no end.
     """
+    digest = hashlib.sha256()
     with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        buffer = memoryview(bytearray(min(_CHUNK, path.stat().st_size + 1)))
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()
 
 
 def file_crc32(path: Path) -> str:
@@ -180,13 +184,7 @@ def pending_sha256(path: Path, version: Stamp) -> Future[str]:  # noqa: ARG001
 
 
 def _hash(path: Path, future: Future[str]) -> None:
-    found = hashlib.sha256()
     try:
-        with path.open("rb", buffering=0) as file:
-            buffer = memoryview(bytearray(_CHUNK))
-            while count := file.readinto(buffer):
-                found.update(buffer[:count])
+        future.set_result(file_sha256(path))
     except OSError as error:
         future.set_exception(error)
-    else:
-        future.set_result(found.hexdigest())

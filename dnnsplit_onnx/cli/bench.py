@@ -25,7 +25,7 @@ def bench(
             "--runs",
             metavar="N",
             min=1,
-            help="How many runs; ten seconds' worth otherwise.",
+            help="How many runs. [default: as many as take ten seconds]",
             show_default=False,
         ),
     ] = None,

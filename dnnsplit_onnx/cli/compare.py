@@ -21,7 +21,7 @@ def compare(
         typer.Option(
             "--planners",
             metavar="A,B,...",
-            help="Which planners; all of them otherwise.",
+            help="Which planners. [default: all]",
             autocompletion=completion.planners,
             show_default=False,
         ),

@@ -30,11 +30,13 @@ def convert(
     ),
     route: Annotated[
         Literal["keras-torch", "keras-tf", "pytorch"] | None,
-        typer.Option("--route", help="Convert this way; chosen by the model otherwise.", show_default=False),
+        typer.Option("--route", help="How to convert. [default: by the kind of model]", show_default=False),
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option("--batch", metavar="N", help="Fix the batch size; open otherwise.", show_default=False),
+        typer.Option(
+            "--batch", metavar="N", help="Fix the batch size. [default: any size]", show_default=False
+        ),
     ] = None,
     bind: Bind = None,
     check: Annotated[

@@ -17,7 +17,7 @@ Tiers = Annotated[
     typer.Option(
         "--tier",
         metavar="NAME",
-        help="Export this tier; all with work otherwise. Repeatable.",
+        help="Export this tier. Repeatable. [default: every tier that computes]",
         show_default=False,
     ),
 ]
@@ -25,7 +25,7 @@ Engine = Annotated[
     Literal["cpu", "cuda"] | None,
     typer.Option(
         "--provider",
-        help="What the engine runs on; otherwise what the manifest says of each tier.",
+        help="What the engine runs on. [default: what the manifest says of each tier]",
         show_default=False,
     ),
 ]

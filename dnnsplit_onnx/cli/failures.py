@@ -70,11 +70,6 @@ def complain(message: str, hint: str | None = None, context: str | None = None) 
     _write(lines)
 
 
-def warn(message: str) -> None:
-    """Writes a warning to stderr."""
-    _write([f"{_paint('warning:', '1;33')} {one_line(message)}"])
-
-
 def one_line(text: str) -> str:
     """Text made safe for a terminal: names in a model may hold line breaks or escapes."""
     if len(text) > _LONGEST_LINE:

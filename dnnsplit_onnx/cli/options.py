@@ -52,13 +52,14 @@ Folder = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Provider = Annotated[
     Literal["cpu", "cuda"] | None,
-    typer.Option("--provider", help="Run on this; the CPU otherwise.", show_default=False),
+    typer.Option("--provider", help="The execution provider to run on. [default: cpu]", show_default=False),
 ]
 TierProvider = Annotated[
     Literal["cpu", "cuda"] | None,
     typer.Option(
         "--provider",
-        help="Run on this; otherwise on what the manifest says of each tier. Nothing else takes its place.",
+        help="The execution provider to run on; no other takes its place. "
+        "[default: what the manifest says of each tier]",
         show_default=False,
     ),
 ]
@@ -115,7 +116,7 @@ class ModelOptions(Reporting):
         typer.Option(
             "--sample-input",
             metavar="X.npz",
-            help="Where shapes cannot be inferred, see them in a run on these; made up otherwise.",
+            help="Inputs of a run that shows the shapes which cannot be inferred. [default: random inputs]",
             show_default=False,
         ),
     ] = None

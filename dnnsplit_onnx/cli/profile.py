@@ -33,7 +33,10 @@ class ProfileOptions(Reporting):
     tiers: Annotated[
         Path | None,
         typer.Option(
-            "--tiers", metavar="T.toml", help="Take the tier's provider from here.", show_default=False
+            "--tiers",
+            metavar="T.toml",
+            help="Read the tier's provider from this tiers file.",
+            show_default=False,
         ),
     ] = None
     provider: Provider = None
@@ -47,7 +50,7 @@ class ProfileOptions(Reporting):
             "--runs",
             metavar="N",
             min=2,
-            help="How many runs; ten seconds' worth otherwise.",
+            help="How many runs. [default: as many as take ten seconds]",
             show_default=False,
         ),
     ] = None
@@ -56,7 +59,12 @@ class ProfileOptions(Reporting):
     ] = False
     inputs: Annotated[
         Path | None,
-        typer.Option("--input", metavar="X.npz", help="Run on these; made up otherwise.", show_default=False),
+        typer.Option(
+            "--input",
+            metavar="X.npz",
+            help="The inputs to run on. [default: random inputs]",
+            show_default=False,
+        ),
     ] = None
     bind: Bind = None
     order: NodeOrder = "envelope"
@@ -70,7 +78,10 @@ class ProfileOptions(Reporting):
     listen: Annotated[
         str | None,
         typer.Option(
-            "--listen", metavar="[HOST:]PORT", help="Be that peer, until interrupted.", show_default=False
+            "--listen",
+            metavar="[HOST:]PORT",
+            help="Listen as the peer of --link, until Ctrl-C.",
+            show_default=False,
         ),
     ] = None
 

@@ -25,12 +25,17 @@ def run(
     options: NetworkOptions,
     inputs: Annotated[
         Path | None,
-        typer.Option("--input", metavar="X.npz", help="The inputs; made up otherwise.", show_default=False),
+        typer.Option(
+            "--input", metavar="X.npz", help="The inputs. [default: random inputs]", show_default=False
+        ),
     ] = None,
     url: Annotated[
         str | None,
         typer.Option(
-            "--url", metavar="URL", help="The next tier; without it all runs here.", show_default=False
+            "--url",
+            metavar="URL",
+            help="The next tier's address. [default: run all tiers here]",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
@@ -45,7 +50,7 @@ def run(
         int, typer.Option("--concurrency", metavar="N", min=1, help="Requests under way at a time.")
     ] = 1,
     deadline_ms: Annotated[
-        float, typer.Option("--deadline-ms", metavar="MS", min=1, help="A request may take.")
+        float, typer.Option("--deadline-ms", metavar="MS", min=1, help="How long a request may take.")
     ] = 30_000.0,
     adaptive: Annotated[
         bool, typer.Option("--adaptive", help="Move the cuts as links and tiers change; needs --tiers.")

@@ -27,7 +27,7 @@ class NetworkOptions(Reporting):
             "--threads",
             metavar="N",
             min=1,
-            help="Threads within an operator; all cores otherwise.",
+            help="Threads within an operator. [default: all cores]",
             show_default=False,
         ),
     ] = None

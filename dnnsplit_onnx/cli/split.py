@@ -44,7 +44,10 @@ def split(
     inputs: Annotated[
         Path | None,
         typer.Option(
-            "--input", metavar="X.npz", help="Prove it on these; made up otherwise.", show_default=False
+            "--input",
+            metavar="X.npz",
+            help="The inputs to prove it on. [default: random inputs]",
+            show_default=False,
         ),
     ] = None,
     no_verify: Annotated[

@@ -52,7 +52,7 @@ def sweep(
             "--processes",
             metavar="N",
             min=1,
-            help="Plan on so many processes; as many as pay otherwise.",
+            help="How many processes to plan on. [default: as many as save time]",
             show_default=False,
         ),
     ] = None,

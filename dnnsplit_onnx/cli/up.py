@@ -20,7 +20,7 @@ def up(
             "--threads",
             metavar="N",
             min=1,
-            help="Threads of each tier; all cores otherwise.",
+            help="Threads of each tier. [default: all cores]",
             show_default=False,
         ),
     ] = None,

@@ -18,7 +18,7 @@ Several cuts, one a link, must be nested: each holds the one before it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from dnnsplit_onnx.errors import CutError
 from dnnsplit_onnx.graph.graph import Graph
@@ -92,30 +92,6 @@ def ancestors(graph: Graph, positions: Iterable[int]) -> set[int]:
     dag, wanted = graph.dag, [graph.nodes[at].index for at in positions]
     keys = {*wanted}.union(*(nx.ancestors(dag, key) for key in wanted))
     return {dag.nodes[key]["position"] for key in keys}
-
-
-def check_closed(graph: Graph, positions: Collection[int]) -> None:
-    """Holds a set of nodes against the definition of a cut.
-
-    Args:
-        graph: The graph.
-        positions: The nodes below the supposed cut.
-
-    Raises:
-        CutError: A node in the set depends on one outside it; the message names both, and
-            the value between them.
-    """
-    below = set(positions)
-    for at in sorted(below):
-        node = graph.nodes[at]
-        for value in node.inputs:
-            before = graph.producer.get(value)
-            if before is not None and before not in below:
-                raise CutError(
-                    f"not a cut: node `{node.name}` is below it and reads `{value}`, "
-                    f"which node `{graph.nodes[before].name}` makes above it",
-                    hint=f"put `{graph.nodes[before].name}` below the cut as well, or `{node.name}` above it",
-                )
 
 
 def _set(graph: Graph, text: str) -> set[int]:

@@ -65,7 +65,7 @@ def bench(
         threads: Threads within an operator; None leaves it to onnxruntime.
         cuda_graph: Whether what runs on CUDA is captured as a CUDA graph.
         model: The whole model; by default where the manifest says it is.
-        inputs: Arrays by name, or an `.npz` file; made up by default.
+        inputs: Arrays by name, or an `.npz` file; random by default.
         seed: Of made-up inputs.
         progress: Called as runs are done.
 

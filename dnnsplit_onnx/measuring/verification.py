@@ -79,7 +79,7 @@ def verify(
     Args:
         folder: The folder that `split` wrote.
         model: The whole model; by default where the manifest says it is.
-        inputs: Arrays by name, or an `.npz` file; made up by default.
+        inputs: Arrays by name, or an `.npz` file; random by default.
         seed: Of made-up inputs.
         runs: How many sets of inputs to make up.
         rtol: With optimisations on: tolerance relative to the output's largest element. By

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from dnnsplit_onnx.planning.plans import ParetoPoint, Plan, Transfer
+from dnnsplit_onnx.planning.plans import ParetoPoint, Plan
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.bars import waterfall
 from dnnsplit_onnx.reporting.console import NARROW, glyphs, grid
@@ -109,16 +109,9 @@ def _links(console: Console, plan: Plan, graph: Graph) -> RenderableType:
     for link in plan.figures.links:
         name = f"{units.clean(link.source)} {arrow} {units.clean(link.target)}"
         node = units.clean(graph.nodes[link.position - 1].name) if link.position else "(the input)"
-        row = [name, str(link.position), _sent(link, len(graph.nodes)), node]
+        row = [name, str(link.position), units.sent(link, len(graph.nodes)), node]
         table.add_row(*row, *([units.listed(link.values, 1)] if wide else []))
     return table
-
-
-def _sent(link: Transfer, size: int) -> str:
-    if link.position == size and not link.down_nbytes:
-        return "nothing"
-    back = f" + {units.nbytes(link.down_nbytes)} back" if link.down_nbytes else ""
-    return f"{units.nbytes(link.nbytes)}{back}"
 
 
 def _comparison(console: Console, plan: Plan) -> RenderableType:

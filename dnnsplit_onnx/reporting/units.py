@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.planning.plans import Transfer
 
 UNKNOWN = "?"
 
@@ -33,6 +37,14 @@ def milliseconds(value: float | None) -> str:
 def nbytes(value: int | None) -> str:
     """A size, in powers of 1000 as links count: `401 kB`, `102 MB`."""
     return UNKNOWN if value is None or value < 0 else _metric(value, "B")
+
+
+def sent(link: Transfer, nodes: int) -> str:
+    """What a link carries in a model of so many nodes: `401 kB + 4 kB back`, or nothing above the last."""
+    if link.position == nodes and not link.down_nbytes:
+        return "nothing"
+    back = f" + {nbytes(link.down_nbytes)} back" if link.down_nbytes else ""
+    return f"{nbytes(link.nbytes)}{back}"
 
 
 def flops(value: float | None, unit: str = "FLOP") -> str:

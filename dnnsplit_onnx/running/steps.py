@@ -6,7 +6,7 @@
 
 A decoder's caches are states: each step's are the next step's inputs. They stay in the
 memory of the tier that owns the layer, on its device if it has one, and are never turned
-into Python objects. Only what a request brings and what it is about passes through here.
+into Python objects. Only the inputs and the outputs of a request pass through here.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def observe(types: Types, inputs: Mapping[str, Any] | str | Path | None = None, 
 
     Args:
         types: What inference found, symbolic dimensions bound.
-        inputs: Arrays by name, or an `.npz` file; made up by default.
+        inputs: Arrays by name, or an `.npz` file; random by default.
         seed: Of made-up inputs.
 
     Returns:

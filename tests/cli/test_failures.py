@@ -75,11 +75,11 @@ class Gone(io.StringIO):
 def test_terminals_of_any_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setattr(sys, "stderr", narrow := Narrow())
-    failures.warn("a café\nis \x1b[31mred")
-    assert narrow.getvalue() == "\x1b[1;33mwarning:\x1b[0m a caf\\xe9 is \\x1b[31mred\n"
+    failures.complain("a café\nis \x1b[31mred")
+    assert narrow.getvalue() == "\x1b[1;31merror:\x1b[0m a caf\\xe9 is \\x1b[31mred\n"
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr(sys, "stderr", narrow := Narrow())
-    failures.warn("x" * 100_000)
-    assert narrow.getvalue() == f"warning: {'x' * failures._LONGEST_LINE}...\n"
+    failures.complain("x" * 100_000)
+    assert narrow.getvalue() == f"error: {'x' * failures._LONGEST_LINE}...\n"
     monkeypatch.setattr(sys, "stderr", Gone())
-    failures.warn("nobody hears")
+    failures.complain("nobody hears")

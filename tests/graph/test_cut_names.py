@@ -10,7 +10,7 @@ import onnx.parser
 import pytest
 
 from dnnsplit_onnx.errors import CutError
-from dnnsplit_onnx.graph.cut_names import ancestors, check_closed, resolve_cut, resolve_cuts
+from dnnsplit_onnx.graph.cut_names import ancestors, resolve_cut, resolve_cuts
 from dnnsplit_onnx.graph.graph import Graph, load_graph
 
 TWO_ARMS = """g (float[3] x) => (float[3] y) <float[3] w = {1.0, 2.0, 3.0}> {
@@ -114,10 +114,3 @@ def test_cuts_that_are_not_nested(graph: Graph) -> None:
 
 def test_ancestors_are_the_least_cut(graph: Graph) -> None:
     assert ancestors(graph, [3]) == {1, 3}
-    check_closed(graph, ancestors(graph, [3]))
-
-
-def test_an_open_set_names_its_edge(graph: Graph) -> None:
-    with pytest.raises(CutError, match=r"`left1` is below it and reads `a`, which node `left0`"):
-        check_closed(graph, {1, 2})
-    check_closed(graph, set())

@@ -57,6 +57,12 @@ def topology(tiers: tuple[str, ...] = TIERS, mbps: float = 50.0) -> dict[str, ob
     }
 
 
+def open_files(stage: Stage) -> tuple[str, ...]:
+    """The files of the slices that a stage has open, the one unused for longest first."""
+    with stage._lock:
+        return tuple(file for file, opened in stage._sessions.items() if opened.done())
+
+
 def cut_model(
     text: str,
     folder: Path,

@@ -50,7 +50,7 @@ def measure_nodes(
     Args:
         analysis: The model, its symbolic dimensions bound.
         options: Provider and threads.
-        inputs: Arrays by name, or an `.npz` file; made up by default.
+        inputs: Arrays by name, or an `.npz` file; random by default.
         runs: Measured runs.
         warmup: Runs before these, not counted.
 

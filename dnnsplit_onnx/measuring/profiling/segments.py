@@ -68,7 +68,7 @@ def measure_segments(
         tier: The tier that this machine is.
         options: Provider and threads.
         positions: The cuts; by default the candidates.
-        inputs: Arrays by name, or an `.npz` file; made up by default.
+        inputs: Arrays by name, or an `.npz` file; random by default.
         runs: Measured runs of everything; by default as many as fit into ten seconds for the
             segments and ten for the parts, 7 to 200.
         warmup: Runs before these, not counted.

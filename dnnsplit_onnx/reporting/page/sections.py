@@ -100,7 +100,7 @@ def _links(facts: Facts) -> Markup:
         [
             f"{link.source} → {link.target}",
             str(link.position),
-            _sent(link, len(facts.cut_nbytes) - 1),
+            units.sent(link, len(facts.cut_nbytes) - 1),
             units.seconds(link.seconds),
             units.usd(link.cost_usd),
             _values(facts, link),
@@ -109,13 +109,6 @@ def _links(facts: Facts) -> Markup:
     ]
     headings = ["link", ">cut at", ">sends", ">time", ">cost", "values that cross"]
     return table("Links: what crosses each, and what that takes.", headings, rows)
-
-
-def _sent(link: Transfer, size: int) -> str:
-    if link.position == size and not link.down_nbytes:
-        return "nothing"
-    back = f" + {units.nbytes(link.down_nbytes)} back" if link.down_nbytes else ""
-    return f"{units.nbytes(link.nbytes)}{back}"
 
 
 def _values(facts: Facts, link: Transfer) -> Content:

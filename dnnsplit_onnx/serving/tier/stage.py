@@ -247,12 +247,6 @@ class Stage:
         with self._lock:
             self._sessions.clear()
 
-    @property
-    def open_files(self) -> tuple[str, ...]:
-        """The files of the slices that are open, the one unused for longest first."""
-        with self._lock:
-            return tuple(file for file, opened in self._sessions.items() if opened.done())
-
     def _session(self, record: SliceRecord) -> Session:
         """A slice's session, opened by the first who asks while the others wait for it."""
         assert record.file is not None

@@ -55,17 +55,6 @@ class GraphContext:
         }
         self._types: dict[str, TensorType | None] = {}
 
-    @classmethod
-    def of_model(cls, model: onnx.ModelProto, trips: Mapping[str, int] | None = None) -> GraphContext:
-        """The context of the nodes of a model's graph.
-
-        Args:
-            model: A model after shape inference.
-            trips: Iterations of Loop, Scan and SequenceMap nodes, by node name.
-        """
-        opsets = {opset.domain: opset.version for opset in model.opset_import}
-        return cls(model.graph, opsets=opsets, trips=trips)
-
     def type_of(self, name: str) -> TensorType | None:
         """The type of a value of this graph or, if it has none of that name, of the graphs around it."""
         if name in self._types:

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnsplit_onnx.converters.keras_points import LayerCut, keras_cuts
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.layers import layer_of
 from dnnsplit_onnx.graph.shapes import bind_shapes, free_dimensions
@@ -35,6 +34,7 @@ from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.cuts import Accounting, staircase
 from dnnsplit_onnx.work.orders import in_order
+from lib.keras_points import LayerCut, keras_cuts
 from lib.output import results
 
 #: The nine networks of the evaluation by their name in `keras.applications`, by rising work

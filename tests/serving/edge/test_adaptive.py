@@ -26,7 +26,7 @@ from dnnsplit_onnx.serving.wire.trace import TierTrace
 from dnnsplit_onnx.slicing.candidates import slice_all_candidates
 from dnnsplit_onnx.slicing.manifest import load_manifest
 from dnnsplit_onnx.work.analysis import measure
-from tests.serving.conftest import Network, eventually, same
+from tests.serving.conftest import Network, eventually, open_files, same
 
 from .test_estimate import hop
 
@@ -178,7 +178,7 @@ def test_requests_adapt_from_end_to_end(shrinking: Path, slices: Path, network: 
         # Everything is open before the first request that needs it.
         legs = edge.routes.route(edge.chooser.choose(1) or ()).legs
         for leg, stage in zip(legs, (edge.stage, server.service.stage), strict=True):
-            assert leg.record is None or leg.record.file in stage.open_files
+            assert leg.record is None or leg.record.file in open_files(stage)
         second = edge.infer(x)
         assert second.cuts != first.cuts
         np.testing.assert_allclose(second.outputs["y"], first.outputs["y"], rtol=1e-4)

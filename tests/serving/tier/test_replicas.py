@@ -15,7 +15,7 @@ import pytest
 
 from dnnsplit_onnx.errors import InputError, MissingExtraError, ModelError
 from dnnsplit_onnx.runtime.sessions import SessionOptions
-from dnnsplit_onnx.serving import ray_engine
+from dnnsplit_onnx.serving.tier import ray_engine
 from dnnsplit_onnx.serving.tier.engine import Arrays, Times, Values
 from dnnsplit_onnx.serving.tier.replicas import Range, ReplicaLostError, Replicas
 from dnnsplit_onnx.serving.tier.routes import Routes
@@ -25,7 +25,7 @@ from dnnsplit_onnx.serving.wire.errors import DeadlineError, ProtocolError, Serv
 from dnnsplit_onnx.serving.wire.server import Server
 from dnnsplit_onnx.serving.wire.stream import Deadline
 from dnnsplit_onnx.slicing.manifest import load_manifest
-from tests.serving.conftest import CUTS, NODES, Network, eventually, inputs, same
+from tests.serving.conftest import CUTS, NODES, Network, eventually, inputs, open_files, same
 
 CLOUD = 2
 
@@ -228,7 +228,7 @@ def test_all_replicas_open_a_slice_ahead(farm: Farm):
         leg = pool.routes.route((1, 5)).legs[CLOUD]
         pool.open(leg)
         for replica in farm.made:
-            assert leg.record.file in replica.worker._ready().open_files  # type: ignore[union-attr]
+            assert leg.record.file in open_files(replica.worker._ready())  # type: ignore[union-attr]
         pool.open(pool.routes.route((NODES, NODES)).legs[CLOUD])
 
 
@@ -293,4 +293,4 @@ def test_a_stage_in_this_process_is_one_replica(slices: Path):
     with pytest.raises(ProtocolError):
         stage.run(stage.routes.route((0, 0)).legs[CLOUD], bad, Deadline(5))
     stage.close()
-    assert stage.open_files == ()
+    assert open_files(stage) == ()

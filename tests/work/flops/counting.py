@@ -9,13 +9,19 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from dnnsplit_onnx.work.flops import TensorType, Work, count_node
+from dnnsplit_onnx.work.flops import GraphContext, TensorType, Work, count_node
 
 MS = "com.microsoft"
 ML = "ai.onnx.ml"
 
 # An operand: its shape, a constant, "?" for an unknown shape, None for an optional operand not given.
 Operand = tuple[int, ...] | np.ndarray | str | None
+
+
+def context_of(model: onnx.ModelProto, trips: Mapping[str, int] | None = None) -> GraphContext:
+    """The context of the nodes of a model's graph, after shape inference."""
+    opsets = {opset.domain: opset.version for opset in model.opset_import}
+    return GraphContext(model.graph, opsets=opsets, trips=trips)
 
 
 class Shapes:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dnnsplit_onnx.work.flops import GraphContext, Work, count_node
-from tests.work.flops.counting import MS, Operand, count, inferred, work_of
+from dnnsplit_onnx.work.flops import Work, count_node
+from tests.work.flops.counting import MS, Operand, context_of, count, inferred, work_of
 
 # 2 sequences of 16 tokens, 4 heads of 8: 2 x 4 x 16 x 16 = 2048 pairs, 16 MACs each.
 Q = (2, 4, 16, 8)
@@ -84,7 +84,7 @@ def test_flex_attention_runs_its_modifiers_once() -> None:
                 t = Sqrt(u)
             }> (q, k, v)
         }""")
-    assert count_node(model.graph.node[0], GraphContext.of_model(model)) == Work(2560 * 14, 2560 * 8)
+    assert count_node(model.graph.node[0], context_of(model)) == Work(2560 * 14, 2560 * 8)
 
 
 # -- com.microsoft -----------------------------------------------------------------------------------

@@ -4,14 +4,14 @@ import onnx
 import pytest
 
 from dnnsplit_onnx.work.flops import GraphContext, Work, count_node
-from tests.work.flops.counting import inferred
+from tests.work.flops.counting import context_of, inferred
 
 HEADER = '<ir_version: 10, opset_import: ["" : 21]>'
 
 
 def last_node_work(text: str, trips: dict[str, int] | None = None) -> Work | None:
     model = inferred(HEADER + text)
-    return count_node(model.graph.node[-1], GraphContext.of_model(model, trips))
+    return count_node(model.graph.node[-1], context_of(model, trips))
 
 
 def if_model(condition: str = "", parameter: str = "bool c, ") -> str:
@@ -39,7 +39,7 @@ def test_if_with_an_uncounted_branch_is_uncounted() -> None:
     text = if_model().replace("r = Exp(a)", "r = custom.Mystery(a)")
     text = text.replace("float[3,4] q", "float q")
     model = inferred(HEADER.replace("]>", ', "custom" : 1]>') + text)
-    assert count_node(model.graph.node[-1], GraphContext.of_model(model)) is None
+    assert count_node(model.graph.node[-1], context_of(model)) is None
 
 
 def loop_model(
@@ -84,14 +84,14 @@ def test_loop_whose_trip_count_cannot_be_proven(model: str) -> None:
     assert last_node_work(model) is None
     stated = inferred(HEADER + model)
     stated.graph.node[-1].name = "decode"
-    assert count_node(stated.graph.node[-1], GraphContext.of_model(stated, {"decode": 7})) is not None
+    assert count_node(stated.graph.node[-1], context_of(stated, {"decode": 7})) is not None
 
 
 def test_stated_trips_come_first() -> None:
     model = inferred(HEADER + loop_model())
     model.graph.node[-1].name = "decode"
-    assert count_node(model.graph.node[-1], GraphContext.of_model(model, {"decode": 7})) == Work(0, 168)
-    assert count_node(model.graph.node[-1], GraphContext.of_model(model, {"other": 7})) == Work(0, 120)
+    assert count_node(model.graph.node[-1], context_of(model, {"decode": 7})) == Work(0, 168)
+    assert count_node(model.graph.node[-1], context_of(model, {"other": 7})) == Work(0, 120)
 
 
 def test_loops_that_never_run() -> None:
@@ -155,7 +155,7 @@ def test_loop_body_with_initializers() -> None:
     body.initializer.append(onnx.helper.make_tensor("w", 1, [100, 100], bytes(40_000), raw=True))
     body.initializer.append(onnx.helper.make_tensor("shape", 7, [2], [3, 100]))
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    assert count_node(model.graph.node[-1], GraphContext.of_model(model)) == Work(150_000, 0)
+    assert count_node(model.graph.node[-1], context_of(model)) == Work(150_000, 0)
 
 
 def test_loop_with_too_few_operands_is_uncounted() -> None:
@@ -201,7 +201,7 @@ def test_scan_counts_the_scanned_axis() -> None:
     assert last_node_work(unknown) is None
     model = inferred(HEADER + unknown)
     model.graph.node[-1].name = "steps"
-    assert count_node(model.graph.node[-1], GraphContext.of_model(model, {"steps": 3})) == Work(0, 24)
+    assert count_node(model.graph.node[-1], context_of(model, {"steps": 3})) == Work(0, 24)
 
 
 def test_scan_without_a_state() -> None:
@@ -210,7 +210,7 @@ def test_scan_without_a_state() -> None:
             ys = Scan <num_scan_inputs = 1, body = b (float[4] x) => (float[4] y) { y = Tanh(x) }> (xs)
         }"""
     model = inferred(text)
-    assert count_node(model.graph.node[-1], GraphContext.of_model(model)) == Work(0, 28)
+    assert count_node(model.graph.node[-1], context_of(model)) == Work(0, 28)
 
 
 def test_scan_of_opset_8_has_a_batch_axis() -> None:
@@ -223,7 +223,7 @@ def test_scan_of_opset_8_has_a_batch_axis() -> None:
             }> (, h, xs)
         }"""
     model = inferred(text)
-    assert count_node(model.graph.node[-1], GraphContext.of_model(model)) == Work(0, 112)
+    assert count_node(model.graph.node[-1], context_of(model)) == Work(0, 112)
 
 
 def test_sequence_map_needs_its_length() -> None:
@@ -235,8 +235,8 @@ def test_sequence_map_needs_its_length() -> None:
     model = inferred(HEADER + text)
     node = model.graph.node[-1]
     node.name = "map"
-    assert count_node(node, GraphContext.of_model(model)) is None
-    assert count_node(node, GraphContext.of_model(model, {"map": 2})) == Work(0, 6)
+    assert count_node(node, context_of(model)) is None
+    assert count_node(node, context_of(model, {"map": 2})) == Work(0, 6)
 
 
 def test_nodes_without_their_subgraphs_are_uncounted() -> None:

@@ -22,7 +22,7 @@ from dnnsplit_onnx.work.flops import (
     registry,
     uncounted_reasons,
 )
-from tests.work.flops.counting import MS, Shapes, count, elementwise
+from tests.work.flops.counting import MS, Shapes, context_of, count, elementwise
 
 
 def onnx_operators() -> set[tuple[str, str]]:
@@ -204,7 +204,7 @@ def test_context_reads_a_graph() -> None:
             c = Constant <value_ints = [4, 5]> ()
             z = Identity(y)
         }""")
-    context = GraphContext.of_model(model)
+    context = context_of(model)
     assert context.type_of("w") == TensorType(1, (2, 3))
     assert context.type_of("x") == TensorType(1, None)  # a dimension is symbolic
     assert context.type_of("y") == TensorType(1, None)

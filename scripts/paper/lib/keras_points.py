@@ -4,15 +4,11 @@ The published DNNSplit lists a model's layers in Keras's own order and prices th
 layer `l` by the input of that one layer (`AD_l`). What must travel is every value made
 before `l` and used at `l` or after, each once: the *live* elements. Inside a residual or a
 squeeze-and-excitation block the two differ, which is where the paper's tables come from.
-
-Both give the points at which a cut is smaller than every earlier one; no other cut is ever
-worth taking when later tiers are faster.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,15 +63,6 @@ def keras_cuts(model: Any) -> tuple[LayerCut, ...]:
         LayerCut(at, operation.name, _live(at, size, made, last), inputs[at])
         for at, operation in enumerate(operations)
     )
-
-
-def candidates(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """The (index, size) at which a size is smaller than every one before it."""
-    found: list[tuple[int, int]] = []
-    for at, size in enumerate(sizes):
-        if not found or size < found[-1][1]:
-            found.append((at, size))
-    return found
 
 
 def _only_node(operation: Any, index: dict[int, int]) -> Any:
