@@ -25,8 +25,7 @@ from dnnsplit_onnx.serving.wire.errors import (
 from dnnsplit_onnx.serving.wire.pool import Target
 from dnnsplit_onnx.serving.wire.stream import Deadline
 from dnnsplit_onnx.slicing.manifest import load_manifest
-
-from .test_hostile import liar
+from tests.serving.wire.test_hostile import liar
 
 CLOUD = 2
 DATATYPES = {"float": "FP32", "int64": "INT64"}

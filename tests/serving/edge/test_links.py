@@ -15,10 +15,10 @@ import pytest
 from dnnsplit_onnx.serving.edge.adaptive import Adaptive, adaptive_edge
 from dnnsplit_onnx.serving.edge.edge import Answer
 from dnnsplit_onnx.serving.wire.pool import Target
+from tests.serving import emulation
 from tests.serving.conftest import CUTS, NODES, Network, eventually, inputs, same
 from tests.serving.emulation import Relay
 
-from . import emulation
 from .test_adaptive import shrinking  # noqa: F401  # a fixture
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from dnnsplit_onnx.errors import InputError, MissingExtraError
-from dnnsplit_onnx.serving import grpc_messages, grpc_server
+from dnnsplit_onnx.serving.tier import grpc_server
+from dnnsplit_onnx.serving.wire import grpc_messages
 from dnnsplit_onnx.serving.wire.grpc_messages import CALLS, MESSAGES, SERVICE, message_classes
 from dnnsplit_onnx.serving.wire.security import TlsFiles
 from tests.serving.conftest import Network, eventually, inputs

@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 
 from tests.serving.conftest import CUTS, Network, eventually, inputs, same
-
-from .test_programs import PROGRAM, call
+from tests.serving.edge.test_programs import PROGRAM, call
 
 pytestmark = [
     pytest.mark.skipif(

@@ -19,7 +19,7 @@ import pytest
 
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.runtime.sessions import SessionOptions
-from dnnsplit_onnx.serving import ray_engine
+from dnnsplit_onnx.serving.tier import ray_engine
 from dnnsplit_onnx.serving.tier.ray_engine import RayReplica
 from dnnsplit_onnx.serving.tier.replicas import ReplicaLostError
 from dnnsplit_onnx.serving.tier.routes import Routes
