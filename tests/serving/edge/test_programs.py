@@ -141,7 +141,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(slices: Path, words: tuple[str,
 @pytest.fixture
 def run_main(capfd: pytest.CaptureFixture[str]):
     """Runs a command in this process, which is quicker."""
-    from . import program
+    from tests.serving import program
 
     program.register()
 
