@@ -21,6 +21,8 @@ the fix. The command line prints them as ``error: ...`` and ``hint: ...``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class DnnsplitError(Exception):
     """The base of all errors that this package raises on purpose.
@@ -92,3 +94,27 @@ class InfeasibleError(RequestError):
 
 class VerificationError(RequestError):
     """The chain of slices does not compute what the whole model computes."""
+
+
+def check_name(what: str, name: object, known: Iterable[str]) -> None:
+    """Refuses a name that is not one of those there are.
+
+    Args:
+        what: What it should name, such as `planner`.
+        name: What was given.
+        known: The names there are.
+
+    Raises:
+        InputError: There is no such name; the hint shows near ones, then all.
+    """
+    names = tuple(known)
+    if name not in names:
+        raise InputError(f"no {what} is named `{name}`", hint=_did_you_mean(what, str(name), names))
+
+
+def _did_you_mean(what: str, name: str, names: tuple[str, ...]) -> str:
+    from difflib import get_close_matches  # only for mistakes
+
+    listed = f"known {what}s: {', '.join(names)}"
+    close = get_close_matches(name.lower().replace("_", "-"), names, n=1)
+    return f"did you mean `{close[0]}`? {listed}" if close else listed

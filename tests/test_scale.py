@@ -47,7 +47,7 @@ graph, topology = load_graph(sys.argv[1]), load_topology(sys.argv[2])
 sys.setprofile(count)
 analysis = in_order(measure(graph, bind_shapes(graph)), "envelope")
 for objective in ("latency", "throughput"):
-    plan(analysis.graph, topology, analysis=analysis, objective=objective)
+    plan(analysis, topology, objective=objective)
 sys.setprofile(None)
 print(calls)
 """
@@ -109,7 +109,7 @@ def planned(path: Path, nodes: int, tmp_path: Path) -> None:
     (tmp_path / "t.toml").write_text(tiers(3))
     topology = load_topology(tmp_path / "t.toml")
     for objective in ("latency", "cost", "throughput"):
-        made = plan(analysis.graph, topology, analysis=analysis, objective=objective)
+        made = plan(analysis, topology, objective=objective)
         assert made.feasible
         assert made.speedup_vs_best_single_tier is not None
         assert made.speedup_vs_best_single_tier >= 1

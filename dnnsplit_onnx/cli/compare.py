@@ -62,7 +62,7 @@ def compare(
     if options.json:
         from dnnsplit_onnx.cli.output import print_json
 
-        print_json({"model": model, "order": analysis.order, **found.to_dict()})
+        print_json(found.to_dict())
     else:
         from dnnsplit_onnx.reporting.comparison import print_comparison
         from dnnsplit_onnx.reporting.console import stdout_console

@@ -19,7 +19,7 @@ from dnnsplit_onnx.cli import completion
 from dnnsplit_onnx.errors import InputError
 
 CutSize = Literal["live", "layer-input"]
-# The names of node orders that `order_graph` knows.
+# The names of node orders that `orders.in_order` knows.
 Order = Literal["envelope", "file"]
 
 

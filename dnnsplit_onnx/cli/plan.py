@@ -12,8 +12,8 @@ from dnnsplit_onnx.cli.options import Force, Model, takes
 from dnnsplit_onnx.errors import InfeasibleError
 
 if TYPE_CHECKING:
+    from dnnsplit_onnx.graph.graph import Graph
     from dnnsplit_onnx.planning.plans import Plan
-    from dnnsplit_onnx.work.analysis import Analysis
 
 
 @takes(PlanOptions)
@@ -37,22 +37,15 @@ def plan(
     from dnnsplit_onnx.cli.output import print_json
 
     analysis = load_analysis(model, options)
-    analysis, made = make_plan(analysis, options)
-    data = plan_data(made, analysis)
+    made = make_plan(analysis, options)
+    data = made.to_dict()
     if output is not None:
         write_plan(data, output, force=force)
     if options.json:
         print_json(data)
     else:
-        show(made, analysis, next_words(model, options, made))
+        show(made, analysis.graph, next_words(model, options, made))
     refuse_broken(made)
-
-
-def plan_data(made: Plan, analysis: Analysis) -> dict[str, Any]:
-    """A plan as `--json` prints it: with the model it is for."""
-    graph = analysis.graph
-    model = {"path": str(graph.file.path), "nodes": len(graph.nodes), "flops": int(analysis.flops.sum())}
-    return {"model": model, **made.to_dict(), "uncounted_ops": analysis.uncounted}
 
 
 def write_plan(data: dict[str, Any], output: Path, *, force: bool) -> None:
@@ -65,14 +58,15 @@ def write_plan(data: dict[str, Any], output: Path, *, force: bool) -> None:
         file.write((json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
 
 
-def show(made: Plan, analysis: Analysis, following: tuple[str, ...] = ()) -> None:
+def show(made: Plan, graph: Graph, following: tuple[str, ...] = ()) -> None:
     """Prints a plan, and the command to run next."""
     from dnnsplit_onnx.cli.output import next_command
+    from dnnsplit_onnx.planning.fitting import graph_of
     from dnnsplit_onnx.reporting.console import stdout_console
     from dnnsplit_onnx.reporting.plan_view import print_plan
 
     console = stdout_console()
-    print_plan(console, made, analysis.graph, analysis.uncounted)
+    print_plan(console, made, graph_of(made, graph), made.uncounted_ops)
     if following:
         console.print()
         console.print(next_command(*following), style="dim", soft_wrap=True)

@@ -65,14 +65,14 @@ def report(
     Example: dnnsplit-onnx report slices -o report.html --bench bench.json
     """
     from dnnsplit_onnx.files import already_exists, written_whole
-    from dnnsplit_onnx.planning.plans import Plan
     from dnnsplit_onnx.running.origin import slices_folder
     from dnnsplit_onnx.slicing.manifest import load_manifest
+    from dnnsplit_onnx.slicing.records import recorded_plan
 
     place, manifest = slices_folder(folder), load_manifest(folder)
     if output.exists() and not force:
         raise already_exists(output)  # better known before the work than after it
-    plan = Plan.from_dict(manifest.plan)
+    plan = recorded_plan(manifest)
     topology = _topology(plan, tiers)
 
     from dnnsplit_onnx.reporting.page import gather, render
@@ -109,33 +109,23 @@ def _analysis(
     """The whole model, its nodes in the order that the plan counts them in.
 
     Raises:
-        ManifestError: The model is not there, or another one, or has not these nodes.
+        ManifestError: The model is not there, or another one.
+        PlanError: The plan's order is none of this model's nodes.
     """
-    from dnnsplit_onnx.cli.loading import load_analysis, model_file
+    from dnnsplit_onnx.cli.loading import model_file
     from dnnsplit_onnx.cli.options import ModelOptions
-    from dnnsplit_onnx.errors import ManifestError
+    from dnnsplit_onnx.planning.fitting import analysis_of
     from dnnsplit_onnx.running.origin import bindings_of, find_model
-    from dnnsplit_onnx.work.orders import CUSTOM, in_order_of
+    from dnnsplit_onnx.work.analysing import analyse
+    from dnnsplit_onnx.work.analysis import CUSTOM
 
     path = find_model(place, manifest, None if model is None else model_file(model))
-    bind = [f"{dim}={size}" for dim, size in bindings_of(manifest).items()]
-    order = "file" if plan.order == CUSTOM else plan.order
-    options = ModelOptions(
-        bind=bind,
+    analysis = analyse(
+        path,
+        bindings_of(manifest),
+        order="file" if plan.order == CUSTOM else plan.order,
+        states=manifest.state_pairs,
+        trips=ModelOptions(trips=trips).trip_counts or plan.trips,
         sample_input=sample_input,
-        trips=trips,
-        state=manifest.state_pairs,
-        order=order,  # type: ignore[arg-type]
     )
-    analysis = load_analysis(str(path), options)
-    if plan.order != CUSTOM:
-        return analysis
-    at = {node.index: place for place, node in enumerate(analysis.graph.nodes)}
-    try:
-        graph = analysis.graph.reordered([at[index] for index in manifest.node_order or ()])
-    except (KeyError, ValueError):
-        raise ManifestError(
-            "the plan counts nodes in an order of its own, which the manifest does not hold",
-            hint="run `split` again",
-        ) from None
-    return in_order_of(analysis, graph)
+    return analysis_of(plan, analysis)

@@ -10,13 +10,12 @@ import typer
 
 from dnnsplit_onnx.cli.conditions import PlanOptions
 from dnnsplit_onnx.cli.options import Force, Model, Reporting, takes
-from dnnsplit_onnx.errors import InputError, PlanError, VerificationError
+from dnnsplit_onnx.errors import InputError, VerificationError
 
 if TYPE_CHECKING:
     from dnnsplit_onnx.graph.graph import Graph
     from dnnsplit_onnx.planning.plans import Plan
     from dnnsplit_onnx.slicing.manifest import Manifest
-    from dnnsplit_onnx.work.analysis import Analysis
 
 PlanFile = Annotated[
     Path | None,
@@ -63,22 +62,25 @@ def split(
     """
     from dnnsplit_onnx.cli.loading import load_analysis, make_plan, model_file
     from dnnsplit_onnx.cli.output import print_json
-    from dnnsplit_onnx.cli.plan import plan_data, refuse_broken, show
+    from dnnsplit_onnx.cli.plan import refuse_broken, show
     from dnnsplit_onnx.files import begin_sha256
+    from dnnsplit_onnx.planning.fitting import analysis_of
+    from dnnsplit_onnx.planning.plans import load_plan
 
     begin_sha256(model_file(model))
     if not no_verify:
         from dnnsplit_onnx.runtime.provider import runtime
 
         runtime()  # a missing runtime is better known before the work than after it
+    made = None
     if plan is not None:
-        options = _as_planned(plan, options)
+        _refuse_settled(options)
+        made = load_plan(plan)
+        options = _as_planned(made, options)
     analysis = load_analysis(model, options)
-    if plan is None:
-        analysis, made = make_plan(analysis, options)
-    else:
-        made = _load_plan(plan, analysis)
+    made = make_plan(analysis, options) if made is None else made
     refuse_broken(made)
+    analysis = analysis_of(made, analysis)
     candidates = analysis.candidates if all_candidates else None
     proof: dict[str, Any] | None = None
 
@@ -92,9 +94,9 @@ def split(
     checking = None if no_verify else check
     manifest = _slice(analysis.graph, made, output, candidates, force=force, check=checking)
     if options.json:
-        print_json(plan_data(made, analysis) | _result(output, manifest, proof))
+        print_json(made.to_dict() | _result(output, manifest, proof))
         return
-    show(made, analysis)
+    show(made, analysis.graph)
     _show_result(output, manifest, proof)
 
 
@@ -138,16 +140,13 @@ def _prove(folder: Path, graph: Graph, inputs: Path | None) -> dict[str, Any]:
     return proof
 
 
-def _as_planned(path: Path, options: PlanOptions) -> PlanOptions:
-    """The options that a plan was made with.
+def _refuse_settled(options: PlanOptions) -> None:
+    """Refuses options beside a plan that has settled them.
 
     Raises:
-        InputError: Options were given that the plan has settled already.
+        InputError: There is one.
     """
-    from dataclasses import fields, replace
-
-    from dnnsplit_onnx.planning.plans import load_plan
-    from dnnsplit_onnx.work.orders import CUSTOM
+    from dataclasses import fields
 
     free = {f.name for f in fields(Reporting)}
     given = [f.name for f in fields(options) if f.name not in free and getattr(options, f.name) != f.default]
@@ -156,33 +155,22 @@ def _as_planned(path: Path, options: PlanOptions) -> PlanOptions:
         raise InputError(
             f"`{name}` and `--plan` exclude each other", hint="the plan has settled it: leave one out"
         )
-    made = load_plan(path)
-    if made.order == CUSTOM:
-        raise PlanError(
-            f"`{path}` cuts at sets of nodes, in an order of its own",
-            hint="give `split` the tiers file and the same --at that made it",
-        )
-    bind = [f"{dim}={number}" for dim, number in made.bindings.items()]
-    settled: dict[str, Any] = {"bind": bind, "cut_size": made.accounting, "order": made.order}
+
+
+def _as_planned(made: Plan, options: PlanOptions) -> PlanOptions:
+    """The options that a plan was made with."""
+    from dataclasses import replace
+
+    from dnnsplit_onnx.work.analysis import CUSTOM
+
+    settled: dict[str, Any] = {
+        "bind": [f"{dim}={number}" for dim, number in made.bindings.items()],
+        "trips": [f"{name}={number}" for name, number in made.trips.items()],
+        "state": None if made.states is None else list(made.states) or ["none"],
+        "cut_size": made.accounting,
+        "order": "file" if made.order == CUSTOM else made.order,
+    }
     return replace(options, **settled)
-
-
-def _load_plan(path: Path, analysis: Analysis) -> Plan:
-    """Reads a plan and holds it against the model.
-
-    Raises:
-        PlanError: It is of another model.
-    """
-    from dnnsplit_onnx.planning.plans import load_plan
-
-    made = load_plan(path)
-    stages = made.figures.stages
-    same = stages[-1].stop == len(analysis.graph.nodes)
-    if not same or sum(stage.flops for stage in stages) != int(analysis.flops.sum()):
-        raise PlanError(
-            f"`{path}` is a plan of another model than `{analysis.graph.file.path.name}`", hint="plan again"
-        )
-    return made
 
 
 def _result(output: Path, manifest: Manifest, proof: dict[str, Any] | None) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def sweep(
     topology, weights = options.topology(), options.weights()
     analysis = load_analysis(model, options)
     with progress("planning") as update:
-        grid = sweep(
+        found = sweep(
             analysis,
             topology,
             axes,
@@ -86,28 +86,25 @@ def sweep(
             progress=update,
             processes=processes,
         )
-        points = list(grid)
     if output is not None:
         from dnnsplit_onnx.files import written_whole
         from dnnsplit_onnx.reporting.sweep_view import sweep_csv
 
         with written_whole(output, force=force) as file:
-            file.write(sweep_csv(axes, points).encode())
+            file.write(sweep_csv(axes, found.points).encode())
     if plot is not None:
         from dnnsplit_onnx.reporting.sweep_plot import plot_sweep
 
-        plot_sweep(plot, axes, points, options.objective, force=force)
+        plot_sweep(plot, axes, found.points, options.objective, force=force)
     if options.json:
         from dnnsplit_onnx.cli.output import print_json
 
-        keys = [{"key": axis.key, "values": list(axis.values)} for axis in axes]
-        rows = [point.to_dict() for point in points]
-        print_json({"model": model, "objective": options.objective, "axes": keys, "points": rows})
+        print_json(found.to_dict())
         return
     from dnnsplit_onnx.reporting.console import stdout_console
     from dnnsplit_onnx.reporting.sweep_view import print_sweep
 
-    print_sweep(stdout_console(), axes, points, options.objective)
+    print_sweep(stdout_console(), axes, found.points, options.objective)
 
 
 def _refuse_early(output: Path | None, plot: Path | None, axes: int, *, force: bool) -> None:

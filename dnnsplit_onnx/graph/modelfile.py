@@ -217,7 +217,7 @@ def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
         yield from _graph_tensors(training.initialization)
         yield from _graph_tensors(training.algorithm)
     for function in proto.functions:
-        yield from _node_tensors(function.node)
+        yield from node_tensors(function.node)
         yield from _attribute_tensors(function.attribute_proto)
 
 
@@ -226,10 +226,11 @@ def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     for sparse in graph.sparse_initializer:
         yield sparse.values
         yield sparse.indices
-    yield from _node_tensors(graph.node)
+    yield from node_tensors(graph.node)
 
 
-def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+def node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    """Every tensor in the attributes of nodes, at any depth."""
     for node in nodes:
         if node.attribute:
             yield from _attribute_tensors(node.attribute)

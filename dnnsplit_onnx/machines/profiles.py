@@ -16,7 +16,7 @@ runs segments. Between the cuts that were measured, time is shared out by work.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +29,8 @@ from dnnsplit_onnx.errors import ProfileError
 from dnnsplit_onnx.files import read_bounded
 
 SCHEMA_VERSION = 1
+
+MEASURE_AGAIN = "measure again: dnnsplit-onnx profile MODEL --tier NAME -o FILE"
 
 #: Where a tier stands in the line.
 Place = Literal["bottom", "between", "top"]
@@ -97,6 +99,9 @@ class Profile(_Record):
         versions: Of onnxruntime and this package.
         node_seconds: With `--per-node`, the seconds of each node in order.
         parts: The parts of each cut between segments; none in profiles of old.
+        node_order: The places of the nodes in the model's file, in the order that positions
+            count, so that times can be told to the nodes of any other order; None in
+            profiles of earlier releases.
     """
 
     schema_version: int
@@ -116,6 +121,7 @@ class Profile(_Record):
     versions: dict[str, str]
     node_seconds: tuple[Seconds, ...] | None = None
     parts: tuple[Parts, ...] = ()
+    node_order: tuple[Count, ...] | None = None
 
     @model_validator(mode="after")
     def _without_gaps(self) -> Profile:
@@ -127,22 +133,28 @@ class Profile(_Record):
             raise ValueError("its segments do not cover the model from the first node to the last")
         if self.node_seconds is not None and len(self.node_seconds) != self.nodes:
             raise ValueError("it has not one time a node")
+        if self.node_order is not None and len(set(self.node_order)) != self.nodes:
+            raise ValueError("its order is not one of all its nodes")
         cuts = [part.position for part in self.parts]
         if cuts != sorted(set(cuts)) or not set(cuts) <= {s.stop for s in self.segments[:-1]}:
             raise ValueError("its parts are not of the cuts between its segments")
         return self
 
-    def seconds_below(self, flops: NDArray[np.int64], place: Place = "between") -> NDArray[np.float64]:
-        """Seconds of each prefix of the order, on a tier at some place of the line.
+    def seconds_below(
+        self, flops: NDArray[np.int64], place: Place = "between", order: Sequence[int] | None = None
+    ) -> NDArray[np.float64]:
+        """Seconds of each prefix of an order, on a tier at some place of the line.
 
         A stage takes the difference of two of them. The fixed cost of a run is in it where
         the stage begins with the first node; on the top tier, where it ends with the last.
 
         Args:
-            flops: Shape (n,): work of each node, by which the time of a segment is shared
-                out where there are no times of nodes.
+            flops: Shape (n,): work of each node of the profile's order, by which the time of a
+                segment is shared out where there are no times of nodes.
             place: Where the tier stands: what the `bottom` and the `top` tier run is what
                 was measured at each cut.
+            order: The positions of the profile's order, in another order: each node takes
+                there what it takes here.
 
         Returns:
             Shape (n + 1,), ascending from 0.
@@ -157,6 +169,8 @@ class Profile(_Record):
                 for part in self.parts
             }
             net = _through(net, taken | {0: 0.0, self.nodes: most})
+        if order is not None:
+            net = np.concatenate(([0.0], np.cumsum(np.diff(net)[list(order)])))
         if self.parts:
             net[self.nodes if place == "top" else 1 :] += self.overhead_s
         return net
@@ -238,7 +252,7 @@ def parse_profile(text: bytes, source: str) -> Profile:
 
 
 def check_profile(
-    profile: Profile, source: str, *, sha256: str, provider: str, order: str, bindings: Mapping[str, int]
+    profile: Profile, source: str, *, sha256: str, provider: str, bindings: Mapping[str, int]
 ) -> None:
     """Refuses a profile that was measured on something else.
 
@@ -247,23 +261,20 @@ def check_profile(
         source: Its file, for errors.
         sha256: The model's.
         provider: The tier's.
-        order: The name of the node order in use.
         bindings: Numbers bound to symbolic dimensions.
 
     Raises:
-        ProfileError: It is of another model, provider, order or binding.
+        ProfileError: It is of another model, provider or binding.
     """
-    again = "measure again: dnnsplit-onnx profile MODEL --tier NAME -o FILE"
     differences: list[tuple[str, Any, Any]] = [
         ("model", profile.model_sha256[:12], sha256[:12]),
         ("provider", profile.provider, provider),
-        ("node order", profile.order, order),
         ("bindings", dict(profile.bindings), dict(bindings)),
     ]
     for what, measured, wanted in differences:
         if measured != wanted:
-            fix = f'if the tier runs on it, write provider = "{measured}" there; else {again}'
+            fix = f'if the tier runs on it, write provider = "{measured}" there; else {MEASURE_AGAIN}'
             raise ProfileError(
                 f"profile `{source}` was measured with another {what}: {measured}, not {wanted}",
-                hint=fix if what == "provider" else again,
+                hint=fix if what == "provider" else MEASURE_AGAIN,
             )

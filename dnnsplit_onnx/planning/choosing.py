@@ -2,47 +2,53 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from dnnsplit_onnx.errors import InputError
+import numpy as np
+
+from dnnsplit_onnx.errors import CutError, InputError
+from dnnsplit_onnx.graph.cut_names import resolve_cuts
 from dnnsplit_onnx.graph.graph import Graph
-from dnnsplit_onnx.graph.shapes import bind_shapes
-from dnnsplit_onnx.machines.topology import Topology
+from dnnsplit_onnx.graph.identity import order_digest
+from dnnsplit_onnx.machines.topology import Topology, load_topology
 from dnnsplit_onnx.planning.costs import Costs, cost_table, on_links
 from dnnsplit_onnx.planning.objective import ObjectiveFunction
 from dnnsplit_onnx.planning.planners import Planner, planner_of
 from dnnsplit_onnx.planning.planners.dag import gap_above, lower_bound
 from dnnsplit_onnx.planning.planners.pareto import pareto_front
-from dnnsplit_onnx.planning.plans import Figures, Objective, Plan, SingleTier
+from dnnsplit_onnx.planning.plans import Figures, Objective, Plan, PlannedModel, SingleTier
 from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.planning.rules import allowed_cuts
 from dnnsplit_onnx.planning.weights import Weights
-from dnnsplit_onnx.work.analysis import Analysis, measure
+from dnnsplit_onnx.work.analysing import Source, analysis_from
+from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, check_states, crossing_values
 from dnnsplit_onnx.work.orders import in_order_of
 
 
 def plan(
-    graph: Graph,
-    topology: Topology,
+    model: Source,
+    topology: Topology | str | os.PathLike[str],
     *,
     objective: Objective | ObjectiveFunction = "latency",
     planner: str | Planner = "exact",
     costs: Costs | None = None,
-    cuts: Sequence[int] | None = None,
+    cuts: Sequence[int | str] | None = None,
     accounting: Accounting = "live",
     bindings: Mapping[str, int] | None = None,
-    analysis: Analysis | None = None,
     pareto: bool = True,
     bound: bool = True,
     weights: Weights | Mapping[str, float] | None = None,
 ) -> Plan:
-    """Chooses the cuts of a graph, or prices given ones.
+    """Chooses the cuts of a model, or prices given ones.
 
     Args:
-        graph: The model.
-        topology: Tiers, links and limits.
+        model: The model: an analysis, or what `analyse` takes, which is then analysed as it
+            is by default. Positions count in the analysis's order.
+        topology: Tiers, links and limits, or the file that has them.
         objective: What is to be best: a name, or a function of `Figures` to be minimised. Of
             such a function nothing is known, so that only what was tried is proven
             (`planners.trying`).
@@ -50,31 +56,62 @@ def plan(
         costs: Seconds of each node on each tier in place of those of the topology's tiers: an
             array of shape (K, n) along the analysis's order, or a function of analysis and
             topology that returns one.
-        cuts: Positions to cut at, one a link, in place of a planner's choice. They are
-            not held to the limits, only compared with them.
+        cuts: Where to cut, one a link, in place of a planner's choice: positions, or names of
+            nodes or values as `cut_names` reads them. They are not held to the limits, only
+            compared with them.
         accounting: What a cut is charged.
         bindings: Numbers for symbolic dimensions.
-        analysis: The model's analysis, if it is known already; `bindings` is then unused.
         pareto: Whether to add the Pareto front.
         bound: Whether to look for what no plan over the DAG falls below.
         weights: What the objective `weighted` is: a weight for each second (`latency`), USD
             (`cost`) and joule (`energy`). With any objective, they price its sum too.
 
     Raises:
-        InputError: The objective is `weighted`, and there are no weights.
-        CutError: A given cut parts a state.
+        InputError: An objective, planner or accounting of this name is not known; the
+            objective is `weighted`, and there are no weights; or the model was analysed with
+            other bindings.
+        CutError: A given cut names nothing, or parts a state; or they are not one a link.
         ShapeError: The planner needs the size of a value, and it is unknown.
         InfeasibleError: No plan keeps to the limits.
     """
-    if analysis is None:
+    if costs is not None and not callable(costs) and not isinstance(model, Analysis):
+        raise InputError(
+            "`costs` is an array, and the order of its columns is that of no analysis",
+            hint="plan an analysis, or give a function of analysis and topology",
+        )
+    analysis, topology = analysis_from(model, bindings), topology_from(topology)
+    positions = None
+    if cuts is not None:
+        given = analysis
+        analysis, positions = _cut_at(given, cuts, topology)
         if costs is not None and not callable(costs):
-            raise InputError(
-                "`costs` is an array, and the order of its columns is that of no analysis",
-                hint="plan an analysis, or give a function of analysis and topology",
-            )
-        analysis = measure(graph, bind_shapes(graph, bindings))
+            at = {node.index: place for place, node in enumerate(given.graph.nodes)}
+            costs = np.asarray(costs)[..., [at[node.index] for node in analysis.graph.nodes]]
     problem = problem_of(analysis, topology, objective, accounting, weights, costs)
-    return plan_of(problem, planner, cuts=cuts, pareto=pareto, bound=bound)
+    return plan_of(problem, planner, cuts=positions, pareto=pareto, bound=bound)
+
+
+def topology_from(topology: Topology | str | os.PathLike[str]) -> Topology:
+    """A topology, or the one in a file."""
+    return topology if isinstance(topology, Topology) else load_topology(Path(topology))
+
+
+def _cut_at(
+    analysis: Analysis, cuts: Sequence[int | str], topology: Topology
+) -> tuple[Analysis, tuple[int, ...]]:
+    """The positions that the user's cuts stand for, and the analysis in an order that has them.
+
+    Raises:
+        CutError: They are not one for each link, or not nested.
+    """
+    if len(cuts) != len(topology.links):
+        tiers = f"{len(topology.tiers)} tier{'s' if len(topology.tiers) > 1 else ''}"
+        raise CutError(
+            f"{len(cuts)} cut{'s' if len(cuts) != 1 else ''} given for {tiers}",
+            hint=f"give {len(topology.links)}: one for each link, from tier 0 up",
+        )
+    graph, positions = resolve_cuts(analysis.graph, [str(cut) for cut in cuts])
+    return in_order_of(analysis, graph), positions
 
 
 def plan_of(
@@ -118,19 +155,23 @@ def plan_of(
         permutation=solution.order,
         cost_models=_cost_models(problem),
         topology=problem.topology.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        uncounted_ops=analysis.uncounted,
+        trips=dict(analysis.trips),
+        model=PlannedModel(
+            str(analysis.graph.file.path),
+            len(analysis.graph.nodes),
+            int(analysis.flops.sum()),
+            analysis.model_digest,
+        ),
+        order_digest=order_digest(planned.analysis.graph, analysis.model_digest),
+        node_order=_node_order(planned.analysis),
+        states=tuple(f"{state.input}={state.output}" for state in analysis.graph.states),
     )
 
 
-def analysis_of(made: Plan, analysis: Analysis) -> Analysis:
-    """The analysis in the order that a plan's positions count in.
-
-    Args:
-        made: A plan of the analysis.
-        analysis: As it was planned for.
-    """
-    if made.permutation is None:
-        return analysis
-    return in_order_of(analysis, analysis.graph.reordered(made.permutation))
+def _node_order(analysis: Analysis) -> tuple[int, ...] | None:
+    """The places of the nodes in the file, where no name tells their order."""
+    return None if analysis.has_named_order else tuple(node.index for node in analysis.graph.nodes)
 
 
 def _choose(

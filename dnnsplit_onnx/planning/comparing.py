@@ -8,14 +8,15 @@ plan that looked good only to that shows its true value.
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dnnsplit_onnx.errors import DnnsplitError, InputError, MissingExtraError
 from dnnsplit_onnx.machines.topology import Topology
-from dnnsplit_onnx.planning.choosing import problem_of
+from dnnsplit_onnx.planning.choosing import problem_of, topology_from
 from dnnsplit_onnx.planning.costs import Costs
 from dnnsplit_onnx.planning.objective import ObjectiveFunction
 from dnnsplit_onnx.planning.planners import Planner, planner_names, planner_of, usable_planners
@@ -23,7 +24,7 @@ from dnnsplit_onnx.planning.planners.dag import lower_bound, relative_gap
 from dnnsplit_onnx.planning.plans import Objective
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.planning.weights import Weights
-from dnnsplit_onnx.work.analysis import Analysis
+from dnnsplit_onnx.work.analysing import Source, analysis_from
 from dnnsplit_onnx.work.cuts import Accounting
 
 
@@ -93,6 +94,8 @@ class Comparison:
             if it is proven best.
         accounting: What the planners were shown; rows are priced by `live`.
         weights: What the objective `weighted` was.
+        model: The model's file.
+        order: Name of the order that positions count in.
     """
 
     objective: Objective
@@ -101,6 +104,8 @@ class Comparison:
     bound_gap: float | None = None
     accounting: str = "live"
     weights: Weights | None = None
+    model: str | None = None
+    order: str | None = None
 
     @property
     def best(self) -> Row | None:
@@ -112,6 +117,8 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """The comparison as JSON-ready data."""
         return {
+            "model": self.model,
+            "order": self.order,
             "objective": self.objective,
             "weights": None if self.weights is None else self.weights.to_dict(),
             "accounting": self.accounting,
@@ -123,26 +130,28 @@ class Comparison:
 
 
 def compare(
-    analysis: Analysis,
-    topology: Topology,
+    model: Source,
+    topology: Topology | str | os.PathLike[str],
     planners: Sequence[str | Planner] | None = None,
     *,
     objective: Objective | ObjectiveFunction = "latency",
     costs: Costs | None = None,
-    weights: Weights | None = None,
+    weights: Weights | Mapping[str, float] | None = None,
     accounting: Accounting = "live",
+    bindings: Mapping[str, int] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Comparison:
     """Runs planners on one model and topology.
 
     Args:
-        analysis: The model.
-        topology: Tiers, links and limits.
+        model: An analysis, or what `analyse` takes.
+        topology: Tiers, links and limits, or the file that has them.
         planners: Names, or functions `Problem -> Solution`; None is all that are known by a name.
         objective: What is to be best: a name, or a function of `Figures` to be minimised.
         costs: Seconds of each node on each tier in place of the tiers' own; see `costs.cost_table`.
         weights: What the objective `weighted` is.
         accounting: What planners believe a cut to cost; rows are priced by live values.
+        bindings: Numbers for symbolic dimensions.
         progress: Called with planners done, planners in all, and the next one's name.
 
     Raises:
@@ -152,6 +161,7 @@ def compare(
     if not chosen:
         raise InputError("no planner to compare", hint=f"known planners: {', '.join(planner_names())}")
     names = [planner_of(planner)[0] for planner in chosen]  # refuses an unknown one before others take time
+    analysis, topology = analysis_from(model, bindings), topology_from(topology)
     truth = problem_of(analysis, topology, objective, "live", weights, costs)
     shown = truth
     if accounting != "live":
@@ -204,6 +214,9 @@ def compared(rows: Sequence[Row], truth: Problem, accounting: Accounting = "live
     """Rows with their gaps to the best of them, and the bound that no plan falls below."""
     bound = None if truth.analysis is None else lower_bound(truth, truth.analysis)
     plain = Comparison(truth.objective, tuple(rows), bound, None, accounting, truth.weights)
+    if truth.analysis is not None:
+        path = str(truth.analysis.graph.file.path)
+        plain = replace(plain, model=path, order=truth.analysis.order)
     best = plain.best
     if best is None or best.value is None:
         return plain

@@ -22,12 +22,13 @@ from difflib import get_close_matches
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dnnsplit_onnx.errors import InputError, TopologyError
-from dnnsplit_onnx.machines.profiles import Place, Profile, check_profile, load_profile
+from dnnsplit_onnx.errors import InputError, ProfileError, TopologyError
+from dnnsplit_onnx.machines.profiles import MEASURE_AGAIN, Place, Profile, check_profile, load_profile
 from dnnsplit_onnx.machines.topology import Tier, Topology
-from dnnsplit_onnx.work.analysis import Analysis
+from dnnsplit_onnx.work.analysis import ORDERS, Analysis
 from dnnsplit_onnx.work.cuts import Accounting
 from dnnsplit_onnx.work.memory import StageMemory
+from dnnsplit_onnx.work.orders import in_order
 
 #: Seconds of each node on each tier, shape (K, n), along the analysis's order.
 CostFunction = Callable[[Analysis, Topology], ArrayLike]
@@ -75,8 +76,8 @@ def cost_table(
 
     Raises:
         InputError: `costs` are of another shape, or not all finite and from 0 up.
-        ProfileError: A tier's profile cannot be read, or is of another model, provider,
-            order or binding.
+        ProfileError: A tier's profile cannot be read, or is of another model, provider
+            or binding.
         TopologyError: `input_nbytes` names what is no input of the model.
     """
     if costs is not None:
@@ -165,7 +166,29 @@ def _measured(analysis: Analysis, tier: Tier, place: Place) -> NDArray[np.float6
         f"the profile of tier `{tier.name}`" if isinstance(given, Profile) else given,
         sha256=analysis.graph.file.sha256(),
         provider=tier.provider,
-        order=analysis.order,
         bindings=analysis.types.bindings,
     )
-    return profile.seconds_below(analysis.flops, place)
+    measured = profile.node_order
+    if measured is None:  # a profile of old, which only names its order
+        if profile.order not in ORDERS:
+            raise ProfileError(
+                f"the profile of tier `{tier.name}` counts nodes in an order of its own, `{profile.order}`",
+                hint=MEASURE_AGAIN,
+            )
+        measured = _places(in_order(analysis, profile.order))
+    at = {index: position for position, index in enumerate(measured)}
+    try:
+        order = [at[index] for index in _places(analysis)]
+    except KeyError:
+        order = []
+    if sorted(order) != list(range(profile.nodes)):
+        raise ProfileError(
+            f"the profile of tier `{tier.name}` was measured on other nodes", hint=MEASURE_AGAIN
+        )
+    flops = np.empty_like(analysis.flops)
+    flops[order] = analysis.flops
+    return profile.seconds_below(flops, place, None if order == sorted(order) else order)
+
+
+def _places(analysis: Analysis) -> tuple[int, ...]:
+    return tuple(node.index for node in analysis.graph.nodes)

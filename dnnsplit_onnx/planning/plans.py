@@ -193,6 +193,24 @@ def _weights(value: Any) -> Any:
     return Weights.of(value) if isinstance(value, Mapping) else value
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedModel:
+    """The model that a plan is of.
+
+    Attributes:
+        path: Its file, as it was named; None in the manifest, which names it itself.
+        nodes: How many nodes its graph has.
+        flops: Its work.
+        digest: What tells it from other models (`identity.model_digest`); None in plans of
+            earlier releases.
+    """
+
+    path: str | None
+    nodes: Whole
+    flops: Whole
+    digest: str | None = None
+
+
 @dataclass(frozen=True, repr=False)
 class Plan:
     """Stages, figures, and why they are best.
@@ -224,6 +242,15 @@ class Plan:
             or `custom` for those that the caller gave.
         topology: The tiers, links and limits it was made for, as the tables of a tiers file;
             None in plans of earlier releases.
+        model: What it is a plan of; None in plans of earlier releases.
+        uncounted_ops: Operators whose work is not counted, and how many nodes of each.
+        order_digest: Digest of the model and of the order that positions count in
+            (`identity.order_digest`); None in plans of earlier releases.
+        node_order: Where the order's name is not enough to make it again: the places of the
+            nodes in the model's file, in the order that positions count.
+        states: What a run hands to the next, each as `IN=OUT`; None in plans of earlier
+            releases.
+        trips: How often loops run, as the user gave it.
     """
 
     objective: Objective
@@ -246,6 +273,12 @@ class Plan:
     permutation: tuple[Whole, ...] | None = None
     cost_models: tuple[str, ...] = ()
     topology: Mapping[str, Any] | None = None
+    model: PlannedModel | None = None
+    uncounted_ops: Mapping[str, Whole] = field(default_factory=dict)
+    order_digest: str | None = None
+    node_order: tuple[Whole, ...] | None = None
+    states: tuple[str, ...] | None = None
+    trips: Mapping[str, Whole] = field(default_factory=dict)
 
     @property
     def cuts(self) -> tuple[int, ...]:
@@ -346,6 +379,12 @@ class Plan:
             "permutation": None if self.permutation is None else list(self.permutation),
             "cost_models": list(self.cost_models),
             "topology": self.topology,
+            "model": None if self.model is None else asdict(self.model),
+            "uncounted_ops": dict(self.uncounted_ops),
+            "order_digest": self.order_digest,
+            "node_order": None if self.node_order is None else list(self.node_order),
+            "states": None if self.states is None else list(self.states),
+            "trips": dict(self.trips),
         }
         cleaned: dict[str, Any] = _without_nan(data)
         return cleaned

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.errors import InputError, check_name
 from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.planning.objective import (
@@ -76,6 +77,8 @@ class Problem:
     function: ObjectiveFunction | None = None
 
     def __post_init__(self) -> None:
+        check_name("objective", self.objective, get_args(Objective))
+        check_name("accounting", self.accounting, get_args(Accounting))
         if self.objective == "weighted" and self.weights is None:
             raise InputError("the objective `weighted` has no weights", hint="such as latency=1, cost=1000")
         if self.objective == "custom" and self.function is None:

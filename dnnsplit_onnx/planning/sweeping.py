@@ -21,13 +21,14 @@ import numpy as np
 
 from dnnsplit_onnx.errors import InfeasibleError, InputError
 from dnnsplit_onnx.machines.topology import Topology, parse_topology
-from dnnsplit_onnx.planning.choosing import plan_of, problem_of
+from dnnsplit_onnx.planning.choosing import plan_of, problem_of, topology_from
 from dnnsplit_onnx.planning.costs import Costs
 from dnnsplit_onnx.planning.objective import ObjectiveFunction
 from dnnsplit_onnx.planning.planners import Planner
 from dnnsplit_onnx.planning.plans import Objective, Plan
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.planning.weights import Weights
+from dnnsplit_onnx.work.analysing import Source, analysis_from
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import Accounting
 
@@ -87,6 +88,38 @@ class SweepPoint:
             "weighted": data["weighted"],
             "best_single_tier": best.tier if best else None,
             "speedup_vs_best_single_tier": data["speedup_vs_best_single_tier"],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What is best at every point of a grid; iterates over the points.
+
+    Attributes:
+        model: The model's file.
+        objective: What was to be best.
+        axes: What changed.
+        points: One for each combination of values, the last axis changing fastest.
+    """
+
+    model: str
+    objective: Objective
+    axes: tuple[Axis, ...]
+    points: tuple[SweepPoint, ...]
+
+    def __iter__(self) -> Iterator[SweepPoint]:
+        return iter(self.points)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The sweep as JSON-ready data."""
+        return {
+            "model": self.model,
+            "objective": self.objective,
+            "axes": [{"key": axis.key, "values": list(axis.values)} for axis in self.axes],
+            "points": [point.to_dict() for point in self.points],
         }
 
 
@@ -181,46 +214,53 @@ def _index(table: str, which: str, topology: Topology) -> int:
 
 
 def sweep(
-    analysis: Analysis,
-    topology: Topology,
-    axes: Sequence[Axis],
+    model: Source,
+    topology: Topology | str | os.PathLike[str],
+    axes: Sequence[Axis | str],
     *,
     objective: Objective | ObjectiveFunction = "latency",
     planner: str | Planner = "exact",
     costs: Costs | None = None,
     accounting: Accounting = "live",
-    weights: Weights | None = None,
+    weights: Weights | Mapping[str, float] | None = None,
+    bindings: Mapping[str, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
     processes: int | None = 1,
-) -> Iterator[SweepPoint]:
+) -> Sweep:
     """Plans at every point of the grid, the last axis changing fastest.
 
     Args:
-        analysis: The model.
-        topology: The conditions that stay as they are.
-        axes: What changes.
+        model: An analysis, or what `analyse` takes.
+        topology: The conditions that stay as they are, or the file that has them.
+        axes: What changes, each as an `Axis` or as `parse_axis` reads it.
         objective: What is to be best.
         planner: Who chooses: a name, or a function.
         costs: Seconds of each node on each tier in place of the tiers' own; see `costs.cost_table`.
         accounting: What a cut is charged.
         weights: What the objective `weighted` is.
+        bindings: Numbers for symbolic dimensions.
         progress: Called with points done and points in all.
         processes: How many to plan on; None takes as many as there are processors, if the
             grid is large enough to pay. New processes import the main module: a script
             that asks for more than one needs `if __name__ == "__main__":`.
 
     Raises:
-        InputError: The grid is empty or too large, or an axis names nothing.
+        InputError: The grid is empty or too large, or an axis, the objective, the planner or
+            the accounting names nothing.
     """
-    total = _check(axes)
-    points = itertools.product(*(axis.values for axis in axes))
-    keys = tuple(axis.key for axis in axes)
+    varied = tuple(parse_axis(axis) if isinstance(axis, str) else axis for axis in axes)
+    total = _check(varied)
+    analysis, topology = analysis_from(model, bindings), topology_from(topology)
+    keys = tuple(axis.key for axis in varied)
     grid = _Grid(analysis, topology, keys, objective, planner, accounting, weights, costs)
-    done = 0
-    for done, point in enumerate(_planned(grid, points, total, processes), start=1):
-        yield point
+    planned = _planned(grid, itertools.product(*(axis.values for axis in varied)), total, processes)
+    points = []
+    for point in planned:
+        points.append(point)
         if progress:
-            progress(done, total)
+            progress(len(points), total)
+    name: Objective = "custom" if callable(objective) else objective
+    return Sweep(str(analysis.graph.file.path), name, varied, tuple(points))
 
 
 def _check(axes: Sequence[Axis]) -> int:
@@ -253,7 +293,7 @@ class _Grid:
     objective: Objective | ObjectiveFunction
     planner: str | Planner
     accounting: Accounting
-    weights: Weights | None
+    weights: Weights | Mapping[str, float] | None
     costs: Costs | None = None
     last: tuple[Topology, Problem] | None = field(default=None, repr=False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from dnnsplit_onnx.planning.plans import ParetoPoint, Plan
@@ -24,7 +24,7 @@ _LIMIT_UNITS = {
 }
 
 
-def print_plan(console: Console, plan: Plan, graph: Graph, uncounted: dict[str, int]) -> None:
+def print_plan(console: Console, plan: Plan, graph: Graph, uncounted: Mapping[str, int]) -> None:
     """Prints a plan.
 
     Args:
@@ -43,7 +43,7 @@ def print_plan(console: Console, plan: Plan, graph: Graph, uncounted: dict[str, 
 
 
 def plan_renderables(
-    console: Console, plan: Plan, graph: Graph | None = None, uncounted: dict[str, int] | None = None
+    console: Console, plan: Plan, graph: Graph | None = None, uncounted: Mapping[str, int] | None = None
 ) -> Iterator[RenderableType]:
     """The parts of a plan's screen that need no model, one after the other, for rich to print.
 

@@ -7,6 +7,7 @@ said not to, with the reason.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from dnnsplit_onnx.planning.plans import Plan, SingleTier
 from dnnsplit_onnx.reporting.units import clean, percent, times
@@ -62,7 +63,7 @@ def verdict(plan: Plan) -> tuple[str, ...]:
     return (f"Splitting does not pay: {where} is {times(1 / gain)} {_WORSE[plan.objective]}.",)
 
 
-def basis(plan: Plan, uncounted: dict[str, int] | None = None) -> tuple[str, ...]:
+def basis(plan: Plan, uncounted: Mapping[str, int] | None = None) -> tuple[str, ...]:
     """What a plan's figures assume and what is proven of it, each a sentence."""
     lines = [f"{_proof(plan)} {_seconds(plan)}"]
     # A loose bound says nothing that helps; throughput's often is one.

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.planning.fitting import graph_of
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.slicing.copying import Copier
 from dnnsplit_onnx.slicing.extract import extract
@@ -51,7 +52,7 @@ def slice_all_candidates(
     """Writes the slices of a plan, and of every other plan over these cuts.
 
     Args:
-        graph: The model, in the order that positions refer to.
+        graph: The model, in whatever order: positions count in the plan's.
         plan: The plan that is in force; its cuts need not be among the candidates.
         positions: Candidate cuts. The ends, 0 and n, are added.
         output: The folder to make; the layout is described above.
@@ -67,6 +68,7 @@ def slice_all_candidates(
         ValueError: A position is not one of the graph's.
         PlanError, CutError, OutputError, ModelError: As for `slice_model`.
     """
+    graph = graph_of(plan, graph)
     stages = plan.figures.stages
     check_stages(graph, stages)
     cuts = sorted({0, len(graph.nodes), *positions, *plan.cuts})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,7 +26,6 @@ from dnnsplit_onnx.slicing.manifest import (
     StateRecord,
 )
 from dnnsplit_onnx.work.cuts import check_states
-from dnnsplit_onnx.work.orders import CUSTOM
 
 
 def check_stages(graph: Graph, stages: Sequence[Stage]) -> None:
@@ -103,13 +103,21 @@ def manifest(
             inputs=tuple(port(inputs[name]) for name in graph.inputs),
             outputs=tuple(port(outputs[name]) for name in dict.fromkeys(graph.outputs)),
         ),
-        plan=plan.to_dict(),
+        plan=_plan(plan),
         slices=_on_machines(slices, plan),
         candidates=_on_machines(candidates, plan),
         random=tuple(node.name for node in graph.nodes if node.random),
         states=tuple(StateRecord(input=state.input, output=state.output) for state in graph.states),
-        node_order=tuple(node.index for node in graph.nodes) if plan.order == CUSTOM else None,
+        node_order=plan.node_order,
     )
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    """The plan, but for where the model lay: the manifest says where it lies."""
+    data = plan.to_dict()
+    if data["model"] is not None:
+        data["model"] = data["model"] | {"path": None}
+    return data
 
 
 def _on_machines(records: Sequence[SliceRecord], plan: Plan) -> tuple[SliceRecord, ...]:
@@ -151,3 +159,15 @@ def source_files(source: ModelFile) -> list[Path]:
         data_range(tensor).location for tensor in tensors(source.proto) if is_external(tensor)
     )
     return [source.folder / location for location in locations]
+
+
+def recorded_plan(manifest: Manifest) -> Plan:
+    """The plan that slices were made for.
+
+    Raises:
+        PlanError: What the manifest holds is no plan.
+    """
+    plan = Plan.from_dict(manifest.plan)
+    if plan.node_order is None and manifest.node_order is not None:  # as earlier releases wrote it
+        return replace(plan, node_order=manifest.node_order)
+    return plan

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.planning.fitting import graph_of
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.slicing.copying import Copier
 from dnnsplit_onnx.slicing.extract import Extract, extract
@@ -49,7 +50,7 @@ def slice_model(
     output is the same, byte for byte, for the same model and plan.
 
     Args:
-        graph: The model, in the order that the plan's positions refer to.
+        graph: The model, in whatever order: the plan's positions count in its own.
         plan: Who runs what.
         output: The folder to make. It appears whole or not at all.
         model_path: Where the manifest says the model lies, if it is not where the graph was
@@ -63,11 +64,12 @@ def slice_model(
         The manifest, as written.
 
     Raises:
-        PlanError: The plan does not fit the graph.
+        PlanError: The plan is of another model, or counts in an order that cannot be made.
         CutError: A value that crosses a cut has a type that nobody knows.
         OutputError: The output exists, or cannot be written.
         ModelError: The model's files have changed, or cannot be read.
     """
+    graph = graph_of(plan, graph)
     check_stages(graph, plan.figures.stages)
     with output_folder(graph, output, force) as folder, Copier(graph.file) as copier:
         graph.file.begin_sha256()

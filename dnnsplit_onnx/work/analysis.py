@@ -17,14 +17,20 @@ from onnx import numpy_helper
 
 from dnnsplit_onnx.errors import ShapeError
 from dnnsplit_onnx.graph.graph import Graph, build_graph, reads_of, subgraphs
+from dnnsplit_onnx.graph.identity import in_file_order, model_digest, order_digest
 from dnnsplit_onnx.graph.modelfile import ModelFile
-from dnnsplit_onnx.graph.shapes import Types, bind_shapes
+from dnnsplit_onnx.graph.shapes import Types, bind_shapes, free_dimensions
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, cut_nbytes, outputs_above, parted_states, staircase
 from dnnsplit_onnx.work.flops import TensorType, Work, count_node
 from dnnsplit_onnx.work.memory import StageMemory, stage_memory
 
 if TYPE_CHECKING:
     import networkx as nx
+
+#: The orders that a model's nodes can be brought into by name; see `orders`.
+ORDERS = ("envelope", "file")
+#: The name of an order that was made for cuts that a user named.
+CUSTOM = "custom"
 
 _LARGEST_TOTAL = 1 << 61
 # numpy has no arrays of more dimensions, and no operator means anything for them.
@@ -42,6 +48,10 @@ class Analysis:
         order: Name of the order that the graph's nodes are in.
         input_nbytes: Bytes that model inputs take on a link where they do not travel as the
             tensors they are (`costs.on_links`). In memory they are those tensors.
+        trips: Trip counts of loops that the user gave, by node name.
+        assumed: Numbers that nobody gave for symbolic dimensions, and that were chosen for
+            them; a part of `types.bindings`.
+        notes: What the user should know of how it came about, each a sentence.
     """
 
     graph: Graph
@@ -49,6 +59,9 @@ class Analysis:
     work: tuple[Work | None, ...]
     order: str = "file"
     input_nbytes: Mapping[str, int] = field(default_factory=dict)
+    trips: Mapping[str, int] = field(default_factory=dict)
+    assumed: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def flops(self) -> NDArray[np.int64]:
@@ -121,7 +134,7 @@ class Analysis:
     @cached_property
     def memory(self) -> StageMemory:
         """What each stage needs in memory."""
-        return stage_memory(self)
+        return stage_memory(self.graph, self.types.nbytes)
 
     @cached_property
     def dag(self) -> nx.DiGraph:
@@ -144,6 +157,30 @@ class Analysis:
         """Bytes that a value takes on a link, None if unknown."""
         given = self.input_nbytes.get(value)
         return self.types.nbytes(value) if given is None else given
+
+    @cached_property
+    def model_digest(self) -> str:
+        """What tells the model from others: see `identity`."""
+        return model_digest(self.graph)
+
+    @cached_property
+    def order_digest(self) -> str:
+        """What tells the model and the order of its nodes from others."""
+        return order_digest(self.graph, self.model_digest)
+
+    @cached_property
+    def has_named_order(self) -> bool:
+        """Whether the name of the order is enough to make it again from the model alone.
+
+        It is not where the order was made for one plan, or by hand, or where the sizes behind
+        it were seen in a run or depend on what the user gave.
+        """
+        if self.order == "file":
+            return in_file_order(self.graph) is self.graph
+        if self.order not in ORDERS:
+            return False
+        # Where dimensions are open, an order is made at sizes of its own (`orders.canonical`).
+        return bool(free_dimensions(self.graph, {})) or not (self.types.observed or self.trips)
 
     def _sum(self, names: tuple[str, ...]) -> int | None:
         sizes = [self.types.nbytes(name) for name in names]
@@ -168,7 +205,7 @@ def measure(graph: Graph, types: Types, trips: Mapping[str, int] | None = None) 
         else count_node(nodes[node.index], context)
         for node in graph.nodes
     ]
-    analysis = Analysis(graph, types, tuple(work))
+    analysis = Analysis(graph, types, tuple(work), trips=dict(trips or {}))
     _check_totals(analysis)
     return analysis
 

@@ -19,12 +19,12 @@ possible; it is not listed among them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnsplit_onnx.errors import CutError
+from dnnsplit_onnx.errors import CutError, check_name
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.states import State
 
@@ -46,7 +46,11 @@ def cut_nbytes(graph: Graph, size: Sizes, accounting: Accounting = "live") -> ND
     Returns:
         Shape (n + 1,): bytes at positions 0 to n, `UNKNOWN` where a value of unknown size
         would cross.
+
+    Raises:
+        InputError: The accounting is neither.
     """
+    check_name("accounting", accounting, get_args(Accounting))
     if accounting == "layer-input":
         sums = [_sum(size(value) for value in node.inputs) for node in graph.nodes]
         return np.array([*sums, 0], dtype=np.int64)

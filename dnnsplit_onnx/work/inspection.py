@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dnnsplit_onnx.errors import check_name
 from dnnsplit_onnx.graph.shapes import free_dimensions
+from dnnsplit_onnx.work.analysing import Source, analysis_from
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, crossing_values, live_values_of_all, staircase
 from dnnsplit_onnx.work.envelope import envelope
+
+
+def inspect(
+    model: Source, bindings: Mapping[str, int] | None = None, *, accounting: Accounting = "live"
+) -> Inspection:
+    """What a model computes, and where it may be cut.
+
+    Args:
+        model: An analysis, or what `analyse` takes.
+        bindings: Numbers for symbolic dimensions.
+        accounting: What a cut is charged.
+
+    Raises:
+        InputError: The accounting is not known, or as for `analyse`.
+    """
+    check_name("accounting", accounting, get_args(Accounting))
+    return Inspection(analysis_from(model, bindings), accounting)
 
 
 @dataclass(frozen=True)
@@ -102,6 +121,7 @@ class Inspection:
             "states": [asdict(state) for state in analysis.graph.states],
             "bindings": dict(analysis.types.bindings),
             "unbound": list(self.unbound),
+            "notes": list(analysis.notes),
         }
 
     def _node(self, at: int) -> dict[str, Any]:

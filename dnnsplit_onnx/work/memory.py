@@ -20,15 +20,12 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnsplit_onnx.work.cuts import cut_nbytes
-
-if TYPE_CHECKING:
-    from dnnsplit_onnx.work.analysis import Analysis
+from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.work.cuts import Sizes, cut_nbytes
 
 
 @dataclass(frozen=True)
@@ -154,20 +151,24 @@ class _Window:
             self.weights += sign * nbytes
 
 
-def stage_memory(analysis: Analysis) -> StageMemory:
-    """The memory of the stages of an analysis."""
-    graph, types = analysis.graph, analysis.types
+def stage_memory(graph: Graph, size: Sizes) -> StageMemory:
+    """The memory of the stages of a graph.
 
-    def size(name: str) -> float:
-        nbytes = types.nbytes(name)
+    Args:
+        graph: The graph, its nodes in the order that stages count in.
+        size: Bytes of a value or a weight as a tensor, None if unknown.
+    """
+
+    def held(name: str) -> float:
+        nbytes = size(name)
         return np.inf if nbytes is None else float(nbytes)
 
-    live = cut_nbytes(graph, types.nbytes)[:-1]  # as tensors, however inputs travel
+    live = cut_nbytes(graph, size)[:-1]  # as tensors, however inputs travel
     # An optional output that nobody reads, a Dropout's mask, often has no known type.
     needed = graph.last_use.keys() | set(graph.outputs)
     made = np.array(
         [
-            sum(size(name) for name in node.outputs if name in needed or types.nbytes(name) is not None)
+            sum(held(name) for name in node.outputs if name in needed or size(name) is not None)
             for node in graph.nodes
         ]
     )
@@ -180,11 +181,11 @@ def stage_memory(analysis: Analysis) -> StageMemory:
     made_at = [
         (name, graph.producer[name]) for name in dict.fromkeys(graph.outputs) if name in graph.producer
     ]
-    outputs = [(at, max(at, graph.last_use.get(name, at)) + 1, size(name)) for name, at in made_at]
+    outputs = [(at, max(at, graph.last_use.get(name, at)) + 1, held(name)) for name, at in made_at]
     return StageMemory(
         held=np.where(live < 0, np.inf, live) + made.reshape(live.shape),
         weight_ends=np.cumsum([0, *map(len, reads)]),
         weight_ids=np.array([weight for row in reads for weight in row], dtype=np.intp),
-        weight_nbytes=np.array([size(name) for name in ids], dtype=np.float64),
+        weight_nbytes=np.array([held(name) for name in ids], dtype=np.float64),
         outputs=tuple(outputs),
     )

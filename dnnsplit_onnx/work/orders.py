@@ -11,55 +11,55 @@ from __future__ import annotations
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
 
-from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.errors import InputError, check_name
 from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.graph.identity import in_file_order
 from dnnsplit_onnx.graph.shapes import bind_shapes, free_dimensions
-from dnnsplit_onnx.work.analysis import Analysis, measure
+from dnnsplit_onnx.work.analysis import CUSTOM, ORDERS, Analysis, measure
 from dnnsplit_onnx.work.envelope import envelope, readers_of_values
-
-ORDERS = ("envelope", "file")
-
-#: The name of an order that was made for cuts that a user named.
-CUSTOM = "custom"
 
 #: Stands for a height, a width or a length where the model leaves it open.
 _USUAL = 256
 
 
-def order_graph(graph: Graph, analysis: Analysis, name: str) -> Graph:
-    """A graph in the order of a name.
+def in_order(analysis: Analysis, name: str) -> Analysis:
+    """An analysis with its graph in the order of a name.
 
     Args:
-        graph: The graph, as `analysis` has it.
-        analysis: Its work and sizes.
-        name: `file` keeps the order; `envelope` makes all cuts of the envelope prefixes,
-            and in between keeps live bytes low.
+        analysis: The analysis, in whatever order.
+        name: `file` is the order of the file; `envelope` makes all cuts of the envelope
+            prefixes, and in between keeps live bytes low.
 
     Raises:
         InputError: The name is neither.
     """
-    order = node_order(analysis, name)
-    return graph if order == sorted(order) else graph.reordered(order)
-
-
-def in_order(analysis: Analysis, name: str) -> Analysis:
-    """An analysis with its graph in the order of a name; see `order_graph`."""
+    if name == CUSTOM:
+        raise InputError(
+            "an order made for one plan cannot be made again from its name",
+            hint="plan with cuts that are positions of the order `envelope` or `file`",
+        )
+    check_name("node order", name, ORDERS)
     if name == analysis.order:
         return analysis
-    order = node_order(canonical(analysis), name)
-    if order == sorted(order):
-        return replace(analysis, order=name)
-    work = tuple(analysis.work[at] for at in order)
-    return replace(analysis, graph=analysis.graph.reordered(order), work=work, order=name)
+    analysis = _in_order_of(analysis, in_file_order(analysis.graph), "file")
+    if name == "file":
+        return analysis
+    order = _envelope_order(canonical(analysis))
+    return _in_order_of(analysis, analysis.graph.reordered(order), name)
 
 
 def in_order_of(analysis: Analysis, graph: Graph) -> Analysis:
     """An analysis in the order of a graph that was reordered to hold cuts a user named."""
+    return analysis if graph is analysis.graph else _in_order_of(analysis, graph, CUSTOM)
+
+
+def _in_order_of(analysis: Analysis, graph: Graph, name: str) -> Analysis:
+    """An analysis with its nodes in the order of a graph of the same nodes."""
     if graph is analysis.graph:
-        return analysis
+        return replace(analysis, order=name)
     work = {node.index: part for node, part in zip(analysis.graph.nodes, analysis.work, strict=True)}
     parts = tuple(work[node.index] for node in graph.nodes)
-    return replace(analysis, graph=graph, work=parts, order=CUSTOM)
+    return replace(analysis, graph=graph, work=parts, order=name)
 
 
 def canonical(analysis: Analysis) -> Analysis:
@@ -77,17 +77,8 @@ def canonical(analysis: Analysis) -> Analysis:
     return measure(graph, bind_shapes(graph, {name: 1 if name in firsts else _USUAL for name in names}))
 
 
-def node_order(analysis: Analysis, name: str) -> list[int]:
-    """The present positions of the nodes, in the order of a name; see `order_graph`."""
-    if name == CUSTOM:
-        raise InputError(
-            "an order made for one plan cannot be made again from its name",
-            hint="plan with cuts that are positions of the order `envelope` or `file`",
-        )
-    if name not in ORDERS:
-        raise InputError(f"no node order is named `{name}`", hint=f"known orders: {', '.join(ORDERS)}")
-    if name == "file":
-        return list(range(len(analysis.graph.nodes)))
+def _envelope_order(analysis: Analysis) -> list[int]:
+    """The present positions of the nodes, in the order named `envelope`."""
     analysis = replace(analysis, input_nbytes={})  # a topology's, and no part of the model
     order: list[int] = []
     done: frozenset[int] = frozenset()

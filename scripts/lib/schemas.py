@@ -67,7 +67,7 @@ def plan() -> Schema:
     ends = {"from": link["properties"].pop("source"), "to": link["properties"].pop("target")}
     link["properties"] = ends | link["properties"]
     for schema in definitions.values():
-        schema["required"] = list(schema["properties"])
+        schema["required"] = [key for key in schema["properties"] if key != "digest"]  # of old
     own = whole["properties"]
     del own["figures"]
     whole["properties"] = {
@@ -86,14 +86,7 @@ def plan() -> Schema:
 
 def around_a_plan() -> Schema:
     """What the commands add to a plan."""
-    model = {"path": {"type": "string"}, "nodes": {"type": "integer"}, "flops": {"type": "integer"}}
     return {
-        "model": {"type": "object", "description": "The model that it is for.", "properties": model},
-        "uncounted_ops": {
-            "type": "object",
-            "description": "Operators whose work is not counted, and how many nodes of each there are.",
-            "additionalProperties": {"type": "integer"},
-        },
         "output": {"type": "string", "description": "The folder that `split` made."},
         "slices": {"type": "array", "description": "What `split` wrote, as in the manifest."},
         "verification": {

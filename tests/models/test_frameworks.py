@@ -122,7 +122,7 @@ def _split_bitwise(graph, analysis, tiers, folder):
     toml = folder.with_suffix(".toml")
     toml.write_text("\n".join(table + [link] * (tiers - 1)))
     cuts = [len(graph.nodes) * (at + 1) // tiers for at in range(tiers - 1)]
-    chosen = plan(graph, load_topology(toml), cuts=cuts, analysis=analysis, pareto=False, bound=False)
+    chosen = plan(analysis, load_topology(toml), cuts=cuts, pareto=False, bound=False)
     slice_model(graph, chosen, folder)
     assert verify(folder).bitwise
 

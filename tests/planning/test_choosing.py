@@ -13,7 +13,8 @@ from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.graph.states import State
 from dnnsplit_onnx.machines.topology import Topology, parse_topology
 from dnnsplit_onnx.planning import choosing
-from dnnsplit_onnx.planning.choosing import analysis_of, plan, plan_of, problem_of, single_tiers
+from dnnsplit_onnx.planning.choosing import plan, plan_of, problem_of, single_tiers
+from dnnsplit_onnx.planning.fitting import analysis_of
 from dnnsplit_onnx.planning.problem import Solution
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.work.analysis import Analysis, measure
@@ -53,7 +54,7 @@ def test_all_that_a_plan_says(analysis) -> None:
     made = plan(analysis.graph, tiers(limits={"deadline_ms": 3000}), weights={"latency": 1, "cost": 2})
     assert analysis.flops.tolist() == FLOPS
     # Two seconds on the edge, 40 bytes in 0.04 s, and 0.1 s on the cloud.
-    assert (made.cuts, made.planner, made.objective, made.order) == ((3,), "exact", "latency", "file")
+    assert (made.cuts, made.planner, made.objective, made.order) == ((3,), "exact", "latency", "envelope")
     assert made.figures.latency_s == pytest.approx(2.14)
     assert made.figures.cost_usd == pytest.approx(3)
     assert made.figures.weighted == pytest.approx(2.14 + 2 * 3)
@@ -83,9 +84,9 @@ def test_numbers_for_dimensions_stay_with_the_plan(graph_text) -> None:
 
 
 def test_the_front_and_the_bound_can_be_left_out(analysis) -> None:
-    whole = plan(analysis.graph, tiers(), analysis=analysis)
+    whole = plan(analysis, tiers())
     for made in (
-        plan(analysis.graph, tiers(), analysis=analysis, pareto=False, bound=False),
+        plan(analysis, tiers(), pareto=False, bound=False),
         plan_of(problem_of(analysis, tiers()), pareto=False, bound=False),
     ):
         assert (made.pareto, made.lower_bound, made.gap, made.optimality) == ((), None, None, "order")
@@ -100,7 +101,7 @@ def test_there_is_a_front_and_a_bound_unless_somebody_says_no(analysis) -> None:
 
 
 def test_cuts_of_the_user_are_priced_and_no_more(analysis) -> None:
-    made = plan(analysis.graph, tiers(limits={"deadline_ms": 2500}), cuts=[1], analysis=analysis)
+    made = plan(analysis, tiers(limits={"deadline_ms": 2500}), cuts=[1])
     # One second, 8,000 bytes, and 2,000 FLOPs above.
     assert made.figures.latency_s == pytest.approx(1 + 8 + 0.2)
     assert (made.cuts, made.planner, made.optimality, made.evaluated) == ((1,), "at", "none", 1)
@@ -111,19 +112,19 @@ def test_cuts_of_the_user_are_priced_and_no_more(analysis) -> None:
 
 
 def test_the_papers_accounting_has_no_bound(analysis) -> None:
-    made = plan(analysis.graph, tiers(), accounting="layer-input", analysis=analysis)
+    made = plan(analysis, tiers(), accounting="layer-input")
     assert (made.accounting, made.lower_bound, made.gap) == ("layer-input", None, None)
     assert made.optimality != "dag"
     # The cloud's node reads the 40 bytes of b, and the two constants of the slice are no values.
     assert made.figures.links[0].values == ("b",)
-    given = plan(analysis.graph, tiers(), accounting="layer-input", cuts=[2], analysis=analysis)
+    given = plan(analysis, tiers(), accounting="layer-input", cuts=[2])
     assert given.figures.links[0].values == ("c",)
 
 
 def test_cuts_that_part_a_state_are_refused(analysis) -> None:
     stateful = replace(analysis, graph=replace(analysis.graph, states=(State("x", "y"),)))
     with pytest.raises(CutError, match="cut 2 parts state `x`"):
-        plan(stateful.graph, tiers(), cuts=[2], analysis=stateful)
+        plan(stateful, tiers(), cuts=[2])
 
 
 def test_everything_on_one_tier(analysis) -> None:
@@ -144,9 +145,9 @@ def test_an_exact_planner_that_breaks_a_limit_is_caught(analysis, monkeypatch: p
     monkeypatch.setattr(choosing, "planner_of", lambda name: (name, lambda _: Solution((0,), "order", 1)))
     limited = tiers(limits={"deadline_ms": 2500})
     with pytest.raises(AssertionError, match="planner `exact` chose a plan that breaks its limits"):
-        plan(analysis.graph, limited, analysis=analysis)
+        plan(analysis, limited)
     # The published ones know no limits: their plans are said to break them.
-    assert not plan(analysis.graph, limited, planner="neurosurgeon", analysis=analysis).feasible
+    assert not plan(analysis, limited, planner="neurosurgeon").feasible
 
 
 @pytest.mark.parametrize("weights", [{"latency": 2.0}, Weights.of({"latency": 2.0})])
@@ -174,7 +175,7 @@ def test_sizes_that_data_decide_rule_out_their_cuts_alone(graph_text) -> None:
 
 
 def test_inputs_of_other_sizes_are_said(analysis, graph_text) -> None:
-    (note,) = plan(analysis.graph, tiers(input_nbytes={"x": 1234}), analysis=analysis).notes
+    (note,) = plan(analysis, tiers(input_nbytes={"x": 1234})).notes
     assert note == (
         "input `x` is priced as 1,234 bytes on a link (`input_nbytes`); the runtime sends its tensor, "
         "4,000 bytes"
@@ -202,9 +203,10 @@ m (float[10] p, float[1000] q) => (float[1000] y)
 def test_a_plan_of_its_own_order_leads_back_to_the_workload(graph_text) -> None:
     graph = graph_text(CROSSED)
     analysis = measure(graph, bind_shapes(graph))
-    made = plan(graph, tiers(), analysis=analysis)
+    made = plan(analysis, tiers())
     assert analysis_of(made, analysis) is analysis
-    moved = replace(made, permutation=(1, 0, 2, 3))
+    moved = plan(analysis, tiers(), cuts=["q+b"])
+    assert (moved.cuts, moved.order, moved.node_order) == ((1,), "custom", (1, 0, 2, 3))
     again = analysis_of(moved, analysis)
     assert [node.outputs[0] for node in again.graph.nodes] == ["b", "a", "c", "y"]
     assert again.flops.tolist() == [analysis.flops.tolist()[at] for at in (1, 0, 2, 3)]

@@ -142,7 +142,7 @@ def test_noise_makes_no_stage_negative(analysis, saved):
     [
         ({"model_sha256": "0" * 64}, "another model: 000000000000"),
         ({"provider": "cuda"}, "another provider: cuda, not cpu"),
-        ({"order": "envelope"}, "another node order"),
+        ({"order": "custom"}, "an order of its own"),
         ({"bindings": {"batch": 2}}, "another bindings"),
     ],
 )

@@ -57,10 +57,10 @@ def tiers(**more: Any) -> Topology:
 
 def test_a_hand_example(analysis) -> None:
     flops = analysis.flops.tolist()
-    raw = plan(analysis.graph, tiers(), analysis=analysis)
+    raw = plan(analysis, tiers())
     assert raw.cuts == (3,)  # it would take 4 s to send the image, and b takes 0.004 s
     assert raw.figures.latency_s == pytest.approx(sum(flops[:3]) / 1000 + 0.004 + sum(flops[3:]) / 2000)
-    encoded = plan(analysis.graph, tiers(input_nbytes={"image": 250}), analysis=analysis)
+    encoded = plan(analysis, tiers(input_nbytes={"image": 250}))
     assert encoded.cuts == (0,)
     assert encoded.figures.links[0].nbytes == 250
     assert encoded.figures.latency_s == pytest.approx(0.25 + sum(flops) / 2000)
@@ -170,13 +170,13 @@ def test_a_given_size_stands_in_for_an_open_one(graph_text) -> None:
     graph = graph_text("m (float[n] x) => (float[1] y) { b = ReduceMax <keepdims = 1> (x) y = Neg(b) }")
     analysis = measure(graph, bind_shapes(graph))
     assert cost_table(analysis, tiers()).up_nbytes[0] == UNKNOWN
-    made = plan(graph, tiers(input_nbytes={"x": 77}), cuts=[0], analysis=analysis)
+    made = plan(analysis, tiers(input_nbytes={"x": 77}), cuts=[0])
     assert made.figures.links[0].nbytes == 77
 
 
 def test_unknown_inputs_are_refused(analysis) -> None:
     with pytest.raises(TopologyError, match="`imag`") as caught:
-        plan(analysis.graph, tiers(input_nbytes={"imag": 5}), analysis=analysis)
+        plan(analysis, tiers(input_nbytes={"imag": 5}))
     assert caught.value.hint == "did you mean `image`?"
     with pytest.raises(TopologyError, match="`c`, which is no input") as caught:
         cost_table(analysis, tiers(input_nbytes={"c": 5}))  # a value, but made by a node

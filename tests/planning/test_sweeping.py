@@ -124,7 +124,7 @@ def test_each_point_is_what_plan_says(squeezenet: Analysis, objective) -> None:
         for key, value in point.settings.items():
             here = with_setting(here, key, value)
         made = plan(
-            squeezenet.graph, here, objective=objective, analysis=squeezenet, pareto=False, bound=False,
+            squeezenet, here, objective=objective, pareto=False, bound=False,
             weights=weights,
         )  # fmt: skip
         assert point.plan == made
@@ -214,4 +214,4 @@ def test_other_errors_are_not_points(squeezenet: Analysis) -> None:
     with pytest.raises(TopologyError, match="unknown key"):
         list(sweep(squeezenet, TOPOLOGY, [parse_axis("link.0.speed=1")]))
     with pytest.raises(InfeasibleError):
-        plan(squeezenet.graph, with_setting(TOPOLOGY, "limits.deadline_ms", 0.01), analysis=squeezenet)
+        plan(squeezenet, with_setting(TOPOLOGY, "limits.deadline_ms", 0.01))

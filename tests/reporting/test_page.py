@@ -96,7 +96,7 @@ def workload_at(path: Path) -> Analysis:
 def facts_of(path: Path, folder: Path, topology: Topology, **options: Any) -> Facts:
     analysis = workload_at(path)
     given = {name: options.pop(name) for name in ("bench",) if name in options}
-    made = plan(analysis.graph, topology, analysis=analysis, **options)
+    made = plan(analysis, topology, **options)
     analysis = analysis_of(made, analysis)
     manifest = slice_model(analysis.graph, made, folder)
     return gather(manifest, made, analysis, topology, **given)

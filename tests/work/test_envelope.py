@@ -13,7 +13,7 @@ from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.cuts import UNKNOWN
 from dnnsplit_onnx.work.envelope import contract, envelope
-from dnnsplit_onnx.work.orders import in_order, order_graph
+from dnnsplit_onnx.work.orders import in_order
 from tests.conftest import light
 from tests.dags import closed_sets, live_nbytes, random_workload, with_states
 
@@ -106,14 +106,18 @@ def test_order_never_holds_more_than_the_file_between_envelope_cuts() -> None:
         assert after.sum() <= before.sum()
 
 
-def test_order_graph_by_name() -> None:
+def test_an_order_of_no_name() -> None:
     analysis = random_workload(np.random.default_rng(5), 9)
-    assert order_graph(analysis.graph, analysis, "file") is analysis.graph
-    ordered = order_graph(analysis.graph, analysis, "envelope")
-    assert ordered.nodes == in_order(analysis, "envelope").graph.nodes
-    with pytest.raises(InputError) as error:
-        order_graph(analysis.graph, analysis, "best")
-    assert error.value.hint == "known orders: envelope, file"
+    with pytest.raises(InputError, match="no node order is named `envelop`") as error:
+        in_order(analysis, "envelop")
+    assert error.value.hint == "did you mean `envelope`? known node orders: envelope, file"
+
+
+def test_the_files_order_comes_back() -> None:
+    analysis = random_workload(np.random.default_rng(5), 9)
+    again = in_order(in_order(analysis, "envelope"), "file")
+    assert again.graph.nodes == analysis.graph.nodes
+    assert (again.work, again.order) == (analysis.work, "file")
 
 
 def test_values_of_unknown_size_never_cross(graph_text) -> None:

@@ -52,7 +52,7 @@ def measure_parts(
     for cut in cuts:
         with tempfile.TemporaryDirectory(prefix="dnnsplit-profile-") as scratch:
             folder = Path(scratch) / "parts"
-            made = plan(analysis.graph, tiers_of(2), cuts=[cut], analysis=analysis, pareto=False)
+            made = plan(analysis, tiers_of(2), cuts=[cut], pareto=False)
             manifest = slice_model(analysis.graph, made, folder)
             chain = Chain.open(folder, lambda _: options, manifest=manifest, check=False)
             found.append(_Turns(chain, whole, values).measure(cut, whole_s, budget, on_run))

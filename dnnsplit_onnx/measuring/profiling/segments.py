@@ -40,6 +40,7 @@ from dnnsplit_onnx.runtime.inputs import input_sets, to_values
 from dnnsplit_onnx.runtime.sessions import Session, SessionOptions, open_session
 from dnnsplit_onnx.runtime.values import Value
 from dnnsplit_onnx.slicing import slice_model
+from dnnsplit_onnx.work.analysing import Source, analysis_from
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import check_states, staircase
 
@@ -51,7 +52,7 @@ _SECONDS = 20.0
 
 
 def measure_segments(
-    analysis: Analysis,
+    model: Source,
     tier: str,
     *,
     options: SessionOptions | None = None,
@@ -64,7 +65,7 @@ def measure_segments(
     """Times the segments of a model between cuts, the parts of each cut, and the whole.
 
     Args:
-        analysis: The model, its symbolic dimensions bound.
+        model: An analysis, or what `analyse` takes, its symbolic dimensions bound.
         tier: The tier that this machine is.
         options: Provider and threads.
         positions: The cuts; by default the candidates.
@@ -79,12 +80,12 @@ def measure_segments(
         ModelError: A segment cannot be loaded or fails.
         MissingExtraError: onnxruntime is not installed, or lacks the provider.
     """
-    options = options or SessionOptions()
+    analysis, options = analysis_from(model), options or SessionOptions()
     cuts = segment_cuts(analysis, positions)
     graph = analysis.graph
     with tempfile.TemporaryDirectory(prefix="dnnsplit-profile-") as scratch:
         folder = Path(scratch) / "segments"
-        made = plan(graph, tiers_of(len(cuts) + 1), cuts=cuts, analysis=analysis, pareto=False)
+        made = plan(analysis, tiers_of(len(cuts) + 1), cuts=cuts, pareto=False)
         manifest = slice_model(graph, made, folder)
         chain = Chain.open(folder, lambda _: options, manifest=manifest, check=False)
         whole = open_session(graph.file.path, options, label="the whole model")
@@ -208,6 +209,7 @@ def _profile(
         machine=about,
         versions=versions,
         parts=parts,
+        node_order=tuple(node.index for node in graph.nodes),
     )
 
 

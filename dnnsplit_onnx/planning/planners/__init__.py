@@ -15,7 +15,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from dnnsplit_onnx.errors import DnnsplitError, InputError
+from dnnsplit_onnx.errors import DnnsplitError, InputError, check_name
 from dnnsplit_onnx.planning.planners import exact, exhaustive
 from dnnsplit_onnx.planning.planners.published import dnnsplit
 from dnnsplit_onnx.planning.problem import Planner, Problem, Solution
@@ -75,12 +75,8 @@ def get_planner(name: str) -> Planner:
     planner = PLANNERS.get(name)
     if planner is not None:
         return planner.load() if isinstance(planner, _Later) else planner
-    entry = plugins(_GROUP).get(name)
-    if entry is None:
-        raise InputError(
-            f"no planner is named `{name}`", hint=f"known planners: {', '.join(planner_names())}"
-        )
-    return _planner_of_plugin(entry)
+    check_name("planner", name, planner_names())
+    return _planner_of_plugin(plugins(_GROUP)[name])
 
 
 def planner_of(planner: str | Planner) -> tuple[str, Planner]:

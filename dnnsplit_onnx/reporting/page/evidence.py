@@ -16,7 +16,7 @@ from dnnsplit_onnx.reporting.page.proof import Proof
 from dnnsplit_onnx.reporting.page.tiers_file import tiers_toml
 from dnnsplit_onnx.reporting.page.words import short
 from dnnsplit_onnx.reporting.proof_view import caveats, headline
-from dnnsplit_onnx.work.orders import CUSTOM
+from dnnsplit_onnx.work.analysis import CUSTOM
 
 _STEP, _BAR = 58, 13
 

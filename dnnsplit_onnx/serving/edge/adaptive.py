@@ -25,10 +25,9 @@ from typing import Any
 import numpy as np
 
 from dnnsplit_onnx.errors import DnnsplitError, InputError, RequestError
-from dnnsplit_onnx.graph.graph import load_graph
-from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.machines.topology import Topology, load_topology
 from dnnsplit_onnx.planning.choosing import problem_of
+from dnnsplit_onnx.planning.fitting import analysis_of
 from dnnsplit_onnx.planning.planners import get_planner
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.running.origin import bindings_of, find_model, slices_folder
@@ -43,8 +42,8 @@ from dnnsplit_onnx.serving.wire.pool import Target
 from dnnsplit_onnx.serving.wire.stream import Deadline
 from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace
 from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest
-from dnnsplit_onnx.work.analysis import measure
-from dnnsplit_onnx.work.orders import in_order
+from dnnsplit_onnx.slicing.records import recorded_plan
+from dnnsplit_onnx.work.analysing import analyse
 
 _log = logging.getLogger(__name__)
 
@@ -288,16 +287,14 @@ def _problem(place: Path, manifest: Manifest, topology: Topology, model: str | P
         raise InputError(
             f"the tiers file has the tiers {', '.join(topology.names)}, the slices are of {', '.join(names)}"
         )
-    graph = load_graph(find_model(place, manifest, model), manifest.state_pairs)
-    analysis = measure(graph, bind_shapes(graph, bindings_of(manifest)))
-    analysis = in_order(analysis, manifest.plan.get("order", "file"))
+    plan = recorded_plan(manifest)
+    whole, bindings = find_model(place, manifest, model), bindings_of(manifest)
+    analysis = analysis_of(plan, analyse(whole, bindings, states=manifest.state_pairs, trips=plan.trips))
     # What this client waits for is the answer, wherever the plan left it.
     answered = topology.with_limits(return_output=True)
     # And what it sends are tensors, whatever an encoded input would take.
     answered = answered.changed(input_nbytes={})
-    return problem_of(
-        analysis, answered, manifest.plan.get("objective", "latency"), weights=manifest.plan.get("weights")
-    )
+    return problem_of(analysis, answered, plan.objective, weights=plan.weights)
 
 
 def _short(value: float) -> str:

@@ -79,9 +79,7 @@ def deal(
 ) -> Deal | None:
     """The best plan of a network in a setting; None if no plan keeps to the limits."""
     try:
-        made = plan(
-            analysis.graph, topology, objective=objective, analysis=analysis, pareto=False, bound=False
-        )
+        made = plan(analysis, topology, objective=objective, pareto=False, bound=False)
     except InfeasibleError:
         return None
     return Deal(network, setting, made)

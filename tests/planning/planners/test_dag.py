@@ -122,14 +122,14 @@ def test_plans_say_what_is_proven(name: str) -> None:
     graph = load_graph(light(name))
     analysis = measure(graph, bind_shapes(graph))
     topology = random_topology(np.random.default_rng(4), 3, ascending=True)
-    proven = plan(graph, topology, analysis=analysis, pareto=False)
+    proven = plan(analysis, topology, pareto=False)
     assert proven.optimality == "dag"
     assert proven.gap == 0
     assert proven.lower_bound == pytest.approx(proven.figures.latency_s, rel=1e-12)
     # A limit keeps the plan from the bound, which still holds.
-    cost = plan(graph, topology, analysis=analysis, objective="cost", pareto=False)
+    cost = plan(analysis, topology, objective="cost", pareto=False)
     tight = topology.with_limits(deadline_ms=proven.figures.latency_s * 1e3)
-    limited = plan(graph, tight, analysis=analysis, objective="cost", pareto=False)
+    limited = plan(analysis, tight, objective="cost", pareto=False)
     assert limited.lower_bound == cost.lower_bound
     if limited.figures.cost_usd > cost.figures.cost_usd:
         assert limited.optimality == "order"

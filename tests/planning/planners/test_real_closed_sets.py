@@ -69,6 +69,6 @@ def test_no_closed_set_of_a_real_model_is_better(name: str) -> None:
         )
         seconds = work / (slow * 1e9) + (work.max() - work) / (fast * 1e9)
         seconds += np.where(crosses > 0, 8 * sent / (mbps * 1e6) + 1e-3, 0.0)
-        found = plan(ordered.graph, topology, analysis=ordered, pareto=False)
+        found = plan(ordered, topology, pareto=False)
         assert found.figures.latency_s == pytest.approx(seconds.min(), rel=1e-9)
         assert found.optimality == "dag"

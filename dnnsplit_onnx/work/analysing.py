@@ -1,0 +1,125 @@
+"""From a model to its analysis: the one way there, for the library and the command line.
+
+    graph, bound dimensions, types by inference, sizes seen in a run, work, order
+
+Whatever is planned, swept, compared or profiled begins with `analyse`, or with an analysis
+that the caller made by it; so positions always count in one order, and figures agree.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dnnsplit_onnx.errors import DnnsplitError, InputError
+from dnnsplit_onnx.graph.graph import Graph, load_graph
+from dnnsplit_onnx.graph.identity import in_file_order
+from dnnsplit_onnx.graph.shapes import Types, bind_shapes, free_dimensions
+from dnnsplit_onnx.graph.states import parse_states
+from dnnsplit_onnx.work.analysis import Analysis, measure
+from dnnsplit_onnx.work.orders import in_order
+
+#: What a model may be given as; an analysis is one that was made before.
+Source = Graph | Analysis | str | os.PathLike[str]
+
+# A model with more weights is not run unless the user asks for it.
+_MOST_UNASKED = 1_000_000_000
+
+
+def analyse(
+    model: Graph | str | os.PathLike[str],
+    bindings: Mapping[str, int] | None = None,
+    *,
+    order: str = "envelope",
+    states: Sequence[str] | None = None,
+    trips: Mapping[str, int] | None = None,
+    sample_input: Mapping[str, Any] | str | Path | None = None,
+) -> Analysis:
+    """Sizes, work and order of a model: what planning starts from.
+
+    Args:
+        model: A graph, in whatever order, or an ONNX file.
+        bindings: Numbers for symbolic dimensions, by name.
+        order: The order of the nodes that positions count in: `envelope`, in which the best
+            cuts of the whole graph are positions, or `file`.
+        states: What one run hands to the next, each as `IN=OUT`; `none` for nothing. By
+            default what the graph has, or what names tell.
+        trips: How often loops run, by the names of their nodes, where the model leaves it open.
+        sample_input: Arrays by name, or an `.npz` file, for the run that shows what inference
+            cannot size. Without it the run is a courtesy: it is made on random inputs, of a
+            model of at most 1 GB of weights whose dimensions are all known, and what stands
+            in its way leaves sizes unknown and is told in `notes`.
+
+    Raises:
+        ModelError: The model cannot be read.
+        ShapeError: A binding names no dimension of the model, or is not positive.
+        InputError: There is no such order, a state names no input and output, or
+            `sample_input` does not fit.
+        MissingExtraError: `sample_input` is given, and onnxruntime is not installed.
+    """
+    graph = in_file_order(_graph(model, states))
+    types, notes = _with_observed(bind_shapes(graph, bindings), sample_input)
+    return in_order(replace(measure(graph, types, trips), notes=notes), order)
+
+
+def analysis_from(source: Source, bindings: Mapping[str, int] | None = None) -> Analysis:
+    """The analysis of whatever a model is given as.
+
+    Args:
+        source: An analysis, which is taken as it is; or what `analyse` takes.
+        bindings: Numbers for symbolic dimensions.
+
+    Raises:
+        InputError: The analysis was made with other bindings.
+        DnnsplitError: As for `analyse`.
+    """
+    if not isinstance(source, Analysis):
+        return analyse(source, bindings)
+    known = source.types.bindings
+    for name, number in (bindings or {}).items():
+        if known.get(name) != number:
+            raise InputError(
+                f"the analysis has {name}={known.get(name, 'unbound')}, not {number}",
+                hint="pass the bindings to `analyse`, or the graph in place of its analysis",
+            )
+    return source
+
+
+def _graph(model: Graph | str | os.PathLike[str], states: Sequence[str] | None) -> Graph:
+    if not isinstance(model, Graph):
+        return load_graph(Path(model), states)
+    if states is None:
+        return model
+    return replace(model, states=parse_states(states, model.inputs, model.outputs))
+
+
+def _with_observed(
+    types: Types, sample: Mapping[str, Any] | str | Path | None
+) -> tuple[Types, tuple[str, ...]]:
+    """Sizes that inference cannot prove, seen in one run where that is possible.
+
+    Returns:
+        The types, and what is to be said of them.
+    """
+    if not types.unsized or (sample is None and free_dimensions(types.graph, types.bindings)):
+        return types, ()
+    if sample is None and types.weight_nbytes > _MOST_UNASKED:
+        return types, (
+            "some shapes cannot be inferred; a sample input (--sample-input X.npz) shows them in one run",
+        )
+    from dnnsplit_onnx.runtime.observing import observe
+
+    try:
+        seen = observe(types, sample)
+    except DnnsplitError as error:
+        if sample is not None:
+            raise
+        return types, (f"some shapes cannot be inferred, and a run to see them failed: {error.message}",)
+    source = f"`{sample}`" if isinstance(sample, str | Path) else "random" if sample is None else "the given"
+    inputs = "" if isinstance(sample, str | Path) else " inputs"
+    return seen, (
+        f"{len(types.unsized)} sizes could not be inferred; they are those of one run on {source}{inputs}",
+    )
