@@ -17,10 +17,7 @@ KNOWN = frozenset(GRAPH)
 PACKAGE = rooms.PACKAGE
 
 #: Arrows that are about to be turned round.
-OPEN = {
-    ("work.memory", "work.analysis"),
-    ("planning.plans", ""),
-}
+OPEN = {("work.memory", "work.analysis")}
 
 #: Finer than the order of rooms: the first never imports the second, except for what stands third.
 RULES = (
