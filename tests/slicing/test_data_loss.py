@@ -36,7 +36,9 @@ def killing(what: str, source: Path, out: Path) -> dict[str, int]:
     return counts
 
 
-@pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
+@pytest.mark.parametrize(
+    "external", [pytest.param(False, marks=pytest.mark.slow), True], ids=["inline", "external"]
+)
 def test_a_run_killed_at_any_step_loses_nothing(external: bool, tmp_path: Path) -> None:
     states = killing("steps", save(layers(), tmp_path / "source.onnx", external=external), tmp_path / "out")
     # All that can happen did happen: before, between and after the two renames.

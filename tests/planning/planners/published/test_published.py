@@ -351,12 +351,18 @@ def test_ddpqn_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     assert error.value.hint == "pip install 'dnnsplit-onnx[ddpqn]'"
 
 
-def test_ddpqn_learns_to_place_layers() -> None:
+# It learns twice for each of two problems: one objective always, all of them with --all.
+@pytest.mark.parametrize(
+    "objectives",
+    [("latency",), pytest.param(("latency", "cost", "weighted"), marks=pytest.mark.slow)],
+    ids=len,
+)
+def test_ddpqn_learns_to_place_layers(objectives: tuple[str, ...]) -> None:
     torch = pytest.importorskip("torch")
     threads = torch.get_num_threads()
     before = torch.random.get_rng_state()
     good = total = 0
-    for objective in ("latency", "cost", "weighted"):
+    for objective in objectives:
         for problem in cases(objective, 2, (2, 3)):
             if not problem.costs.size:
                 continue
