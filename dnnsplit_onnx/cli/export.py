@@ -1,4 +1,4 @@
-"""`export`: the slices for other engines."""
+"""`export`: the slices for other engines, and for browsers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from dnnsplit_onnx.cli.options import Folder, Force, Reporting, takes
 
-app = typer.Typer(no_args_is_help=True, help="Write slices for Triton and KServe.")
+app = typer.Typer(no_args_is_help=True, help="Write slices for browsers, Triton and KServe.")
 
 Tiers = Annotated[
     list[str] | None,
@@ -97,3 +97,64 @@ def kserve(
         print_json({"output": str(output)})
         return
     sys.stdout.write(f"wrote {output}\n")
+
+
+@app.command("web")
+@takes(Reporting)
+def web(
+    folder: Folder,
+    options: Reporting,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="SITE", help="The folder of the page to make.")
+    ] = Path("site"),
+    tier: Annotated[
+        str | None,
+        typer.Option(
+            "--tier",
+            metavar="NAME",
+            help="The tier that the browser is: the first by default, or the last of two.",
+            show_default=False,
+        ),
+    ] = None,
+    ort_web: Annotated[
+        Path | None,
+        typer.Option(
+            "--ort-web",
+            metavar="DIR",
+            help="Where onnxruntime-web is, node_modules/onnxruntime-web/dist; from npm otherwise.",
+            show_default=False,
+        ),
+    ] = None,
+    urls: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--url",
+            metavar="URL",
+            help="A server for the page, the first by default; without it, the page's own. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    webgpu: Annotated[bool, typer.Option("--webgpu/--no-webgpu", help="Bring what runs on WebGPU.")] = True,
+    force: Force = False,
+) -> None:
+    """Write a static page whose browser runs a tier.
+
+    The page, the slices and onnxruntime-web come into one folder, which any static host can
+    serve, and `serve --site` as well. Slices of all candidate cuts (`split --all-candidates`)
+    give the page a choice of cuts.
+
+    Example: dnnsplit-onnx export web slices -o site
+    """
+    from dataclasses import asdict
+
+    from dnnsplit_onnx.cli.output import print_json
+    from dnnsplit_onnx.serving.web.export import export_web
+
+    made = export_web(folder, output, tier=tier, ort_web=ort_web, urls=urls or (), webgpu=webgpu, force=force)
+    if options.json:
+        print_json({"output": str(output), **asdict(made)})
+        return
+    sys.stdout.write(
+        f"wrote {output}: tier `{made.tier}`, {made.slices} slices, {made.nbytes / 1e6:.1f} MB, "
+        f"onnxruntime-web {made.runtime}\n"
+    )

@@ -90,6 +90,24 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve beyond loopback without TLS or token.")
     ] = False,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-origin",
+            metavar="ORIGIN",
+            help="Pages of this origin may use the tier, https://example.org; none otherwise. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            "--site",
+            metavar="SITE",
+            help="Serve the page that `export web` wrote as well, which may use the tier.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Serve a tier over HTTP, by the Open Inference Protocol.
 
@@ -122,6 +140,8 @@ def serve(
         tls=options.tls,
         insecure=insecure,
         limits=ServerLimits(requests=most_requests, body_nbytes=int(most_body_mb * 1e6)),
+        allow_origins=tuple(allow_origin or ()),
+        site=site,
     )
     server = open_server(tier, serving)
     grpc = open_grpc(server.service, serving)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from dnnsplit_onnx.serving.web.runtime import WASM, WEBGPU
+
 from .conftest import Run
 
 
@@ -39,3 +41,22 @@ def test_compose_knows_its_tiers(run: Run, slices: Path, tmp_path: Path) -> None
     made = run("compose", slices, "-o", tmp_path / "deploy", "--cuda", "cloud", "--json")
     assert made.code == 0, made.err
     assert (tmp_path / "deploy" / "docker-compose.yml").is_file()
+
+
+def test_a_page_for_browsers(run: Run, slices: Path, tmp_path: Path) -> None:
+    runtime = tmp_path / "dist"
+    runtime.mkdir()
+    for name in (*WASM, *WEBGPU):
+        (runtime / name).write_bytes(b"export {};\n")
+    site = tmp_path / "site"
+    words = ("export", "web", slices, "-o", site, "--ort-web", runtime)
+    ended = run(*words, "--url", "https://near:8000")
+    assert ended.code == 0, ended.err
+    assert ended.out.startswith(f"wrote {site}: tier `")
+    assert "https://near:8000" in (site / "index.html").read_text()
+    again = run(*words, "--no-webgpu", "--force", "--json")
+    assert again.json["output"] == str(site)
+    assert again.json["nbytes"] == sum(path.stat().st_size for path in site.rglob("*") if path.is_file())
+    refused = run(*words, "--tier", "moon", "--force")
+    assert refused.code == 2
+    assert "error: no tier is named `moon`\nhint: the tiers are " in refused.err

@@ -89,7 +89,7 @@ def measure_segments(
         manifest = slice_model(graph, made, folder)
         chain = Chain.open(folder, lambda _: options, manifest=manifest, check=False)
         whole = open_session(graph.file.path, options, label="the whole model")
-        empty = open_session(_empty_model(Path(scratch)), options)
+        empty = open_session(empty_model(Path(scratch)), options)
         given = input_sets(manifest.model.inputs, inputs, dict(analysis.types.bindings), seed=0, runs=1)[0]
         values = to_values(manifest.model.inputs, given.values)
         clock = _Timer(chain, whole, empty, values)
@@ -168,7 +168,7 @@ def _nothing() -> dict[str, Value]:
     return to_values([Port(name="x", dtype="float", shape=(1,))], {"x": np.zeros(1, np.float32)})
 
 
-def _empty_model(folder: Path) -> Path:
+def empty_model(folder: Path) -> Path:
     """A model that does nothing, in a form that any onnxruntime of the last years reads."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "empty", [x], [y])

@@ -20,9 +20,11 @@ from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.tier.service import Service
 from dnnsplit_onnx.serving.tier.stage import Stage
 from dnnsplit_onnx.serving.wire.limits import ServerLimits
+from dnnsplit_onnx.serving.wire.origins import origins_of
 from dnnsplit_onnx.serving.wire.pool import Target
 from dnnsplit_onnx.serving.wire.security import TlsFiles, check_exposure, read_token, server_context
 from dnnsplit_onnx.serving.wire.server import Server
+from dnnsplit_onnx.serving.wire.site import Site
 from dnnsplit_onnx.slicing.manifest import FILE_NAME, load_manifest
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ class ServeOptions:
             used towards the next tier.
         insecure: Whether TLS and a token may be left out beyond loopback.
         limits: What is too much.
+        allow_origins: Pages of browsers that may use the server, by their origin.
+        site: A folder that `export web` wrote, whose files are handed out; None for none.
     """
 
     host: str = "127.0.0.1"
@@ -67,6 +71,8 @@ class ServeOptions:
     tls: TlsFiles = field(default_factory=TlsFiles)
     insecure: bool = False
     limits: ServerLimits = field(default_factory=ServerLimits)
+    allow_origins: tuple[str, ...] = ()
+    site: Path | None = None
 
 
 def find_tier(path: Path) -> tuple[Path, str]:
@@ -108,8 +114,32 @@ def open_server(path: Path, options: ServeOptions) -> Server[Service]:
         remote = Remote(Target(options.next_url, token, options.tls), routes, tier + 1)
     elif routes.default.legs[tier].goes_on:
         _log.warning("tier `%s` stands alone: without --next it answers with what its slice makes", name)
+    site = _site(options.site, routes)
+    origins = origins_of(
+        options.allow_origins,
+        host=options.host,
+        has_pages=site is not None,
+        has_tls=tls is not None,
+        has_token=token is not None,
+    )
     stage = _engine(folder, routes, tier, options)
-    return Server(Service(stage, remote, options.limits, token), options.host, options.port, tls)
+    service = Service(stage, remote, options.limits, token, origins=origins, site=site)
+    return Server(service, options.host, options.port, tls)
+
+
+def _site(folder: Path | None, routes: Routes) -> Site | None:
+    """The files for browsers.
+
+    Raises:
+        InputError: They are none, or were exported from other slices.
+    """
+    site = None if folder is None else Site(folder)
+    if site is not None and site.identity != routes.identity:
+        raise InputError(
+            f"the site `{folder}` was exported from other slices",
+            hint="export it again: dnnsplit-onnx export web DIR -o SITE --force",
+        )
+    return site
 
 
 def _engine(folder: Path, routes: Routes, tier: int, options: ServeOptions) -> Engine:

@@ -10,6 +10,8 @@
     POST /v2/link                     measures the link that leads here (an extension)
     POST /v2/cuts                     opens the slices of some cuts, here and above (an extension)
     GET  /metrics                     for Prometheus
+    GET  /...                         the files of a site, if there is one
+    OPTIONS /...                      whether a page of another origin may ask
 
 A model is named after its tier, and may be followed by `/versions/1`.
 
@@ -26,6 +28,7 @@ import hmac
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from dnnsplit_onnx._version import __version__
@@ -44,7 +47,9 @@ from dnnsplit_onnx.serving.wire.handler import Send
 from dnnsplit_onnx.serving.wire.http import RequestHead
 from dnnsplit_onnx.serving.wire.limits import ServerLimits
 from dnnsplit_onnx.serving.wire.metrics import CONTENT_TYPE, Metrics
+from dnnsplit_onnx.serving.wire.origins import Origins
 from dnnsplit_onnx.serving.wire.protocol import read_object
+from dnnsplit_onnx.serving.wire.site import Site
 from dnnsplit_onnx.serving.wire.stream import Deadline
 
 _VERSION = "1"
@@ -52,6 +57,8 @@ _VERSION = "1"
 SERVER = {"name": "dnnsplit-onnx", "version": __version__, "extensions": ["binary_tensor_data"]}
 _LONGEST_MEASURE = 4 << 20
 _LONGEST_CUTS = 4096
+# What begins otherwise belongs to a site.
+_OWN_PATHS = ("v2", "metrics")
 
 
 class Service:
@@ -62,6 +69,8 @@ class Service:
         remote: The next tier; None if this is the last, or stands alone.
         limits: What is too much.
         token: What clients must show; None if none is asked for.
+        origins: Which pages of browsers may ask; none by default.
+        site: Files for browsers, for which no token is asked; None if there are none.
     """
 
     def __init__(
@@ -70,12 +79,16 @@ class Service:
         remote: Remote | None = None,
         limits: ServerLimits | None = None,
         token: str | None = None,
+        *,
+        origins: Origins | None = None,
+        site: Site | None = None,
     ) -> None:
         self.stage, self.remote = stage, remote
         self.limits = limits or ServerLimits()
         self.admission = Admission(self.limits.requests, self.limits.bodies_nbytes)
         self.metrics = _declare(Metrics(), stage, self.admission)
         self.draining = False
+        self._origins, self._site = origins or Origins(), site
         self._token = None if token is None else f"Bearer {token}".encode()
 
     def answer(self, head: RequestHead, body: Body, arena: Arena, send: Send) -> None:
@@ -102,15 +115,24 @@ class Service:
             self.remote.close()
 
     def _answer(self, head: RequestHead, body: Body, arena: Arena, send: Send) -> None:
+        shared: dict[str, str] = {}
+
         def once(response: Response) -> None:
             self.metrics.add("responses_total", label=f'code="{response.status}"')
             try:
-                send(response)
+                send(replace(response, fields={**response.fields, **shared}) if shared else response)
             except (OSError, ServingError) as error:
                 raise _SendError(error) from None
 
         try:
             parts = head.path.split("/")[1:]
+            shared.update(self._origins.admit(head.fields))
+            if head.method == "OPTIONS":  # it never shows a token
+                once(self._origins.preflight(head.fields))
+                return
+            if head.method == "GET" and self._site is not None and parts[0] not in _OWN_PATHS:
+                once(self._site.get(head.path))
+                return
             self._authorize(head, parts)
             if head.method == "POST":
                 self._post(parts, body, arena, once)

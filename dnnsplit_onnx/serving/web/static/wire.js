@@ -1,0 +1,151 @@
+/**
+ * The Open Inference Protocol with its binary tensor extension: bytes and tensors.
+ * For the same values the bytes are those of the Python edge.
+ *
+ * @typedef {object} Tensor
+ * @property {string} dtype Element type as onnx spells it, `float`.
+ * @property {number[]} shape
+ * @property {ArrayBufferView | string[]} data Row-major; float16 and bfloat16 as their bits, bool as 0 and 1.
+ * @typedef {Record<string, Tensor>} Tensors
+ */
+
+/** A request failed; no other answer will come. */
+export class ServingError extends Error {
+  /** @param {string} message @param {{link?: number | null, status?: number}} [more] the link that failed */
+  constructor(message, { link = null, status = 0 } = {}) {
+    super(message);
+    this.name = this.constructor.name;
+    this.link = link;
+    this.status = status;
+  }
+}
+export class InputError extends ServingError {} // the inputs do not fit the model
+export class ManifestError extends ServingError {} // it, or a file it lists, is not what was written
+export class DeviceError extends ServingError {} // the runtime here cannot open or run a slice
+export class LinkError extends ServingError {} // the other side cannot be reached, or went away
+export class DeadlineError extends ServingError {} // the time is up
+export class RefusedError extends ServingError {} // the other side answers with an error, or wrongly
+
+/** By onnx's name: the protocol's, the runtime's, what holds the elements, and bytes of each. */
+export const TYPES = {
+  bool: ["BOOL", "bool", Uint8Array, 1],
+  uint8: ["UINT8", "uint8", Uint8Array, 1],
+  uint16: ["UINT16", "uint16", Uint16Array, 2],
+  uint32: ["UINT32", "uint32", Uint32Array, 4],
+  uint64: ["UINT64", "uint64", BigUint64Array, 8],
+  int8: ["INT8", "int8", Int8Array, 1],
+  int16: ["INT16", "int16", Int16Array, 2],
+  int32: ["INT32", "int32", Int32Array, 4],
+  int64: ["INT64", "int64", BigInt64Array, 8],
+  float16: ["FP16", "float16", Uint16Array, 2],
+  float: ["FP32", "float32", Float32Array, 4],
+  double: ["FP64", "float64", Float64Array, 8],
+  bfloat16: ["BF16", null, Uint16Array, 2],
+  string: ["BYTES", "string", null, 0],
+};
+const BY_WIRE = Object.fromEntries(Object.entries(TYPES).map(([dtype, [name]]) => [name, dtype]));
+const UTF8 = new TextEncoder();
+
+/** How many elements a shape has. @param {number[]} shape */
+export const count = (shape) => shape.reduce((product, size) => product * size, 1);
+
+/** A JSON part as bytes: ASCII alone, nothing in it that is not needed. @param {unknown} message */
+export function toText(message) {
+  const escape = (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  return UTF8.encode(JSON.stringify(message).replace(/[\u007f-\uffff]/g, escape));
+}
+
+/** Tensors as entries of the JSON part, and the bytes that follow it. @param {[string, Tensor][]} tensors */
+export function encode(tensors) {
+  const buffers = tensors.map(([, tensor]) => raw(tensor));
+  const entries = tensors.map(([name, { dtype, shape }], at) => ({
+    name,
+    datatype: TYPES[dtype][0],
+    shape,
+    parameters: { binary_data_size: buffers[at].byteLength },
+  }));
+  return { entries, buffers };
+}
+
+/** One array of bytes. @param {Uint8Array[]} parts */
+export function join(parts) {
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.byteLength;
+  }
+  return whole;
+}
+
+/**
+ * The parameters and outputs of an answer.
+ * @param {ArrayBuffer} body @param {number} jsonLength bytes of its JSON part
+ * @returns {{parameters: Record<string, unknown>, tensors: Tensors}} @throws {RefusedError}
+ */
+export function decode(body, jsonLength) {
+  const need = (/** @type {unknown} */ holds, /** @type {string} */ what) => {
+    if (!holds) throw new RefusedError(`the answer breaks the protocol: ${what}`);
+  };
+  need(jsonLength <= body.byteLength, "its JSON part is longer than its body");
+  let message = null;
+  try {
+    message = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(new Uint8Array(body, 0, jsonLength)));
+  } catch {
+    need(false, "its JSON part is not JSON");
+  }
+  need(Array.isArray(message?.outputs), "`outputs` is not a list");
+  /** @type {Tensors} */
+  const tensors = Object.create(null);
+  let at = jsonLength;
+  for (const entry of message.outputs) {
+    const { name, datatype, shape } = entry ?? {};
+    need(typeof name === "string" && !(name in tensors), "an output has no name of its own");
+    need(Object.hasOwn(BY_WIRE, datatype), `output \`${name}\` has no known datatype`);
+    need(Array.isArray(shape) && shape.every((size) => Number.isSafeInteger(size) && size >= 0),
+      `the shape of output \`${name}\` is not a list of sizes`);
+    const nbytes = entry.parameters?.binary_data_size;
+    need(Number.isSafeInteger(nbytes) && nbytes >= 0 && at + nbytes <= body.byteLength,
+      `output \`${name}\` is not binary data of the body`);
+    const dtype = BY_WIRE[datatype];
+    const [, , Elements, size] = TYPES[dtype];
+    need(!size || count(shape) * size === nbytes, `output \`${name}\` has ${nbytes} bytes for ${shape}`);
+    const part = body.slice(at, at + nbytes);
+    const data = Elements ? new Elements(part) : strings(new Uint8Array(part), count(shape), need);
+    need(dtype !== "bool" || data.every((byte) => byte < 2), `output \`${name}\` has bytes that are no BOOL`);
+    tensors[name] = { dtype, shape, data };
+    at += nbytes;
+  }
+  need(at === body.byteLength, "bytes follow its last output");
+  return { parameters: message.parameters ?? {}, tensors };
+}
+
+/** @param {Tensor} tensor @returns {Uint8Array} */
+function raw({ dtype, data }) {
+  if (dtype !== "string") return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  return join(data.flatMap((text) => {
+    const element = UTF8.encode(text);
+    return [new Uint8Array(Uint32Array.of(element.length).buffer), element];
+  }));
+}
+
+/** Elements of BYTES: each its length in four bytes, and itself. */
+function strings(bytes, expected, need) {
+  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  const view = new DataView(bytes.buffer);
+  const found = [];
+  let at = 0;
+  try {
+    while (found.length < expected) {
+      const start = at + 4;
+      at = start + view.getUint32(at, true);
+      need(at <= bytes.length, "the lengths of strings do not add up");
+      found.push(decoder.decode(bytes.subarray(start, at)));
+    }
+  } catch (error) {
+    if (error instanceof ServingError) throw error;
+    need(false, "strings are not UTF-8, or too few");
+  }
+  need(at === bytes.length, "the lengths of strings do not add up");
+  return found;
+}
