@@ -40,6 +40,7 @@ PLACES = {
     "serving/deploy": (6, 3, 1),
     "serving/edge": (7, 2, 1),
     "serving/dashboard": (8, 2, 1),
+    "serving/web": (7, 1, 1),
     "cli": (9, 0, 4),
 }
 STYLE = """

@@ -58,6 +58,7 @@ ROOMS = (
     Room("serving/edge", "the client that picks the cut", ("serving.edge",)),
     Room("serving/dashboard", "the client, in a browser", ("serving.dashboard",)),
     Room("serving/deploy", "tiers started elsewhere", ("serving.deploy",)),
+    Room("serving/web", "a browser as a tier", ("serving.web",)),
     Room("models, converters", "model.onnx from code or files", ("models", "converters")),
     Room("reporting", "tables, pages and plots", ("reporting",)),
     Room("cli", "parses a command, calls the rooms above; with schemas/", ("schemas", "cli", "__main__")),
