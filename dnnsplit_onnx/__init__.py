@@ -21,67 +21,178 @@ from dnnsplit_onnx import views
 from dnnsplit_onnx._version import __version__
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.errors import DnnsplitError
+    from dnnsplit_onnx.errors import (
+        CutError,
+        DnnsplitError,
+        InfeasibleError,
+        InputError,
+        ManifestError,
+        MissingExtraError,
+        ModelError,
+        OutputError,
+        PlanError,
+        ProfileError,
+        RequestError,
+        ShapeError,
+        TopologyError,
+        VerificationError,
+    )
     from dnnsplit_onnx.graph.graph import Graph, Node, load_graph
     from dnnsplit_onnx.graph.shapes import bind_shapes
-    from dnnsplit_onnx.machines.topology import Topology, load_topology
+    from dnnsplit_onnx.machines.profiles import Profile, load_profile
+    from dnnsplit_onnx.machines.topology import Limits, Link, Tier, Topology, load_topology
     from dnnsplit_onnx.measuring.benchmark import BenchReport, bench
+    from dnnsplit_onnx.measuring.profiling.whole import profile
     from dnnsplit_onnx.measuring.verification import Verification, verify
     from dnnsplit_onnx.planning.choosing import plan
+    from dnnsplit_onnx.planning.comparing import compare
     from dnnsplit_onnx.planning.objective import evaluate
     from dnnsplit_onnx.planning.plans import Plan, load_plan
+    from dnnsplit_onnx.planning.sweeping import sweep
+    from dnnsplit_onnx.planning.weights import Weights
     from dnnsplit_onnx.reporting.plan_html import plan_html
     from dnnsplit_onnx.reporting.plan_view import plan_renderables
+    from dnnsplit_onnx.reporting.reports import report
+    from dnnsplit_onnx.running.chain import Chain
+    from dnnsplit_onnx.running.steps import Steps
+    from dnnsplit_onnx.runtime.options import SessionOptions
+    from dnnsplit_onnx.serving.edge.aio import AsyncEdge
+    from dnnsplit_onnx.serving.edge.conversation import Conversation
+    from dnnsplit_onnx.serving.edge.edge import Edge
+    from dnnsplit_onnx.serving.tier.launch import ServeOptions
+    from dnnsplit_onnx.serving.tier.served import serve
+    from dnnsplit_onnx.serving.wire.errors import (
+        DeadlineError,
+        LinkError,
+        ProtocolError,
+        RefusedError,
+        ServingError,
+    )
     from dnnsplit_onnx.slicing import slice_model
     from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest
+    from dnnsplit_onnx.work.analysis import Analysis
 
 __all__ = [
+    "Analysis",
+    "AsyncEdge",
     "BenchReport",
+    "Chain",
+    "Conversation",
+    "CutError",
+    "DeadlineError",
     "DnnsplitError",
+    "Edge",
     "Graph",
+    "InfeasibleError",
+    "InputError",
+    "Limits",
+    "Link",
+    "LinkError",
     "Manifest",
+    "ManifestError",
+    "MissingExtraError",
+    "ModelError",
     "Node",
+    "OutputError",
     "Plan",
+    "PlanError",
+    "Profile",
+    "ProfileError",
+    "ProtocolError",
+    "RefusedError",
+    "RequestError",
+    "ServeOptions",
+    "ServingError",
+    "SessionOptions",
+    "ShapeError",
+    "Steps",
+    "Tier",
     "Topology",
+    "TopologyError",
     "Verification",
+    "VerificationError",
+    "Weights",
     "__version__",
     "bench",
     "bind_shapes",
+    "compare",
     "evaluate",
     "load_graph",
     "load_manifest",
     "load_plan",
+    "load_profile",
     "load_topology",
     "plan",
     "plan_html",
     "plan_renderables",
+    "profile",
+    "report",
+    "serve",
     "slice_model",
+    "sweep",
     "verify",
 ]
 
 # Modules are not named after the functions they hold: an imported submodule becomes an
 # attribute of its package and would hide them.
 _HOME = {
-    "BenchReport": "measuring.benchmark",
-    "bench": "measuring.benchmark",
+    "CutError": "errors",
     "DnnsplitError": "errors",
+    "InfeasibleError": "errors",
+    "InputError": "errors",
+    "ManifestError": "errors",
+    "MissingExtraError": "errors",
+    "ModelError": "errors",
+    "OutputError": "errors",
+    "PlanError": "errors",
+    "ProfileError": "errors",
+    "RequestError": "errors",
+    "ShapeError": "errors",
+    "TopologyError": "errors",
+    "VerificationError": "errors",
     "Graph": "graph.graph",
     "Node": "graph.graph",
     "load_graph": "graph.graph",
-    "Manifest": "slicing.manifest",
-    "load_manifest": "slicing.manifest",
-    "evaluate": "planning.objective",
-    "plan": "planning.choosing",
-    "Plan": "planning.plans",
-    "load_plan": "planning.plans",
-    "plan_html": "reporting.plan_html",
-    "plan_renderables": "reporting.plan_view",
     "bind_shapes": "graph.shapes",
-    "slice_model": "slicing",
+    "Profile": "machines.profiles",
+    "load_profile": "machines.profiles",
+    "Limits": "machines.topology",
+    "Link": "machines.topology",
+    "Tier": "machines.topology",
     "Topology": "machines.topology",
     "load_topology": "machines.topology",
+    "BenchReport": "measuring.benchmark",
+    "bench": "measuring.benchmark",
+    "profile": "measuring.profiling.whole",
     "Verification": "measuring.verification",
     "verify": "measuring.verification",
+    "plan": "planning.choosing",
+    "compare": "planning.comparing",
+    "evaluate": "planning.objective",
+    "Plan": "planning.plans",
+    "load_plan": "planning.plans",
+    "sweep": "planning.sweeping",
+    "Weights": "planning.weights",
+    "plan_html": "reporting.plan_html",
+    "report": "reporting.reports",
+    "plan_renderables": "reporting.plan_view",
+    "Chain": "running.chain",
+    "Steps": "running.steps",
+    "SessionOptions": "runtime.options",
+    "AsyncEdge": "serving.edge.aio",
+    "Conversation": "serving.edge.conversation",
+    "Edge": "serving.edge.edge",
+    "ServeOptions": "serving.tier.launch",
+    "serve": "serving.tier.served",
+    "DeadlineError": "serving.wire.errors",
+    "LinkError": "serving.wire.errors",
+    "ProtocolError": "serving.wire.errors",
+    "RefusedError": "serving.wire.errors",
+    "ServingError": "serving.wire.errors",
+    "slice_model": "slicing",
+    "Manifest": "slicing.manifest",
+    "load_manifest": "slicing.manifest",
+    "Analysis": "work.analysis",
 }
 
 

@@ -138,3 +138,28 @@ def test_the_readme_is_short_and_begins_with_the_two_commands() -> None:
     assert first < text.index("pip install")
     assert first < text.index("./scripts/test")
     assert "pip install 'dnnsplit-onnx[cpu]'" in text
+
+
+def test_what_pages_teach_is_public() -> None:
+    import dnnsplit_onnx
+    from dnnsplit_onnx import errors as errors_module
+
+    for name in (
+        "sweep",
+        "compare",
+        "profile",
+        "bench",
+        "report",
+        "serve",
+        "Chain",
+        "Steps",
+        "Edge",
+        "AsyncEdge",
+    ):
+        assert name in dnnsplit_onnx.__all__
+    errors = [
+        name
+        for name, thing in vars(errors_module).items()
+        if isinstance(thing, type) and issubclass(thing, Exception)
+    ]
+    assert set(errors) <= set(dnnsplit_onnx.__all__)

@@ -133,26 +133,21 @@ def _measure_model(model: str, options: ProfileOptions) -> None:
 
 def _measured(model: str, tier: str, options: ProfileOptions) -> Profile:
     from dnnsplit_onnx.cli.loading import load_analysis
-    from dnnsplit_onnx.measuring.profiling.segments import measure_segments
+    from dnnsplit_onnx.measuring.profiling.whole import profile as measured
     from dnnsplit_onnx.reporting.progress import progress
 
     settings = _session_options(tier, options)
-    if options.per_node and settings.provider != "cpu":
-        raise InputError(
-            f"single nodes cannot be timed on `{settings.provider}`: only their start is seen",
-            hint="leave out --per-node: the segments between cuts are timed to their end",
-        )
     analysis = load_analysis(model, ModelOptions(bind=options.bind, order=options.order))
     with progress("measuring") as update:
-        found = measure_segments(
-            analysis, tier, options=settings, inputs=options.inputs, runs=options.runs, progress=update
+        return measured(
+            analysis,
+            tier,
+            options=settings,
+            inputs=options.inputs,
+            runs=options.runs,
+            per_node=options.per_node,
+            progress=update,
         )
-        if options.per_node:
-            from dnnsplit_onnx.measuring.profiling.nodes import measure_nodes
-
-            times = measure_nodes(analysis, options=settings, inputs=options.inputs)
-            found = found.model_copy(update={"node_seconds": times})
-    return found
 
 
 def _session_options(tier: str, options: ProfileOptions) -> SessionOptions:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dnnsplit_onnx.errors import ProfileError
-from dnnsplit_onnx.files import read_bounded
+from dnnsplit_onnx.files import read_bounded, written_whole
 
 SCHEMA_VERSION = 1
 
@@ -187,6 +187,20 @@ class Profile(_Record):
             below[segment.start + 1 : segment.stop + 1] = segment.seconds * weights
         summed: NDArray[np.float64] = np.cumsum(below)
         return summed
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Writes the profile to a file, whole or not at all.
+
+        Raises:
+            OutputError: The file exists, and `force` is not given, or it cannot be written.
+        """
+        with written_whole(Path(path), force=force) as file:
+            file.write(self.to_json().encode())
+
+    def __repr__(self) -> str:
+        return f"<Profile of tier {self.tier}, {self.model}, {self.whole_s * 1e3:.4g} ms on {self.provider}>"
+
+    __str__ = __repr__
 
     def to_json(self) -> str:
         """The file's text."""

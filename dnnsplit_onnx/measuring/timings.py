@@ -99,6 +99,19 @@ class BenchReport:
             "notes": list(self.notes),
         }
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each slice, the chain and the whole model, without lists."""
+        named = [("slice", one) for one in self.slices]
+        named += [(kind, one) for kind, one in (("chain", self.chain), ("whole", self.whole)) if one]
+        return [
+            {"kind": kind, **{key: value for key, value in one.to_dict().items() if not _is_nested(value)}}
+            for kind, one in named
+        ]
+
+
+def _is_nested(value: object) -> bool:
+    return isinstance(value, list | tuple | dict)
+
 
 def measured(
     tier: str | None, session: Session, seconds: Sequence[float], found: Mapping[str, Placement | None]

@@ -1,0 +1,65 @@
+"""One call that measures a model on this machine: `profile`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.graph.graph import Graph, load_graph
+from dnnsplit_onnx.graph.shapes import bind_shapes
+from dnnsplit_onnx.machines.profiles import Profile
+from dnnsplit_onnx.measuring.profiling.nodes import measure_nodes
+from dnnsplit_onnx.measuring.profiling.segments import Progress, measure_segments
+from dnnsplit_onnx.runtime.sessions import SessionOptions
+from dnnsplit_onnx.work.analysis import Analysis, measure
+from dnnsplit_onnx.work.orders import in_order
+
+
+def profile(
+    model: Analysis | Graph | str | Path,
+    tier: str,
+    *,
+    bindings: Mapping[str, int] | None = None,
+    options: SessionOptions | None = None,
+    inputs: Mapping[str, Any] | str | Path | None = None,
+    runs: int | None = None,
+    per_node: bool = False,
+    progress: Progress | None = None,
+) -> Profile:
+    """Measures what a model takes on this machine, between the cuts that a plan may use.
+
+    The result is a tier's `profile`, as it is or written to a file by `save`.
+
+    Args:
+        model: The model, its analysis, or its file. A model is brought into the order
+            `envelope`, in which plans count positions.
+        tier: The tier that this machine is.
+        bindings: Numbers for symbolic dimensions, where no analysis is given.
+        options: Provider and threads.
+        inputs: Arrays by name, or an `.npz` file [default: random inputs].
+        runs: Measured runs of everything [default: twenty seconds' worth].
+        per_node: Whether to time each node too; on the CPU alone.
+        progress: Called as runs are done.
+
+    Raises:
+        InputError: The model has no nodes, or nodes cannot be timed on the provider.
+        ShapeError: A dimension of an input is not bound.
+        ModelError: The model cannot be read or run.
+        MissingExtraError: onnxruntime is not installed, or lacks the provider.
+    """
+    options = options or SessionOptions()
+    if per_node and options.provider != "cpu":
+        raise InputError(
+            f"single nodes cannot be timed on `{options.provider}`: only their start is seen",
+            hint="leave out --per-node: the segments between cuts are timed to their end",
+        )
+    if not isinstance(model, Analysis):
+        graph = model if isinstance(model, Graph) else load_graph(model)
+        model = in_order(measure(graph, bind_shapes(graph, bindings)), "envelope")
+    found = measure_segments(model, tier, options=options, inputs=inputs, runs=runs, progress=progress)
+    if not per_node:
+        return found
+    times = measure_nodes(model, options=options, inputs=inputs)
+    return Profile.model_validate({**found.model_dump(), "node_seconds": times})
