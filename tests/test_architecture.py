@@ -40,8 +40,8 @@ RULES = (
     # Files to try things with; converters run frameworks, never onnxruntime.
     ("models", "graph", ()),
     ("converters", "runtime", ()),
-    # A page draws what it is given, and runs nothing.
-    ("reporting", "running", ()),
+    # A page draws what it is given, and runs nothing; `report` finds the model of a folder.
+    ("reporting", "running", ("running.origin",)),
     ("reporting", "serving", ()),
 )
 
