@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from dnnsplit_onnx.measuring.profiling.whole import profile
     from dnnsplit_onnx.measuring.verification import Verification, verify
     from dnnsplit_onnx.planning.choosing import plan
-    from dnnsplit_onnx.planning.comparing import compare
+    from dnnsplit_onnx.planning.comparing import Comparison, compare
     from dnnsplit_onnx.planning.objective import evaluate
     from dnnsplit_onnx.planning.plans import Plan, load_plan
-    from dnnsplit_onnx.planning.sweeping import sweep
+    from dnnsplit_onnx.planning.sweeping import Sweep, sweep
     from dnnsplit_onnx.planning.weights import Weights
     from dnnsplit_onnx.reporting.plan_html import plan_html
     from dnnsplit_onnx.reporting.plan_view import plan_renderables
@@ -70,13 +70,16 @@ if TYPE_CHECKING:
     )
     from dnnsplit_onnx.slicing import slice_model
     from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest
+    from dnnsplit_onnx.work.analysing import analyse
     from dnnsplit_onnx.work.analysis import Analysis
+    from dnnsplit_onnx.work.inspection import Inspection, inspect
 
 __all__ = [
     "Analysis",
     "AsyncEdge",
     "BenchReport",
     "Chain",
+    "Comparison",
     "Conversation",
     "CutError",
     "DeadlineError",
@@ -85,6 +88,7 @@ __all__ = [
     "Graph",
     "InfeasibleError",
     "InputError",
+    "Inspection",
     "Limits",
     "Link",
     "LinkError",
@@ -106,6 +110,7 @@ __all__ = [
     "SessionOptions",
     "ShapeError",
     "Steps",
+    "Sweep",
     "Tier",
     "Topology",
     "TopologyError",
@@ -113,10 +118,12 @@ __all__ = [
     "VerificationError",
     "Weights",
     "__version__",
+    "analyse",
     "bench",
     "bind_shapes",
     "compare",
     "evaluate",
+    "inspect",
     "load_graph",
     "load_manifest",
     "load_plan",
@@ -136,6 +143,11 @@ __all__ = [
 # Modules are not named after the functions they hold: an imported submodule becomes an
 # attribute of its package and would hide them.
 _HOME = {
+    "Comparison": "planning.comparing",
+    "Sweep": "planning.sweeping",
+    "Inspection": "work.inspection",
+    "inspect": "work.inspection",
+    "analyse": "work.analysing",
     "CutError": "errors",
     "DnnsplitError": "errors",
     "InfeasibleError": "errors",

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from dnnsplit_onnx.cli.options import Common, Folder, Force, takes
-
-if TYPE_CHECKING:
-    from dnnsplit_onnx.machines.topology import Topology
-    from dnnsplit_onnx.planning.plans import Plan
-    from dnnsplit_onnx.slicing.manifest import Manifest
-    from dnnsplit_onnx.work.analysis import Analysis
 
 
 @takes(Common)
@@ -64,68 +58,20 @@ def report(
 
     Example: dnnsplit-onnx report slices -o report.html --bench bench.json
     """
-    from dnnsplit_onnx.files import already_exists, written_whole
-    from dnnsplit_onnx.running.origin import slices_folder
-    from dnnsplit_onnx.slicing.manifest import load_manifest
-    from dnnsplit_onnx.slicing.records import recorded_plan
-
-    place, manifest = slices_folder(folder), load_manifest(folder)
-    if output.exists() and not force:
-        raise already_exists(output)  # better known before the work than after it
-    plan = recorded_plan(manifest)
-    topology = _topology(plan, tiers)
-
-    from dnnsplit_onnx.reporting.page import gather, render
-    from dnnsplit_onnx.reporting.page.measured import load_bench
-    from dnnsplit_onnx.reporting.progress import progress
-
-    measured = None if bench is None else load_bench(bench, [stage.tier for stage in plan.figures.stages])
-    analysis = _analysis(place, manifest, plan, model, sample_input, trips)
-    with progress("planning again"):
-        facts = gather(manifest, plan, analysis, topology, measured)
-    page = render(facts)
-    with written_whole(output, force=force) as file:
-        file.write(page.encode())
-    typer.echo(f"wrote {output}")
-
-
-def _topology(plan: Plan, tiers: Path | None) -> Topology | None:
-    """The tiers that are named, or those that the plan holds; None if there are none."""
-    from dnnsplit_onnx.machines.topology import load_topology, parse_topology
-
-    if tiers is not None:
-        return load_topology(tiers)
-    return None if plan.topology is None else parse_topology(dict(plan.topology), "the plan in the manifest")
-
-
-def _analysis(
-    place: Path,
-    manifest: Manifest,
-    plan: Plan,
-    model: str | None,
-    sample_input: Path | None,
-    trips: list[str] | None,
-) -> Analysis:
-    """The whole model, its nodes in the order that the plan counts them in.
-
-    Raises:
-        ManifestError: The model is not there, or another one.
-        PlanError: The plan's order is none of this model's nodes.
-    """
     from dnnsplit_onnx.cli.loading import model_file
     from dnnsplit_onnx.cli.options import ModelOptions
-    from dnnsplit_onnx.planning.fitting import analysis_of
-    from dnnsplit_onnx.running.origin import bindings_of, find_model
-    from dnnsplit_onnx.work.analysing import analyse
-    from dnnsplit_onnx.work.analysis import CUSTOM
+    from dnnsplit_onnx.reporting.progress import progress
+    from dnnsplit_onnx.reporting.reports import report as write
 
-    path = find_model(place, manifest, None if model is None else model_file(model))
-    analysis = analyse(
-        path,
-        bindings_of(manifest),
-        order="file" if plan.order == CUSTOM else plan.order,
-        states=manifest.state_pairs,
-        trips=ModelOptions(trips=trips).trip_counts or plan.trips,
-        sample_input=sample_input,
-    )
-    return analysis_of(plan, analysis)
+    with progress("planning again"):
+        write(
+            folder,
+            output,
+            model=None if model is None else model_file(model),
+            topology=tiers,
+            bench=bench,
+            sample_input=sample_input,
+            trips=ModelOptions(trips=trips).trip_counts,
+            force=force,
+        )
+    typer.echo(f"wrote {output}")

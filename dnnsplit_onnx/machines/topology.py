@@ -14,6 +14,7 @@ them validates field by field and reports a mistake with its place and value.
 from __future__ import annotations
 
 import math
+import os
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -323,7 +324,7 @@ def _changed(table: _T, source: str, fields: Mapping[str, Any]) -> _T:
         raise
 
 
-def topology_of(machines: Topology | str | Path | Mapping[str, Any]) -> Topology:
+def topology_of(machines: Topology | str | os.PathLike[str] | Mapping[str, Any]) -> Topology:
     """A topology, whichever way it is given: itself, its file, or the tables of one.
 
     Raises:
@@ -331,8 +332,8 @@ def topology_of(machines: Topology | str | Path | Mapping[str, Any]) -> Topology
     """
     if isinstance(machines, Topology):
         return machines
-    if isinstance(machines, str | Path):
-        return load_topology(machines)
+    if isinstance(machines, str | os.PathLike):
+        return load_topology(Path(machines))
     if isinstance(machines, Mapping):
         return parse_topology(dict(machines), "topology")
     raise TopologyError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from dnnsplit_onnx.errors import CutError, InputError
 from dnnsplit_onnx.graph.cut_names import resolve_cuts
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.identity import order_digest
-from dnnsplit_onnx.machines.topology import Topology, load_topology
+from dnnsplit_onnx.machines.topology import Topology, topology_of
 from dnnsplit_onnx.planning.costs import Costs, cost_table, on_links
 from dnnsplit_onnx.planning.objective import ObjectiveFunction
 from dnnsplit_onnx.planning.planners import Planner, planner_of
@@ -79,7 +78,7 @@ def plan(
             "`costs` is an array, and the order of its columns is that of no analysis",
             hint="plan an analysis, or give a function of analysis and topology",
         )
-    analysis, topology = analysis_from(model, bindings), topology_from(topology)
+    analysis, topology = analysis_from(model, bindings), topology_of(topology)
     positions = None
     if cuts is not None:
         given = analysis
@@ -89,11 +88,6 @@ def plan(
             costs = np.asarray(costs)[..., [at[node.index] for node in analysis.graph.nodes]]
     problem = problem_of(analysis, topology, objective, accounting, weights, costs)
     return plan_of(problem, planner, cuts=positions, pareto=pareto, bound=bound)
-
-
-def topology_from(topology: Topology | str | os.PathLike[str]) -> Topology:
-    """A topology, or the one in a file."""
-    return topology if isinstance(topology, Topology) else load_topology(Path(topology))
 
 
 def _cut_at(

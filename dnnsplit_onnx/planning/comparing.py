@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dnnsplit_onnx.errors import DnnsplitError, InputError, MissingExtraError
-from dnnsplit_onnx.machines.topology import Topology
-from dnnsplit_onnx.planning.choosing import problem_of, topology_from
+from dnnsplit_onnx.machines.topology import Topology, topology_of
+from dnnsplit_onnx.planning.choosing import problem_of
 from dnnsplit_onnx.planning.costs import Costs
 from dnnsplit_onnx.planning.objective import ObjectiveFunction
 from dnnsplit_onnx.planning.planners import Planner, planner_names, planner_of, usable_planners
@@ -161,7 +161,7 @@ def compare(
     if not chosen:
         raise InputError("no planner to compare", hint=f"known planners: {', '.join(planner_names())}")
     names = [planner_of(planner)[0] for planner in chosen]  # refuses an unknown one before others take time
-    analysis, topology = analysis_from(model, bindings), topology_from(topology)
+    analysis, topology = analysis_from(model, bindings), topology_of(topology)
     truth = problem_of(analysis, topology, objective, "live", weights, costs)
     shown = truth
     if accounting != "live":

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from dnnsplit_onnx.errors import InfeasibleError, InputError
-from dnnsplit_onnx.machines.topology import Topology, parse_topology
-from dnnsplit_onnx.planning.choosing import plan_of, problem_of, topology_from
+from dnnsplit_onnx.machines.topology import Topology, parse_topology, topology_of
+from dnnsplit_onnx.planning.choosing import plan_of, problem_of
 from dnnsplit_onnx.planning.costs import Costs
 from dnnsplit_onnx.planning.objective import ObjectiveFunction
 from dnnsplit_onnx.planning.planners import Planner
@@ -250,7 +250,7 @@ def sweep(
     """
     varied = tuple(parse_axis(axis) if isinstance(axis, str) else axis for axis in axes)
     total = _check(varied)
-    analysis, topology = analysis_from(model, bindings), topology_from(topology)
+    analysis, topology = analysis_from(model, bindings), topology_of(topology)
     keys = tuple(axis.key for axis in varied)
     grid = _Grid(analysis, topology, keys, objective, planner, accounting, weights, costs)
     planned = _planned(grid, itertools.product(*(axis.values for axis in varied)), total, processes)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from dnnsplit_onnx.errors import ManifestError
 from dnnsplit_onnx.files import already_exists, written_whole
-from dnnsplit_onnx.graph.graph import load_graph
-from dnnsplit_onnx.graph.shapes import bind_shapes
-from dnnsplit_onnx.machines.topology import parse_topology
-from dnnsplit_onnx.planning.plans import Plan
+from dnnsplit_onnx.machines.topology import Topology, topology_of
+from dnnsplit_onnx.planning.fitting import analysis_of
 from dnnsplit_onnx.reporting.page import gather, render
 from dnnsplit_onnx.reporting.page.measured import load_bench
 from dnnsplit_onnx.running.origin import bindings_of, find_model, slices_folder
-from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest
-from dnnsplit_onnx.work.analysis import Analysis, measure
-from dnnsplit_onnx.work.orders import CUSTOM, in_order, in_order_of
+from dnnsplit_onnx.slicing.manifest import load_manifest
+from dnnsplit_onnx.slicing.records import recorded_plan
+from dnnsplit_onnx.work.analysing import analyse
+from dnnsplit_onnx.work.analysis import CUSTOM
 
 
 def report(
@@ -23,7 +23,10 @@ def report(
     output: str | Path,
     *,
     model: str | Path | None = None,
+    topology: Topology | str | Path | None = None,
     bench: str | Path | None = None,
+    sample_input: Mapping[str, Any] | str | Path | None = None,
+    trips: Mapping[str, int] | None = None,
     force: bool = False,
 ) -> None:
     """Writes one HTML page about a folder of slices, which needs no network.
@@ -32,39 +35,39 @@ def report(
         folder: The folder of slices.
         output: The page to write.
         model: Where the whole model is now, if it was moved.
+        topology: The tiers, where the plan does not hold them.
         bench: What `bench --json` printed, to compare.
+        sample_input: As `split` was given it.
+        trips: As `split` was given it.
         force: Whether to replace a page.
 
     Raises:
-        ManifestError: The folder is not one of slices, or the model is another one.
+        ManifestError: The folder is not one of slices, or the model is not there or another one.
+        PlanError: The plan's order is none of this model's nodes.
         OutputError: The page exists, or cannot be written.
     """
     output = Path(output)
+    place, manifest = slices_folder(folder), load_manifest(folder)
     if output.exists() and not force:
         raise already_exists(output)  # better known before the work than after it
-    place = slices_folder(folder)
-    manifest = load_manifest(place)
-    plan = Plan.from_dict(manifest.plan)
-    topology = None if plan.topology is None else parse_topology(dict(plan.topology), "the plan")
+    plan = recorded_plan(manifest)
+    machines = topology or plan.topology
     tiers = [stage.tier for stage in plan.figures.stages]
     measured = None if bench is None else load_bench(Path(bench), tiers)
-    analysis = _analysis(place, manifest, plan, model)
-    page = render(gather(manifest, plan, analysis, topology, measured))
+    analysis = analyse(
+        find_model(place, manifest, model),
+        bindings_of(manifest),
+        order="file" if plan.order == CUSTOM else plan.order,
+        states=manifest.state_pairs,
+        trips=trips or plan.trips,
+        sample_input=sample_input,
+    )
+    facts = gather(
+        manifest,
+        plan,
+        analysis_of(plan, analysis),
+        None if machines is None else topology_of(machines),
+        measured,
+    )
     with written_whole(output, force=force) as file:
-        file.write(page.encode())
-
-
-def _analysis(place: Path, manifest: Manifest, plan: Plan, model: str | Path | None) -> Analysis:
-    """The whole model, its nodes in the order that the plan counts them in."""
-    graph = load_graph(find_model(place, manifest, model), manifest.state_pairs)
-    analysis = measure(graph, bind_shapes(graph, bindings_of(manifest)))
-    if plan.order != CUSTOM:
-        return in_order(analysis, plan.order)
-    at = {node.index: place for place, node in enumerate(graph.nodes)}
-    try:
-        return in_order_of(analysis, graph.reordered([at[index] for index in manifest.node_order or ()]))
-    except (KeyError, ValueError):
-        raise ManifestError(
-            "the plan counts nodes in an order of its own, which the manifest does not hold",
-            hint="run `split` again",
-        ) from None
+        file.write(render(facts).encode())

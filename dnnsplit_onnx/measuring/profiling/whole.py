@@ -7,18 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from dnnsplit_onnx.errors import InputError
-from dnnsplit_onnx.graph.graph import Graph, load_graph
-from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.machines.profiles import Profile
 from dnnsplit_onnx.measuring.profiling.nodes import measure_nodes
 from dnnsplit_onnx.measuring.profiling.segments import Progress, measure_segments
 from dnnsplit_onnx.runtime.sessions import SessionOptions
-from dnnsplit_onnx.work.analysis import Analysis, measure
-from dnnsplit_onnx.work.orders import in_order
+from dnnsplit_onnx.work.analysing import Source, analysis_from
 
 
 def profile(
-    model: Analysis | Graph | str | Path,
+    model: Source,
     tier: str,
     *,
     bindings: Mapping[str, int] | None = None,
@@ -33,8 +30,7 @@ def profile(
     The result is a tier's `profile`, as it is or written to a file by `save`.
 
     Args:
-        model: The model, its analysis, or its file. A model is brought into the order
-            `envelope`, in which plans count positions.
+        model: An analysis, or what `analyse` takes.
         tier: The tier that this machine is.
         bindings: Numbers for symbolic dimensions, where no analysis is given.
         options: Provider and threads.
@@ -55,11 +51,9 @@ def profile(
             f"single nodes cannot be timed on `{options.provider}`: only their start is seen",
             hint="leave out --per-node: the segments between cuts are timed to their end",
         )
-    if not isinstance(model, Analysis):
-        graph = model if isinstance(model, Graph) else load_graph(model)
-        model = in_order(measure(graph, bind_shapes(graph, bindings)), "envelope")
-    found = measure_segments(model, tier, options=options, inputs=inputs, runs=runs, progress=progress)
+    analysis = analysis_from(model, bindings)
+    found = measure_segments(analysis, tier, options=options, inputs=inputs, runs=runs, progress=progress)
     if not per_node:
         return found
-    times = measure_nodes(model, options=options, inputs=inputs)
+    times = measure_nodes(analysis, options=options, inputs=inputs)
     return Profile.model_validate({**found.model_dump(), "node_seconds": times})
