@@ -1,11 +1,14 @@
 """Split an ONNX model over a line of machines, and prove that the parts are the whole.
 
-    from dnnsplit_onnx import load_graph, load_topology, plan, slice_model, verify
+    from dnnsplit_onnx import Link, Tier, Topology, analyse, plan, slice_model, verify
 
-    graph = load_graph("model.onnx")
-    topology = load_topology("tiers.toml")
-    chosen = plan(graph, topology, objective="latency")
-    slice_model(graph, chosen, "out")
+    work = analyse("model.onnx")
+    machines = Topology(
+        tiers=[Tier("edge", gflops=13.5), Tier("cloud", gflops=19500)],
+        links=[Link(bandwidth_mbps=50, delay_ms=10)],
+    )
+    best = plan(work, machines, objective="latency")
+    slice_model(work, best, "out")
     assert verify("out").bitwise
 
 Importing the package loads nothing heavy; each name below loads its module when it is
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from dnnsplit_onnx.planning.comparing import Comparison, compare
     from dnnsplit_onnx.planning.objective import evaluate
     from dnnsplit_onnx.planning.plans import Plan, load_plan
+    from dnnsplit_onnx.planning.problem import Problem, Solution
     from dnnsplit_onnx.planning.sweeping import Sweep, sweep
     from dnnsplit_onnx.planning.weights import Weights
     from dnnsplit_onnx.reporting.plan_html import plan_html
@@ -100,6 +104,7 @@ __all__ = [
     "OutputError",
     "Plan",
     "PlanError",
+    "Problem",
     "Profile",
     "ProfileError",
     "ProtocolError",
@@ -109,6 +114,7 @@ __all__ = [
     "ServingError",
     "SessionOptions",
     "ShapeError",
+    "Solution",
     "Steps",
     "Sweep",
     "Tier",
@@ -143,6 +149,8 @@ __all__ = [
 # Modules are not named after the functions they hold: an imported submodule becomes an
 # attribute of its package and would hide them.
 _HOME = {
+    "Solution": "planning.problem",
+    "Problem": "planning.problem",
     "Comparison": "planning.comparing",
     "Sweep": "planning.sweeping",
     "Inspection": "work.inspection",

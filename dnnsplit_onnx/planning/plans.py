@@ -286,6 +286,21 @@ class Plan:
         return self.figures.cuts
 
     @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What each tier runs."""
+        return self.figures.stages
+
+    @property
+    def links(self) -> tuple[Transfer, ...]:
+        """What each link carries."""
+        return self.figures.links
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds of a request; `figures` has the other totals."""
+        return self.figures.latency_s
+
+    @property
     def best_single_tier(self) -> SingleTier | None:
         """The single tier with the best objective among the feasible ones, if any is known."""
         unknown = 0.0 if self.objective == "throughput" else math.inf

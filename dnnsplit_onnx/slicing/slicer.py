@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.planning.fitting import graph_of
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.slicing.copying import Copier
@@ -27,6 +27,7 @@ from dnnsplit_onnx.slicing.records import (
 )
 from dnnsplit_onnx.slicing.staging import staged_folder
 from dnnsplit_onnx.slicing.tags import tag_nodes
+from dnnsplit_onnx.work.analysis import Analysis
 
 MODEL_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
@@ -35,7 +36,7 @@ Progress = Callable[[int, int], None]
 
 
 def slice_model(
-    graph: Graph,
+    model: Graph | Analysis | str | Path,
     plan: Plan,
     output: str | Path,
     *,
@@ -50,7 +51,7 @@ def slice_model(
     output is the same, byte for byte, for the same model and plan.
 
     Args:
-        graph: The model, in whatever order: the plan's positions count in its own.
+        model: The model, its analysis or its file; nodes are brought into the plan's order.
         plan: Who runs what.
         output: The folder to make. It appears whole or not at all.
         model_path: Where the manifest says the model lies, if it is not where the graph was
@@ -69,7 +70,9 @@ def slice_model(
         OutputError: The output exists, or cannot be written.
         ModelError: The model's files have changed, or cannot be read.
     """
-    graph = graph_of(plan, graph)
+    if isinstance(model, Analysis):
+        model = model.graph
+    graph = graph_of(plan, model if isinstance(model, Graph) else load_graph(model))
     check_stages(graph, plan.figures.stages)
     with output_folder(graph, output, force) as folder, Copier(graph.file) as copier:
         graph.file.begin_sha256()

@@ -37,7 +37,7 @@ _LARGEST_TOTAL = 1 << 61
 _MOST_DIMS = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Analysis:
     """A graph with the work of each node and the bytes at each cut.
 
@@ -62,6 +62,10 @@ class Analysis:
     trips: Mapping[str, int] = field(default_factory=dict)
     assumed: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        size = f"{len(self.graph.nodes)} nodes, {self.flops.sum() / 1e9:.4g} GFLOP"
+        return f"<Analysis of {self.graph.file.path.name}, {size}, order {self.order}>"
 
     @cached_property
     def flops(self) -> NDArray[np.int64]:
