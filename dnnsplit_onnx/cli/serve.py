@@ -87,6 +87,15 @@ def serve(
     most_body_mb: Annotated[
         float, typer.Option("--max-body-mb", metavar="MB", min=0.001, help="Largest request.")
     ] = 256.0,
+    most_states_mb: Annotated[
+        float,
+        typer.Option(
+            "--max-states-mb",
+            metavar="MB",
+            min=0.001,
+            help="Memory for states of sequences; those silent for longest make room.",
+        ),
+    ] = 1024.0,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve beyond loopback without TLS or token.")
     ] = False,
@@ -139,7 +148,11 @@ def serve(
         token_file=options.token_file,
         tls=options.tls,
         insecure=insecure,
-        limits=ServerLimits(requests=most_requests, body_nbytes=int(most_body_mb * 1e6)),
+        limits=ServerLimits(
+            requests=most_requests,
+            body_nbytes=int(most_body_mb * 1e6),
+            states_nbytes=int(most_states_mb * 1e6),
+        ),
         allow_origins=tuple(allow_origin or ()),
         site=site,
     )

@@ -13,7 +13,12 @@ from dnnsplit_onnx.slicing.manifest import SliceRecord, check_files
 
 
 def open_slice(
-    folder: Path, record: SliceRecord, options: SessionOptions | None = None, *, check: bool = True
+    folder: Path,
+    record: SliceRecord,
+    options: SessionOptions | None = None,
+    *,
+    check: bool = True,
+    private: bool = False,
 ) -> Session:
     """Opens a tier's slice.
 
@@ -22,6 +27,8 @@ def open_slice(
         record: The slice; it must have a file.
         options: How to run it.
         check: Whether to hold its files against the manifest's hashes first.
+        private: Whether the session has its weights to itself. Otherwise they stay mapped
+            files, and whoever writes to one changes what the session computes.
 
     Raises:
         ManifestError: A file is missing, is not the one that was written, or the slice
@@ -39,7 +46,10 @@ def open_slice(
     options = options or SessionOptions()
     try:
         session = open_session(
-            folder / record.file, options_on(options, record), label=f"slice `{record.tier}`"
+            folder / record.file,
+            options_on(options, record),
+            label=f"slice `{record.tier}`",
+            private=private,
         )
     except MissingExtraError as error:
         if options.provider == TIER and record.provider == "cuda":

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from dnnsplit_onnx.errors import InputError, ModelError
-from dnnsplit_onnx.graph.modelfile import open_model
+from dnnsplit_onnx.graph.modelfile import data_range, is_external, open_model, tensors
 from dnnsplit_onnx.runtime.cudagraph import DEVICE, Replay, why_not
 from dnnsplit_onnx.runtime.messages import clear_line
 from dnnsplit_onnx.runtime.options import TIER, SessionOptions
@@ -149,6 +149,7 @@ def open_session(
     label: str | None = None,
     expose: Sequence[str] = (),
     rewrite: Callable[[onnx.ModelProto], None] | None = None,
+    private: bool = False,
 ) -> Session:
     """Opens a model file.
 
@@ -158,6 +159,8 @@ def open_session(
         label: What errors call it; the file's name by default.
         expose: Inner values to make outputs too, besides the model's own.
         rewrite: Changes the model, its large weights left in their files, before it is opened.
+        private: Whether its weights are copied. Otherwise those in files of their own stay
+            mapped files, and whoever writes to one changes what the session computes.
 
     Raises:
         InputError: It cannot run as a CUDA graph, and is asked to.
@@ -175,6 +178,7 @@ def open_session(
     if expose or rewrite:
         source = _rewritten(path, expose, rewrite)
         settings.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent.resolve()))
+    mapped = _give_weights(settings, path) if private else []
     records = None
     if options.record and options.provider != "cpu" and not options.cuda_graph:
         records = Path(tempfile.mkdtemp(prefix="dnnsplit-record-"))
@@ -187,7 +191,31 @@ def open_session(
         if records is not None:
             shutil.rmtree(records, ignore_errors=True)
         raise
+    finally:
+        mapped.clear()
     return Session(session, label, options.provider, replay=replay, records=records)
+
+
+def _give_weights(settings: Any, path: Path) -> list[np.ndarray]:
+    """Gives onnxruntime the files of weights of a model as memory, of which it copies what the model has.
+
+    Returns:
+        That memory, which is needed until the session is there.
+
+    Raises:
+        ModelError: A file of weights cannot be read.
+    """
+    model = open_model(path)
+    places = (data_range(tensor) for tensor in tensors(model.proto) if is_external(tensor))
+    locations = sorted({where.location for where in places if not model.is_inline(where)})
+    try:
+        mapped: list[np.ndarray] = [np.memmap(path.parent / name, np.uint8, mode="r") for name in locations]
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read the weights of `{path}`: {error}") from None
+    if mapped:
+        sizes = [view.nbytes for view in mapped]
+        settings.add_external_initializers_from_files_in_memory(locations, mapped, sizes)
+    return mapped
 
 
 def create_session(

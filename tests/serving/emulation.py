@@ -51,6 +51,7 @@ class Relay:
         self._ways = (Way(), Way())
         self._open = threading.Event()
         self._open.set()
+        self._losing = threading.Semaphore(0)
         self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
         # Small buffers: what they hold would not be on the link.
@@ -68,6 +69,10 @@ class Relay:
         self._open.clear()
         if not silently:
             self._drop()
+
+    def lose_answer(self) -> None:
+        """Breaks the connection that the next answer comes on, in place of passing it on."""
+        self._losing.release()
 
     def mend(self) -> None:
         self._open.set()
@@ -125,6 +130,9 @@ class Relay:
             except OSError:
                 data = b""
             self._open.wait()
+            if data and way is self._ways[1] and self._losing.acquire(blocking=False):
+                self._drop()
+                data = b""
             held.put((way.release_at(len(data), self.mbps, self.delay_ms), data))
             # No faster than the link, so that the sender notices.
             time.sleep(max(0.0, way.free - time.monotonic() - 0.03))

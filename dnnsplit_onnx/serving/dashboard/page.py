@@ -18,8 +18,8 @@ from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.serving.dashboard.state import state_of
 from dnnsplit_onnx.serving.edge.edge import Edge
 from dnnsplit_onnx.serving.wire.arena import Arena
-from dnnsplit_onnx.serving.wire.errors import ProtocolError, ServingError
-from dnnsplit_onnx.serving.wire.exchange import Body, Response, error_response, json_response
+from dnnsplit_onnx.serving.wire.errors import ProtocolError
+from dnnsplit_onnx.serving.wire.exchange import Body, Response, json_response
 from dnnsplit_onnx.serving.wire.handler import Send
 from dnnsplit_onnx.serving.wire.http import RequestHead
 from dnnsplit_onnx.serving.wire.limits import ServerLimits
@@ -90,14 +90,15 @@ class Page:
             for path, (name, kind) in FILES.items()
         }
 
+    def admit(self, head: RequestHead) -> dict[str, str]:
+        """Refuses a browser that was sent here by another's name for this machine."""
+        if not _is_local(head.fields.get("host", "")):
+            raise ProtocolError("the page is served to this machine alone", status=421)
+        return {}
+
     def answer(self, head: RequestHead, body: Body, arena: Arena, send: Send) -> None:  # noqa: ARG002
         """Answers one request."""
-        try:
-            response = self._get(head)
-        except ServingError as error:
-            response = error_response(error)
-        self.metrics.add("responses_total", label=f'code="{response.status}"')
-        send(response)
+        send(self._get(head))
 
     def drain(self) -> None:
         """Waits for nothing: a page that is not answered loses nothing."""
@@ -108,8 +109,6 @@ class Page:
     def _get(self, head: RequestHead) -> Response:
         if head.method != "GET":
             raise ProtocolError(f"method {head.method} is not supported", status=405)
-        if not _is_local(head.fields.get("host", "")):
-            raise ProtocolError("the page is served to this machine alone", status=421)
         if head.path in self._files:
             return self._files[head.path]
         if head.path == "/state.json":

@@ -105,8 +105,7 @@ def compose_file(deployment: Deployment) -> str:
 
 def secrets_script(deployment: Deployment) -> str:
     """A shell script that makes what the tiers show each other, once."""
-    names = " ".join(("edge", *deployment.tiers))
-    return _SECRETS.replace("@NAMES@", names)
+    return _SECRETS.replace("@NAMES@", " ".join(deployment.tiers))
 
 
 def systemd_unit(deployment: Deployment, tier: str) -> str:
@@ -199,12 +198,16 @@ FROM python:3.12-slim
 ARG RUNTIME=cpu
 RUN pip install --no-cache-dir "dnnsplit-onnx[$RUNTIME]=={__version__}"
 COPY <<"EOF" /healthy.py
-import glob, ssl, urllib.request
+import glob, pathlib, socket, ssl
 folder = "/run/secrets/"
-key = glob.glob(folder + "*.key")[0]
+key = pathlib.Path(glob.glob(folder + "*.key")[0])
 context = ssl.create_default_context(cafile=folder + "ca.pem")
-context.load_cert_chain(key.removesuffix(".key") + ".pem", key)
-urllib.request.urlopen("https://localhost:{PORT}/v2/health/ready", timeout=4, context=context)
+context.load_cert_chain(key.with_suffix(".pem"), key)
+with socket.create_connection(("127.0.0.1", {PORT}), timeout=4) as sock:
+    # The certificate is for the tier's own name alone.
+    with context.wrap_socket(sock, server_hostname=key.stem) as tls:
+        tls.sendall(f"GET /v2/health/ready HTTP/1.0\\r\\nHost: {{key.stem}}\\r\\n\\r\\n".encode())
+        assert tls.recv(12).endswith(b" 200"), "the tier is not ready"
 EOF
 USER 65534
 ENTRYPOINT ["dnnsplit-onnx"]
@@ -213,18 +216,54 @@ ENTRYPOINT ["dnnsplit-onnx"]
 _SECRETS = """\
 #!/bin/sh
 # Written by `dnnsplit-onnx compose`: an authority of your own, a certificate for each tier
-# and for the edge, and a token. Copy to each machine only what its tier needs.
+# and for the edge, and a token. Copy to each machine only what its tier needs, and ca.key to none.
+# Each tier's certificate is for the host that is named after it, and for no other. To name more:
+#     HOSTS="near=DNS:near.example.org,IP:10.0.0.7 cloud=DNS:gpu1" ./secrets.sh
 set -eu
 umask 077
 mkdir -p "$(dirname "$0")/secrets"
 cd "$(dirname "$0")/secrets"
 days=${DAYS:-825}
-[ -e ca.pem ] || openssl req -x509 -newkey rsa:3072 -nodes -days "$days" \\
-    -subj "/CN=dnnsplit" -keyout ca.key -out ca.pem
+# Nothing is left to the machine's openssl.cnf, which may make every certificate an authority.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cat > "$work/ca.cnf" <<'END'
+[req]
+distinguished_name = name
+prompt = no
+x509_extensions = authority
+[name]
+CN = dnnsplit
+[authority]
+basicConstraints = critical, CA:TRUE, pathlen:0
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+END
+[ -e ca.pem ] || openssl req -x509 -newkey rsa:3072 -nodes -sha256 -days "$days" \\
+    -config "$work/ca.cnf" -keyout ca.key -out ca.pem
+leaf() { # NAME USAGE [HOSTS]
+    [ ! -e "$1.pem" ] || return 0
+    printf '[req]\\ndistinguished_name = name\\nprompt = no\\n[name]\\nCN = %s\\n' "$1" > "$work/leaf.cnf"
+    {
+        echo "basicConstraints = critical, CA:FALSE"
+        echo "keyUsage = critical, digitalSignature"
+        echo "extendedKeyUsage = $2"
+        echo "subjectKeyIdentifier = hash"
+        echo "authorityKeyIdentifier = keyid"
+        [ -z "${3:-}" ] || echo "subjectAltName = $3"
+    } > "$work/leaf.ext"
+    openssl req -new -newkey rsa:3072 -nodes -config "$work/leaf.cnf" -keyout "$1.key" -out "$work/leaf.csr"
+    openssl x509 -req -in "$work/leaf.csr" -sha256 -days "$days" -CA ca.pem -CAkey ca.key \\
+        -set_serial "0x$(openssl rand -hex 16)" -extfile "$work/leaf.ext" -out "$1.pem"
+}
+# The edge is a client and nothing else; a tier is also the client of the next, and of its own check.
+leaf edge clientAuth
 for name in @NAMES@; do
-    [ -e "$name.pem" ] || openssl req -x509 -newkey rsa:3072 -nodes -days "$days" \\
-        -subj "/CN=$name" -addext "subjectAltName=DNS:$name,DNS:localhost${HOSTS:+,$HOSTS}" \\
-        -CA ca.pem -CAkey ca.key -keyout "$name.key" -out "$name.pem"
+    more=
+    for given in ${HOSTS:-}; do
+        [ "${given%%=*}" != "$name" ] || more=",${given#*=}"
+    done
+    leaf "$name" serverAuth,clientAuth "DNS:$name$more"
 done
 [ -e token ] || openssl rand -hex 32 > token
 # Containers read them as another user.

@@ -31,6 +31,7 @@ from dnnsplit_onnx.serving.tier.routes import Cuts, Route, Routes, format_cuts
 from dnnsplit_onnx.serving.tier.sequences import Sequence
 from dnnsplit_onnx.serving.tier.stage import Stage
 from dnnsplit_onnx.serving.wire.errors import DeadlineError, LinkError, ServingError
+from dnnsplit_onnx.serving.wire.exchange import as_failure
 from dnnsplit_onnx.serving.wire.metrics import Metrics
 from dnnsplit_onnx.serving.wire.pool import Target
 from dnnsplit_onnx.serving.wire.stream import Deadline
@@ -176,11 +177,11 @@ class Edge:
             ServingError: The request failed; no other answer will come.
         """
         start = time.perf_counter()
-        values: Arrays = check_inputs(inputs, self.routes.manifest.fresh_inputs)
         deadline = Deadline(self.deadline_s if deadline_s is None else deadline_s)
         attempts = 0
         self.history.began()
         try:
+            values: Arrays = check_inputs(inputs, self.routes.manifest.fresh_inputs)
             while True:
                 attempts += 1
                 route = self._choose() if cuts is None else self.routes.route(cuts)
@@ -191,12 +192,18 @@ class Edge:
                     self.health.down(failure.link, failure.error.message)
                     if cuts is not None or attempts > len(self.routes.tiers) or deadline.remaining_s <= 0:
                         raise failure.error from None
+        except DnnsplitError as error:
+            self._failed(type(error).__name__, error.message)
+            raise
+        except Exception as error:
+            fault = as_failure(error)
+            self._failed(type(fault).__name__, fault.message)
+            raise fault from error
         except BaseException as error:
-            self.metrics.add("requests_total", label=f'result="{type(error).__name__}"')
-            self.history.failed(error.message if isinstance(error, DnnsplitError) else type(error).__name__)
+            self._failed(type(error).__name__, "it was stopped")
             raise
         seconds = time.perf_counter() - start
-        self.chooser.observe(route.cuts, tiers, hop)
+        self._learn(route.cuts, tiers, hop)
         self.metrics.add("requests_total", label='result="answered"')
         self.metrics.observe("request_seconds", seconds)
         self.history.answered(seconds, tiers, attempts=attempts)
@@ -289,6 +296,17 @@ class Edge:
         self.metrics.add("sent_bytes_total", hop.sent_nbytes)
         self.metrics.add("received_bytes_total", hop.received_nbytes)
         return hop
+
+    def _failed(self, kind: str, message: str) -> None:
+        self.metrics.add("requests_total", label=f'result="{kind}"')
+        self.history.failed(message)
+
+    def _learn(self, cuts: Cuts, tiers: tuple[TierTrace, ...], hop: Hop | None) -> None:
+        try:
+            self.chooser.observe(cuts, tiers, hop)
+        except Exception:
+            # The answer is there, whatever can be learnt from it.
+            _log.exception("nothing is learnt from a request")
 
     def _reserve_s(self, deadline: Deadline) -> float:
         """What must be left of a request's time to run it here, should the link fail."""

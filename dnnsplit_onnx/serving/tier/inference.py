@@ -13,9 +13,9 @@ from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.serving.tier.engine import Engine, Times
 from dnnsplit_onnx.serving.tier.remote import Remote
 from dnnsplit_onnx.serving.tier.routes import Leg, Route, parse_cuts
-from dnnsplit_onnx.serving.tier.sequences import Sequence, read_sequence
+from dnnsplit_onnx.serving.tier.sequences import Numbering, Sequence, read_sequence
 from dnnsplit_onnx.serving.wire.arena import Arena
-from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX
+from dnnsplit_onnx.serving.wire.datatypes import misfit
 from dnnsplit_onnx.serving.wire.errors import ProtocolError
 from dnnsplit_onnx.serving.wire.exchange import Body, Response, tensor_response
 from dnnsplit_onnx.serving.wire.limits import ServerLimits
@@ -33,12 +33,20 @@ class Inference:
     Args:
         stage: This tier.
         remote: The next, if there is one to send on to.
+        numbering: Numbers the steps of clients that do not.
         limits: How long a request may take.
         metrics: Where times and bytes are counted.
     """
 
-    def __init__(self, stage: Engine, remote: Remote | None, limits: ServerLimits, metrics: Metrics) -> None:
-        self._stage, self._remote = stage, remote
+    def __init__(
+        self,
+        stage: Engine,
+        remote: Remote | None,
+        numbering: Numbering,
+        limits: ServerLimits,
+        metrics: Metrics,
+    ) -> None:
+        self._stage, self._remote, self._numbering = stage, remote, numbering
         self._limits, self._metrics = limits, metrics
         self._times = Times()
         self._start = time.perf_counter()
@@ -75,8 +83,8 @@ class Inference:
         values = self._receive(message, leg, read_into, arena)
         received_s = time.perf_counter() - self._start
         deadline = self._deadline(message)
-        sequence = read_sequence(message.parameters)
-        results, hops = self._compute(route, leg, values, deadline, sequence)
+        with self._numbering.numbered(read_sequence(message.parameters), deadline) as sequence:
+            results, hops = self._compute(route, leg, values, deadline, sequence)
         self._count(length, received_s)
         wanted = available if message.outputs is None else message.outputs
         present = {name: array for name in wanted if (array := results[name]) is not None}
@@ -129,7 +137,7 @@ class Inference:
         seconds = self._limits.request_s
         timeout = message.parameters.get("timeout")
         if isinstance(timeout, int) and not isinstance(timeout, bool) and timeout > 0:
-            seconds = min(seconds, timeout / 1e6)
+            seconds = min(timeout, int(seconds * 1e6)) / 1e6  # it may be beyond what a float holds
         return Deadline(seconds - (time.perf_counter() - self._start))
 
     def _compute(
@@ -172,15 +180,6 @@ def _check_outputs(message: Message, available: list[str]) -> None:
 def _check_input(tensor: TensorHead, port: Port | None, tier: str) -> None:
     if port is None:
         raise ProtocolError(f"tier `{tier}` has no input `{tensor.name}`")
-    expected = BY_ONNX[port.dtype or ""]
-    if tensor.datatype is not expected:
-        raise ProtocolError(f"input `{port.name}` is {tensor.datatype.name}; it must be {expected.name}")
-    if port.shape is None:
-        return
-    fits = len(port.shape) == len(tensor.shape) and all(
-        not isinstance(size, int) or size == given
-        for size, given in zip(port.shape, tensor.shape, strict=True)
-    )
-    if not fits:
-        shape = [size if isinstance(size, int) else -1 for size in port.shape]
-        raise ProtocolError(f"input `{port.name}` has the shape {list(tensor.shape)}; it must be {shape}")
+    wrong = misfit(port, tensor.datatype, tensor.shape)
+    if wrong is not None:
+        raise ProtocolError(f"input `{port.name}` {wrong}")

@@ -144,7 +144,14 @@ def _site(folder: Path | None, routes: Routes) -> Site | None:
 
 def _engine(folder: Path, routes: Routes, tier: int, options: ServeOptions) -> Engine:
     if options.engine != "ray":
-        return Stage(folder, routes, tier, options.session, workers=options.workers)
+        return Stage(
+            folder,
+            routes,
+            tier,
+            options.session,
+            workers=options.workers,
+            states_nbytes=options.limits.states_nbytes,
+        )
     from dnnsplit_onnx.serving.tier.ray_engine import ray_engine
 
     return ray_engine(

@@ -18,7 +18,7 @@ from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.serving.tier.breaker import Breaker
 from dnnsplit_onnx.serving.tier.routes import Leg, Route, Routes, format_cuts
 from dnnsplit_onnx.serving.tier.sequences import Sequence
-from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX
+from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX, datatype_of, misfit
 from dnnsplit_onnx.serving.wire.errors import (
     DeadlineError,
     LinkError,
@@ -101,12 +101,21 @@ class Remote:
                 fields = {JSON_LENGTH.title(): len(text), "Content-Type": "application/octet-stream"}
             sent = len(text) + sum(buffer.nbytes for buffer in buffers)
             (message, arrays, received), seconds = self._pool.request(
-                "POST", f"{self._path}/infer", self._read, deadline, fields=fields, buffers=[text, *buffers]
+                "POST",
+                f"{self._path}/infer",
+                self._read,
+                deadline,
+                fields=fields,
+                buffers=[text, *buffers],
+                # Another server does not know a step of a sequence that is sent again.
+                repeat=self._is_ours or sequence is None,
             )
         hop = Hop(seconds, sent, received, read_trace(message.parameters.get("dnnsplit_trace")))
         results: Arrays = {}
         for port in leg.answers:
             results[port.name] = _checked(port, arrays.get(port.name), self.target.url)
+        if not self._is_ours:
+            _check_sizes(leg, {**present, **arrays}, self.target.url)
         return results, hop
 
     def probe(self) -> list[dict[str, Any]]:
@@ -295,10 +304,25 @@ def _checked(port: Port, array: np.ndarray | None, url: str) -> np.ndarray | Non
         if port.kind == "optional":
             return None
         raise RefusedError(f"the answer of `{url}` lacks output `{port.name}`")
-    expected = BY_ONNX[port.dtype or ""].numpy
-    if array.dtype != expected:
-        raise RefusedError(f"`{url}` answers with `{port.name}` of type {array.dtype}, not {expected}")
+    wrong = misfit(port, datatype_of(array), array.shape)
+    if wrong is not None:
+        raise RefusedError(f"the answer of `{url}` is wrong: output `{port.name}` {wrong}")
     return array
+
+
+def _check_sizes(leg: Leg, values: Mapping[str, np.ndarray], url: str) -> None:
+    """Holds answers to the dimensions that have one name and so one size, as `batch` has."""
+    sizes: dict[str, int] = {}
+    for port in (*leg.arrives, *leg.answers):
+        value = values.get(port.name)
+        if value is None or port.shape is None or len(port.shape) != value.ndim:
+            continue
+        for name, size in zip(port.shape, value.shape, strict=True):
+            if isinstance(name, str) and sizes.setdefault(name, size) != size:
+                raise RefusedError(
+                    f"the answer of `{url}` is wrong: dimension `{name}` of `{port.name}` is {size}, "
+                    f"and {sizes[name]} elsewhere"
+                )
 
 
 def _check_inputs(data: Mapping[str, Any], leg: Leg, url: str) -> None:

@@ -6,24 +6,31 @@ these are Triton's parameters, and its clients send them. Ours also number the s
 (`dnnsplit_step`): a request that is sent again, since its answer was lost, is then computed
 from the states that it was first computed from, on every tier that it had reached.
 
-What is kept is bounded: a sequence that has been silent for long is forgotten when there are
-too many, and while none has, another one is refused at once.
+A client that does not number its steps is numbered by the first tier it reaches
+(`Numbering`), so that no request travels on without a number. A request that fails leaves
+the number as it was: whatever comes next is computed, on every tier, from the states before
+the failure.
+
+What is kept is bounded in bytes (`Memories`): the sequence that has been silent for longest
+makes room for another.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dnnsplit_onnx.errors import InputError
-from dnnsplit_onnx.serving.wire.errors import ProtocolError, ServingError
+from dnnsplit_onnx.serving.wire.errors import DeadlineError, ProtocolError
+from dnnsplit_onnx.serving.wire.stream import Deadline
 
 _LONGEST_NAME = 256
+# An entry takes some memory even where its states take none.
+_LEAST_NBYTES = 1 << 10
+_MOST_NUMBERED = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,97 +80,15 @@ def read_sequence(parameters: Mapping[str, Any]) -> Sequence | None:
     return Sequence(str(name), start, end, step)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Memory:
     """What is kept of one sequence on one slice: states before its last step, and after it."""
 
-    step: int
-    before: Any
-    after: Any
-    touched: float
+    step: int = -1
+    before: Any = None
+    after: Any = None
+    nbytes: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-class Memories:
-    """The states of all sequences of a tier; safe to use from several threads.
-
-    Args:
-        most: How many sequences are kept.
-        idle_s: How long a sequence must have been silent to be forgotten for another one.
-    """
-
-    def __init__(self, most: int = 64, idle_s: float = 600.0) -> None:
-        if most < 1 or not idle_s > 0:
-            raise InputError("a tier keeps at least one sequence, for some time")
-        self._most, self._idle_s = most, idle_s
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[str, str], _Memory] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    @contextmanager
-    def step(self, sequence: Sequence, part: str, empty: Callable[[], Any]) -> Iterator[Turn]:
-        """One request's turn; others of the same sequence wait for its end.
-
-        Args:
-            sequence: Its place.
-            part: What runs it: the states of one slice mean nothing to another.
-            empty: Makes what a sequence starts from.
-
-        Yields:
-            The states to start from; what is set as `after` is kept if nothing is raised.
-
-        Raises:
-            ProtocolError: The sequence is not known here, or it is another request's turn (409).
-            ServingError: There are too many sequences (503).
-        """
-        memory = self._find(sequence, part)
-        with memory.lock:
-            turn = Turn(*self._begin(memory, sequence, empty))
-            yield turn
-            memory.step, memory.before, memory.after = turn.step, turn.states, turn.after
-            memory.touched = time.monotonic()
-        if sequence.end:
-            self._forget(sequence.name, part)
-
-    def _begin(self, memory: _Memory, sequence: Sequence, empty: Callable[[], Any]) -> tuple[int, Any]:
-        if sequence.start:
-            return 0, empty()
-        step = memory.step + 1 if sequence.step is None else sequence.step
-        if step == memory.step + 1:
-            return step, memory.after
-        if step == memory.step:  # sent again
-            return step, memory.before
-        raise ProtocolError(
-            f"sequence `{sequence.name}` is at step {memory.step}, and this is step {step}", status=409
-        )
-
-    def _find(self, sequence: Sequence, part: str) -> _Memory:
-        key = sequence.name, part
-        with self._lock:
-            memory = self._kept.get(key)
-            if memory is None:
-                if not sequence.start:
-                    raise ProtocolError(
-                        f"the states of sequence `{sequence.name}` are not here: start it again", status=409
-                    )
-                self._make_room()
-                memory = self._kept[key] = _Memory(-1, None, None, time.monotonic())
-            self._kept.move_to_end(key)
-            return memory
-
-    def _make_room(self) -> None:
-        if len(self._kept) < self._most:
-            return
-        key, oldest = next(iter(self._kept.items()))
-        if time.monotonic() - oldest.touched < self._idle_s or oldest.lock.locked():
-            raise ServingError(f"{self._most} sequences are under way, and no more are kept", status=503)
-        del self._kept[key]
-
-    def _forget(self, name: str, part: str) -> None:
-        with self._lock:
-            self._kept.pop((name, part), None)
 
 
 @dataclass(slots=True)
@@ -173,3 +98,189 @@ class Turn:
     step: int
     states: Any
     after: Any = None
+
+
+class Memories:
+    """The states of all sequences of a tier; safe to use from several threads.
+
+    Args:
+        nbytes: How much memory all of them may take together.
+        size_of: Bytes of one state.
+    """
+
+    def __init__(self, nbytes: int = 1 << 30, size_of: Callable[[Any], int] = lambda _: 0) -> None:
+        self._most, self._size_of = nbytes, size_of
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[str, str], _Memory] = OrderedDict()
+        self._nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that is taken."""
+        return self._nbytes
+
+    @contextmanager
+    def step(
+        self, sequence: Sequence, part: str, empty: Callable[[], Any], deadline: Deadline
+    ) -> Iterator[Turn]:
+        """One request's turn; others of the same sequence wait for its end.
+
+        Args:
+            sequence: Its place.
+            part: What runs it: the states of one slice mean nothing to another.
+            empty: Makes what a sequence starts from.
+            deadline: When to give up waiting for the turn.
+
+        Yields:
+            The states to start from; what is set as `after` is kept if nothing is raised.
+
+        Raises:
+            ProtocolError: The sequence is not known here, or it is another request's turn
+                (409), or its states alone are more than may be kept (413).
+            DeadlineError: Another request of the sequence took too long.
+        """
+        key = sequence.name, part
+        memory = self._find(key, start=sequence.start)
+        try:
+            with _held(memory.lock, sequence.name, deadline):
+                turn = Turn(*self._begin(memory, sequence, empty))
+                yield turn
+                memory.step, memory.before, memory.after = turn.step, turn.states, turn.after
+                self._measure(key, memory)
+            if sequence.end:
+                self._drop(key, memory)
+        except BaseException:
+            if memory.step < 0:  # nothing has ever come of it
+                self._drop(key, memory)
+            raise
+
+    def _begin(self, memory: _Memory, sequence: Sequence, empty: Callable[[], Any]) -> tuple[int, Any]:
+        if sequence.start:
+            return 0, empty()
+        if memory.step < 0:
+            raise _unknown(sequence.name)
+        step = memory.step + 1 if sequence.step is None else sequence.step
+        if step == memory.step + 1:
+            return step, memory.after
+        if step == memory.step:  # sent again
+            return step, memory.before
+        raise ProtocolError(
+            f"sequence `{sequence.name}` is at step {memory.step}, and this is step {step}", status=409
+        )
+
+    def _find(self, key: tuple[str, str], *, start: bool) -> _Memory:
+        with self._lock:
+            memory = self._kept.get(key)
+            if memory is None:
+                if not start:
+                    raise _unknown(key[0])
+                memory = self._kept[key] = _Memory(nbytes=_LEAST_NBYTES)
+                self._nbytes += memory.nbytes
+            self._kept.move_to_end(key)
+            return memory
+
+    def _measure(self, key: tuple[str, str], memory: _Memory) -> None:
+        """Counts the states anew, each once, and makes room for them.
+
+        Raises:
+            ProtocolError: There is not so much room.
+        """
+        # The states before a step are often those after it, where a slice only passes them on.
+        states = {id(s): s for kept in (memory.before, memory.after) for s in (kept or {}).values()}
+        nbytes = _LEAST_NBYTES + sum(map(self._size_of, states.values()))
+        with self._lock:
+            if self._kept.get(key) is not memory:
+                return  # it was dropped meanwhile
+            self._nbytes += nbytes - memory.nbytes
+            memory.nbytes = nbytes
+            if nbytes <= self._most:
+                self._make_room()
+                return
+        self._drop(key, memory)
+        raise ProtocolError(
+            f"the states of sequence `{key[0]}` take {nbytes} bytes; at most {self._most} are kept",
+            status=413,
+            hint="serve with more: --max-states-mb",
+        )
+
+    def _make_room(self) -> None:
+        """Forgets sequences that nothing computes, the one silent for longest first."""
+        for key, memory in list(self._kept.items()):
+            if self._nbytes <= self._most:
+                return
+            if not memory.lock.locked():
+                self._nbytes -= memory.nbytes
+                del self._kept[key]
+
+    def _drop(self, key: tuple[str, str], memory: _Memory) -> None:
+        with self._lock:
+            if self._kept.get(key) is memory:
+                self._nbytes -= memory.nbytes
+                del self._kept[key]
+
+
+@dataclass(slots=True, eq=False)
+class _Count:
+    step: int = -1
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Numbering:
+    """Numbers the steps of clients that do not; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: OrderedDict[str, _Count] = OrderedDict()
+
+    @contextmanager
+    def numbered(self, sequence: Sequence | None, deadline: Deadline) -> Iterator[Sequence | None]:
+        """A request's place, with its number; the number is used up if nothing is raised.
+
+        Raises:
+            ProtocolError: The sequence was not started here (409).
+            DeadlineError: Another request of the sequence took too long.
+        """
+        if sequence is None or sequence.step is not None:
+            yield sequence
+            return
+        count = self._find(sequence)
+        try:
+            with _held(count.lock, sequence.name, deadline):
+                # A start that fails half-way leaves tiers that began anew, and others that did not.
+                step = count.step = -1 if sequence.start else count.step
+                yield replace(sequence, step=step + 1)
+                count.step = -1 if sequence.end else step + 1
+        finally:
+            if count.step < 0:
+                with self._lock:
+                    if self._counts.get(sequence.name) is count:
+                        del self._counts[sequence.name]
+
+    def _find(self, sequence: Sequence) -> _Count:
+        with self._lock:
+            count = self._counts.get(sequence.name)
+            if count is None:
+                if not sequence.start:
+                    raise _unknown(sequence.name)
+                if len(self._counts) >= _MOST_NUMBERED:
+                    self._counts.popitem(last=False)
+                count = self._counts[sequence.name] = _Count()
+            self._counts.move_to_end(sequence.name)
+            return count
+
+
+@contextmanager
+def _held(lock: threading.Lock, name: str, deadline: Deadline) -> Iterator[None]:
+    if not lock.acquire(timeout=max(0.0, deadline.remaining_s)):
+        raise DeadlineError(f"another request of sequence `{name}` took too long")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _unknown(name: str) -> ProtocolError:
+    return ProtocolError(f"the states of sequence `{name}` are not here: start it again", status=409)

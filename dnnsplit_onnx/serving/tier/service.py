@@ -26,23 +26,22 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from dnnsplit_onnx._version import __version__
-from dnnsplit_onnx.errors import DnnsplitError
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.serving.tier.engine import Engine
 from dnnsplit_onnx.serving.tier.inference import Inference
 from dnnsplit_onnx.serving.tier.remote import Remote
 from dnnsplit_onnx.serving.tier.routes import format_cuts, parse_cuts
+from dnnsplit_onnx.serving.tier.sequences import Numbering
 from dnnsplit_onnx.serving.tier.slots import Admission
 from dnnsplit_onnx.serving.wire.arena import Arena
-from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX
+from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX, fixed_shape
 from dnnsplit_onnx.serving.wire.errors import LinkError, ProtocolError, ServingError
-from dnnsplit_onnx.serving.wire.exchange import Body, Response, error_response, json_response
+from dnnsplit_onnx.serving.wire.exchange import Body, Response, json_response
 from dnnsplit_onnx.serving.wire.handler import Send
 from dnnsplit_onnx.serving.wire.http import RequestHead
 from dnnsplit_onnx.serving.wire.limits import ServerLimits
@@ -89,19 +88,34 @@ class Service:
         self.metrics = _declare(Metrics(), stage, self.admission)
         self.draining = False
         self._origins, self._site = origins or Origins(), site
+        self._numbering = Numbering()
         self._token = None if token is None else f"Bearer {token}".encode()
 
+    def admit(self, head: RequestHead) -> Mapping[str, str]:
+        """Lets a request in, or not: which pages of browsers may ask; see `Origins.admit`."""
+        return self._origins.admit(head.fields)
+
     def answer(self, head: RequestHead, body: Body, arena: Arena, send: Send) -> None:
-        """Answers one request; `send` is called exactly once.
+        """Answers one request.
 
         Raises:
             OSError: The client went away.
-            ServingError: The client is too slow.
+            DnnsplitError: What it is to be told.
         """
-        try:
-            self._answer(head, body, arena, send)
-        except _SendError as failure:
-            raise failure.error from None
+        if head.method == "OPTIONS":  # it never shows a token
+            send(self._origins.preflight(head.fields))
+            return
+        parts = head.path.split("/")[1:]
+        if head.method == "GET" and self._site is not None and parts[0] not in _OWN_PATHS:
+            send(self._site.get(head.path))
+            return
+        self._authorize(head, parts)
+        if head.method == "POST":
+            self._post(parts, body, arena, send)
+        elif head.method == "GET":
+            send(self._get(parts))
+        else:
+            raise ProtocolError(f"method {head.method} is not supported", status=405)
 
     def drain(self) -> None:
         """Refuses new requests, and waits for those under way."""
@@ -113,37 +127,6 @@ class Service:
         self.stage.close()
         if self.remote is not None:
             self.remote.close()
-
-    def _answer(self, head: RequestHead, body: Body, arena: Arena, send: Send) -> None:
-        shared: dict[str, str] = {}
-
-        def once(response: Response) -> None:
-            self.metrics.add("responses_total", label=f'code="{response.status}"')
-            try:
-                send(replace(response, fields={**response.fields, **shared}) if shared else response)
-            except (OSError, ServingError) as error:
-                raise _SendError(error) from None
-
-        try:
-            parts = head.path.split("/")[1:]
-            shared.update(self._origins.admit(head.fields))
-            if head.method == "OPTIONS":  # it never shows a token
-                once(self._origins.preflight(head.fields))
-                return
-            if head.method == "GET" and self._site is not None and parts[0] not in _OWN_PATHS:
-                once(self._site.get(head.path))
-                return
-            self._authorize(head, parts)
-            if head.method == "POST":
-                self._post(parts, body, arena, once)
-            elif head.method == "GET":
-                once(self._get(parts))
-            else:
-                raise ProtocolError(f"method {head.method} is not supported", status=405)
-        except ServingError as error:
-            once(error_response(error))
-        except DnnsplitError as error:
-            once(error_response(ServingError(error.message)))
 
     def _authorize(self, head: RequestHead, parts: list[str]) -> None:
         if parts[:2] != ["v2", "health"]:
@@ -206,7 +189,7 @@ class Service:
             # To the tier below, that is a link that goes down.
             raise ServingError("the server is stopping", status=503, link=max(0, self.stage.tier - 1))
         with self.admission.enter(nbytes), self._naming_the_link():
-            yield Inference(self.stage, self.remote, self.limits, self.metrics)
+            yield Inference(self.stage, self.remote, self._numbering, self.limits, self.metrics)
 
     @contextmanager
     def _naming_the_link(self) -> Iterator[None]:
@@ -299,17 +282,8 @@ class Service:
         }
 
 
-class _SendError(Exception):
-    """Keeps what goes wrong while an answer is sent apart from what goes wrong before."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
 def _described(port: Port) -> dict[str, Any]:
-    shape = [-1] if port.shape is None else [size if isinstance(size, int) else -1 for size in port.shape]
-    return {"name": port.name, "datatype": BY_ONNX[port.dtype or ""].name, "shape": shape}
+    return {"name": port.name, "datatype": BY_ONNX[port.dtype or ""].name, "shape": fixed_shape(port)}
 
 
 def _declare(metrics: Metrics, stage: Engine, admission: Admission) -> Metrics:

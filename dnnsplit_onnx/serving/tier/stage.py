@@ -58,8 +58,7 @@ class Stage:
             all the cores that its session uses.
         most_sessions: How many slices are kept open; the one unused for longest goes first.
         ready: Whether a slice has really run.
-        most_sequences: Of how many sequences states are kept.
-        sequence_idle_s: How long one must have been silent to make room for another.
+        states_nbytes: Memory that the states of all sequences may take together.
     """
 
     folder: Path
@@ -69,8 +68,7 @@ class Stage:
     workers: int = 1
     most_sessions: int = 16
     ready: bool = False
-    most_sequences: int = 64
-    sequence_idle_s: float = 600.0
+    states_nbytes: int = 1 << 30
 
     def __post_init__(self) -> None:
         self.name = self.routes.tiers[self.tier]
@@ -79,7 +77,7 @@ class Stage:
         self._ort = runtime()  # looks at what is installed: too slow to ask for each request
         self._lock = threading.Lock()
         self._sessions: OrderedDict[str, Future[Session]] = OrderedDict()
-        self._memories = Memories(self.most_sequences, self.sequence_idle_s)
+        self._memories = Memories(self.states_nbytes, _state_nbytes)
 
     def _refuse_idle_graph(self) -> None:
         """Refuses CUDA graphs on a tier that does not run on CUDA.
@@ -177,7 +175,8 @@ class Stage:
             arrays = empty_states(ports, given, shapes)
             return {name: to_value(self._ort, array) for name, array in arrays.items()}
 
-        turns = self._memories.step(sequence, leg.record.file or "", empty) if sequence else _once(empty)
+        part = leg.record.file or ""
+        turns = self._memories.step(sequence, part, empty, deadline) if sequence else _once(empty)
         with turns as turn, self._computing(deadline, times):
             made = session.run(feeds | turn.states, on_device=made_states & set(session.outputs))
             turn.after = {
@@ -201,6 +200,11 @@ class Stage:
     def sequences(self) -> int:
         """Of how many sequences states are kept."""
         return len(self._memories)
+
+    @property
+    def kept_nbytes(self) -> int:
+        """Memory that these states take."""
+        return self._memories.nbytes
 
     def is_on_device(self, leg: Leg) -> bool:
         """Whether this process runs the tier's part of a route on a GPU."""
@@ -277,7 +281,9 @@ class Stage:
         check_files(self.folder, record)
         start = time.perf_counter()
         try:
-            session = open_slice(self.folder, record, self.options, check=False)
+            # Of its own, so that files that are written over change no answer.
+            session = open_slice(self.folder, record, self.options, check=False, private=True)
+            check_files(self.folder, record)  # they may have changed while they were read
         except DnnsplitError:
             _log.error("tier `%s` cannot open nodes %d to %d", self.name, record.start, record.stop)
             raise
@@ -291,6 +297,11 @@ class Stage:
                 ", ".join(session.cpu_nodes[:_MOST_NAMED]),
             )
         return session
+
+
+def _state_nbytes(state: Any) -> int:
+    """Memory that a state takes."""
+    return int(state.tensor_size_in_bytes()) if state is not None and state.is_tensor() else 0
 
 
 @contextmanager

@@ -7,14 +7,15 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from dnnsplit_onnx.serving.wire.arena import Arena
 from dnnsplit_onnx.serving.wire.errors import ProtocolError, ServingError
-from dnnsplit_onnx.serving.wire.exchange import Body, Response, error_response
-from dnnsplit_onnx.serving.wire.handler import Handler
-from dnnsplit_onnx.serving.wire.http import format_response, parse_request
+from dnnsplit_onnx.serving.wire.exchange import Body, Response, as_failure, error_response
+from dnnsplit_onnx.serving.wire.handler import Handler, Send
+from dnnsplit_onnx.serving.wire.http import RequestHead, format_response, parse_request
 from dnnsplit_onnx.serving.wire.stream import Deadline, Stream, TlsStream
 
 _log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class Connection:
             keep_alive = head.keep_alive and can_go_on
             self._send(stream, response, keep_alive=keep_alive)
 
-        self._service.answer(head, body, self._arena, send)
+        self._answer(head, body, send)
         self._arena.release()
         if keep_alive:
             body.discard()
@@ -123,7 +124,34 @@ class Connection:
             self._linger(stream)
         return keep_alive
 
+    def _answer(self, head: RequestHead, body: Body, send: Send) -> None:
+        """Has a request answered; whatever goes wrong before the answer is one too.
+
+        Raises:
+            OSError: The client went away.
+            ServingError: The client does not take the answer in time.
+        """
+        answered = False
+        shared: Mapping[str, str] = {}
+
+        def once(response: Response) -> None:
+            nonlocal answered
+            answered = True
+            send(replace(response, fields={**response.fields, **shared}) if shared else response)
+
+        try:
+            shared = self._service.admit(head)
+            self._service.answer(head, body, self._arena, once)
+        except Exception as error:
+            if answered or (isinstance(error, OSError) and body.is_broken):
+                raise
+            failure = as_failure(error)
+            level = logging.INFO if failure.status < 500 else logging.WARNING
+            _log.log(level, "%s %s: %d, %s", head.method, head.path, failure.status, failure.message)
+            once(error_response(failure))
+
     def _send(self, stream: Stream, response: Response, *, keep_alive: bool) -> None:
+        self._service.metrics.add("responses_total", label=f'code="{response.status}"')
         deadline = Deadline(self._limits.body_s(response.length))
         stream.write([response_head(response, keep_alive=keep_alive), *response.buffers], deadline)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+from dnnsplit_onnx.graph.ports import Port
 
 BYTES = "BYTES"
 
@@ -51,6 +54,34 @@ _ALL = (
 DATATYPES = {datatype.name: datatype for datatype in _ALL}
 BY_ONNX = {datatype.onnx: datatype for datatype in _ALL}
 _BY_NUMPY = {datatype.numpy: datatype for datatype in _ALL}
+
+
+def misfit(port: Port, datatype: Datatype | None, shape: Sequence[int]) -> str | None:
+    """What is wrong with a tensor that is to be a port's value; None if it fits.
+
+    Args:
+        port: The value, as the manifest has it.
+        datatype: The tensor's type, None if the protocol has none for it.
+        shape: The tensor's shape.
+    """
+    expected = BY_ONNX[port.dtype or ""]
+    if datatype is not expected:
+        return f"is {datatype.name if datatype else 'of another type'}; it must be {expected.name}"
+    if port.shape is None:
+        return None
+    fits = len(port.shape) == len(shape) and all(
+        not isinstance(size, int) or size == given for size, given in zip(port.shape, shape, strict=True)
+    )
+    if fits:
+        return None
+    return f"has the shape {list(shape)}; it must be {fixed_shape(port)}"
+
+
+def fixed_shape(port: Port) -> list[int]:
+    """A port's shape as the protocol writes it, -1 for what may differ; `[-1]` for any rank."""
+    if port.shape is None:
+        return [-1]
+    return [size if isinstance(size, int) else -1 for size in port.shape]
 
 
 def datatype_of(array: np.ndarray) -> Datatype | None:

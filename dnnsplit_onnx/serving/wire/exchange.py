@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dnnsplit_onnx.errors import DnnsplitError
 from dnnsplit_onnx.serving.wire.errors import ProtocolError, ServingError
 from dnnsplit_onnx.serving.wire.http import JSON_LENGTH, Head
 from dnnsplit_onnx.serving.wire.protocol import to_text
 from dnnsplit_onnx.serving.wire.stream import Deadline, Stream
+
+_log = logging.getLogger(__name__)
 
 _DISCARD = 1 << 16
 
@@ -95,6 +99,19 @@ def tensor_response(data: Mapping[str, Any], buffers: Sequence[memoryview]) -> R
         JSON_LENGTH.title(): len(text),
     }
     return Response(200, fields, [text, *buffers])
+
+
+def as_failure(error: Exception) -> ServingError:
+    """What a client is told of anything that went wrong.
+
+    A fault of this program is logged with its trace, which is nobody else's business.
+    """
+    if isinstance(error, ServingError):
+        return error
+    if isinstance(error, DnnsplitError):
+        return ServingError(error.message)
+    _log.error("a fault of this program", exc_info=error)
+    return ServingError("a fault of this program keeps the request from its answer; its log says more")
 
 
 def error_response(error: ServingError) -> Response:

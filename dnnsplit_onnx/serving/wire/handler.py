@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from dnnsplit_onnx.serving.wire.arena import Arena
@@ -11,7 +11,7 @@ from dnnsplit_onnx.serving.wire.http import RequestHead
 from dnnsplit_onnx.serving.wire.limits import ServerLimits
 from dnnsplit_onnx.serving.wire.metrics import Metrics
 
-#: Sends the answer; called exactly once for a request.
+#: Sends the answer; called once for a request.
 Send = Callable[[Response], None]
 
 
@@ -27,8 +27,16 @@ class Handler(Protocol):
     limits: ServerLimits
     metrics: Metrics
 
+    def admit(self, head: RequestHead) -> Mapping[str, str]:
+        """Lets a request in; returns header fields that its answer is to have, whatever that is.
+
+        Raises:
+            ProtocolError: It may not come in.
+        """
+        ...
+
     def answer(self, head: RequestHead, body: Body, arena: Arena, send: Send) -> None:
-        """Answers one request; `send` is called exactly once."""
+        """Answers one request: calls `send` once, or raises, which the server answers for it."""
         ...
 
     def drain(self) -> None:

@@ -21,6 +21,7 @@ JSON_LENGTH = "inference-header-content-length"
 _REQUEST = re.compile(rb"([A-Z]{1,16}) (/[\x21-\x7e]*) HTTP/1\.([01])")
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [\t\x20-\x7e\x80-\xff]*)?")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _MOST_FIELDS = 100
 # Heads of one client are much alike, and few are long: so many are remembered.
@@ -106,7 +107,7 @@ def format_request(method: str, path: str, fields: Mapping[str, str | int]) -> b
 
 def format_response(status: int, fields: Mapping[str, str | int]) -> bytes:
     """The head of a response."""
-    return _format(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", fields)
+    return _format(f"HTTP/1.1 {status} {_PHRASES.get(status, '')}", fields)
 
 
 def _format(line: str, fields: Mapping[str, str | int]) -> bytes:

@@ -19,6 +19,7 @@ class ServerLimits:
         body_nbytes: Of one request.
         bodies_nbytes: Of all requests together.
         json_nbytes: Of the JSON part of a request.
+        states_nbytes: Of the states of all sequences together.
         head_s: From the first byte of a head to its last.
         idle_s: A connection may be silent between requests.
         slack_s: A body or an answer may take, besides what `slowest_bytes_per_s` allows it.
@@ -32,6 +33,7 @@ class ServerLimits:
     body_nbytes: int = 256 * MIB
     bodies_nbytes: int = 1024 * MIB
     json_nbytes: int = 4 * MIB
+    states_nbytes: int = 1024 * MIB
     head_s: float = 10.0
     idle_s: float = 300.0
     slack_s: float = 10.0

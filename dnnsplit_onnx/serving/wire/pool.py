@@ -161,8 +161,9 @@ class Pool:
         *,
         fields: Mapping[str, str | int] | None = None,
         buffers: Buffers = (),
+        repeat: bool = True,
     ) -> tuple[T, float]:
-        """Sends a request; it must be safe to repeat.
+        """Sends a request, once more if a connection that was idle fails and it may be repeated.
 
         Returns:
             What `consume` made of the answer, and the seconds it took on a connection that
@@ -179,7 +180,7 @@ class Pool:
                 result, reusable = connection.exchange(method, path, fields or {}, buffers, consume, deadline)
             except OSError as error:
                 connection.stream.close()
-                if fresh:
+                if fresh or not repeat:
                     raise LinkError(f"`{self.target.url}` went away: {error.strerror or error}") from None
                 continue
             except BaseException:

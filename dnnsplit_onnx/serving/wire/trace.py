@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +40,9 @@ class TierTrace:
         return data
 
 
+# No request takes so long, or has so many bytes; and their sums stay finite.
+_MOST = 1e15
+_LONGEST = 256
 _TIMES = ("queue_s", "compute_s", "total_s", "receive_s")
 
 
@@ -78,7 +80,7 @@ def read_trace(text: object) -> tuple[TierTrace, ...]:
         return ()
     try:
         traces = tuple(_read(entry) for entry in json.loads(text))
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+    except (ValueError, OverflowError, RecursionError, KeyError, TypeError, AttributeError):
         return ()
     for at, trace in enumerate(traces):
         if trace.hop is not None:
@@ -87,12 +89,22 @@ def read_trace(text: object) -> tuple[TierTrace, ...]:
 
 
 def _read(entry: Mapping[str, Any]) -> TierTrace:
-    times = {key: float(entry[key.removesuffix("_s") + "_ms"]) / 1e3 for key in _TIMES}
-    if not all(0 <= value < math.inf for value in times.values()):
-        raise ValueError("a time is not one")
-    trace = TierTrace(str(entry["tier"]), times["queue_s"], times["compute_s"], times["total_s"])
-    trace.receive_s, trace.received_nbytes = times["receive_s"], int(entry["received_nbytes"])
+    times = {key: _within(entry[key.removesuffix("_s") + "_ms"]) / 1e3 for key in _TIMES}
+    trace = TierTrace(str(entry["tier"])[:_LONGEST], times["queue_s"], times["compute_s"], times["total_s"])
+    trace.receive_s, trace.received_nbytes = times["receive_s"], int(_within(entry["received_nbytes"]))
     if "hop" in entry:
-        total, sent, received = entry["hop"]
-        trace.hop = Hop(float(total), int(sent), int(received))
+        total, sent, received = map(_within, entry["hop"])
+        trace.hop = Hop(total, int(sent), int(received))
     return trace
+
+
+def _within(value: Any) -> float:
+    """A time or a number of bytes that can be one.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    number = float(value)
+    if not 0 <= number < _MOST:
+        raise ValueError("a figure is none")
+    return number

@@ -16,7 +16,6 @@ from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.serving.deploy.deploy import (
     compose_file,
     plan_deployment,
-    secrets_script,
     systemd_unit,
     write_deployment,
 )
@@ -65,25 +64,6 @@ def test_compose_is_accepted_by_docker(slices: Path, tmp_path: Path):
         pytest.skip("needs docker with its plugin compose")
     write_deployment(plan_deployment(slices), tmp_path, force=False)
     subprocess.run(["docker", "compose", "config", "--quiet"], check=True, capture_output=True, cwd=tmp_path)
-
-
-def test_secrets_are_made_by_the_script_and_fit_together(slices: Path, tmp_path: Path):
-    if shutil.which("openssl") is None or shutil.which("sh") is None:
-        pytest.skip("needs the programs sh and openssl")
-    script = tmp_path / "secrets.sh"
-    script.write_text(secrets_script(plan_deployment(slices)))
-    subprocess.run(["sh", str(script)], check=True, capture_output=True)
-    made = tmp_path / "secrets"
-    for name in ("edge", "near", "cloud"):
-        subprocess.run(
-            ["openssl", "verify", "-CAfile", made / "ca.pem", made / f"{name}.pem"],
-            check=True,
-            capture_output=True,
-        )
-    assert len((made / "token").read_text().strip()) == 64
-    before = (made / "ca.pem").read_bytes()
-    subprocess.run(["sh", str(script)], check=True, capture_output=True)
-    assert (made / "ca.pem").read_bytes() == before
 
 
 def test_units_are_what_systemd_reads(slices: Path, tmp_path: Path):

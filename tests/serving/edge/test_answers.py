@@ -131,8 +131,12 @@ def test_inputs_of_another_type_are_no_match(routes: Routes) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"datatype": "INT32"}, "of type int32, not "),
+        ({"datatype": "INT32"}, "is INT32; it must be "),
         ({"shape": [3, 8]}, "answers wrongly: "),
+        ({"shape": [2, 4, 2]}, r"has the shape \[2, 4, 2\]; it must be \[-1, 8\]"),
+        ({"shape": [16]}, r"has the shape \[16\]; it must be \[-1, 8\]"),
+        ({"shape": [4, 4]}, r"has the shape \[4, 4\]; it must be \[-1, 8\]"),
+        ({"shape": [3, 8], "data": [1] * 24}, "dimension `B` of `.*` is 3, and 2 elsewhere"),
         ({"datatype": "BEAUTY"}, "answers wrongly: "),
     ],
 )
@@ -173,7 +177,13 @@ def test_a_server_that_is_not_ours_knows_no_other_cuts(routes: Routes) -> None:
 
 @pytest.mark.parametrize(
     ("status", "kind", "carried"),
-    [(503, RefusedError, 503), (422, RefusedError, 422), (302, RefusedError, 502), (504, DeadlineError, 504)],
+    [
+        (503, RefusedError, 503),
+        (499, RefusedError, 499),
+        (422, RefusedError, 422),
+        (302, RefusedError, 502),
+        (504, DeadlineError, 504),
+    ],
 )
 def test_a_refusal_says_why(routes: Routes, status: int, kind: type[ServingError], carried: int) -> None:
     answer = http({"error": "because"}, status)

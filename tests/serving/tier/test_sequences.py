@@ -15,12 +15,15 @@ from dnnsplit_onnx.machines.topology import parse_topology
 from dnnsplit_onnx.models import write_model
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.running.steps import Steps
+from dnnsplit_onnx.runtime.sessions import SessionOptions
 from dnnsplit_onnx.serving.deploy.export import export_triton
 from dnnsplit_onnx.serving.edge.conversation import Conversation
 from dnnsplit_onnx.serving.tier.replicas import Replicas
 from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.tier.sequences import Memories, Sequence, read_sequence
-from dnnsplit_onnx.serving.wire.errors import LinkError, ProtocolError, RefusedError, ServingError
+from dnnsplit_onnx.serving.tier.stage import Stage
+from dnnsplit_onnx.serving.wire.errors import DeadlineError, LinkError, ProtocolError, RefusedError
+from dnnsplit_onnx.serving.wire.stream import Deadline
 from dnnsplit_onnx.slicing import slice_model
 from dnnsplit_onnx.slicing.manifest import load_manifest
 from dnnsplit_onnx.work.cuts import parted_states
@@ -193,9 +196,9 @@ def test_parameters_are_read_strictly() -> None:
 
 
 def step(memories: Memories, sequence: Sequence, add: int, part: str = "slice") -> int:
-    with memories.step(sequence, part, lambda: 0) as turn:
-        turn.after = turn.states + add
-    return int(turn.after)
+    with memories.step(sequence, part, lambda: {"sum": 0}, Deadline(5)) as turn:
+        turn.after = {"sum": turn.states["sum"] + add}
+    return int(turn.after["sum"])
 
 
 def test_steps_go_on_from_one_another_and_repeat() -> None:
@@ -212,30 +215,78 @@ def test_steps_go_on_from_one_another_and_repeat() -> None:
     assert step(memories, Sequence("a", start=True), 5) == 5
 
 
+def fails(memories: Memories, sequence: Sequence) -> None:
+    with (
+        pytest.raises(ZeroDivisionError),
+        memories.step(sequence, "slice", lambda: {"sum": 0}, Deadline(5)) as turn,
+    ):
+        turn.after = {"sum": turn.states["sum"] // 0}
+
+
 def test_a_step_that_fails_changes_nothing() -> None:
     memories = Memories()
     step(memories, Sequence("a", start=True, step=0), 1)
-    with pytest.raises(ZeroDivisionError), memories.step(Sequence("a", step=1), "slice", lambda: 0) as turn:
-        turn.after = turn.states // 0
+    fails(memories, Sequence("a", step=1))
     assert step(memories, Sequence("a", step=1), 1) == 2
 
 
-def test_what_is_kept_is_bounded() -> None:
-    busy = Memories(most=2, idle_s=1e9)
-    for name in "ab":
-        step(busy, Sequence(name, start=True), 1)
-    with pytest.raises(ServingError, match="2 sequences") as caught:
-        step(busy, Sequence("c", start=True), 1)
-    assert caught.value.status == 503
-    assert step(busy, Sequence("a"), 1) == 2
-    step(busy, Sequence("b", end=True), 1)
-    assert step(busy, Sequence("c", start=True), 1) == 1
-    idle = Memories(most=2, idle_s=1e-9)
+def test_a_start_that_fails_leaves_nothing() -> None:
+    memories = Memories()
     for name in "abc":
-        step(idle, Sequence(name, start=True), 1)
-    assert len(idle) == 2
+        fails(memories, Sequence(name, start=True))
+    assert (len(memories), memories.nbytes) == (0, 0)
     with pytest.raises(ProtocolError, match="start it again"):
-        step(idle, Sequence("a"), 1)
+        step(memories, Sequence("a"), 1)
+
+
+def test_what_is_kept_is_bounded_in_bytes() -> None:
+    """The one silent for longest makes room; one that is computed does not."""
+    memories = Memories(5 * 1024, size_of=lambda state: 1024 if state else 0)
+    for name in "ab":  # 1 KiB each, and 1 KiB for the entry
+        step(memories, Sequence(name, start=True), 1)
+    assert (len(memories), memories.nbytes) == (2, 4096)
+    with memories.step(Sequence("a"), "slice", dict, Deadline(5)) as turn:
+        turn.after = turn.states  # the same states: counted once
+        step(memories, Sequence("c", start=True), 1)
+        assert len(memories) == 2
+    with pytest.raises(ProtocolError, match="start it again"):
+        step(memories, Sequence("b"), 1)
+    assert step(memories, Sequence("a"), 1) == 2
+    step(memories, Sequence("a", end=True), 1)
+    step(memories, Sequence("c", end=True), 1)
+    assert (len(memories), memories.nbytes) == (0, 0)
+
+
+def test_states_that_never_fit_are_refused() -> None:
+    memories = Memories(4096, size_of=lambda state: 8192 if state else 0)
+    with pytest.raises(ProtocolError, match="take 9216 bytes; at most 4096") as caught:
+        step(memories, Sequence("a", start=True), 1)
+    assert caught.value.status == 413
+    assert (len(memories), memories.nbytes) == (0, 0)
+
+
+def test_conversations_without_an_end_do_not_fill_a_tier(decoder: Path) -> None:
+    """Nobody has to say that a request is the last one."""
+    routes = Routes(load_manifest(decoder))
+    stage = Stage(decoder, routes, 0, SessionOptions(threads=1), states_nbytes=100_000)
+    leg = routes.default.legs[0]
+    for at in range(100):
+        stage.run(leg, {"input_ids": PROMPT}, Deadline(5), sequence=Sequence(str(at), start=True, step=0))
+    assert 0 < stage.sequences < 100
+    assert 0 < stage.kept_nbytes <= 100_000
+    stage.run(leg, {"input_ids": PROMPT}, Deadline(5), sequence=Sequence("99", step=1))
+
+
+def test_a_turn_is_waited_for_until_the_deadline() -> None:
+    memories = Memories()
+    step(memories, Sequence("a", start=True), 1)
+    with memories.step(Sequence("a"), "slice", dict, Deadline(5)) as turn:
+        with (
+            pytest.raises(DeadlineError, match="sequence `a` took too long"),
+            memories.step(Sequence("a"), "slice", dict, Deadline(0.01)),
+        ):
+            pass
+        turn.after = turn.states
 
 
 def test_engines_that_keep_no_states_are_not_given_them(decoder: Path, tmp_path: Path) -> None:
