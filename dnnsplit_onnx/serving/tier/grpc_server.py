@@ -1,17 +1,19 @@
 """The Open Inference Protocol over gRPC, beside HTTP and with the same bounds.
 
 A call becomes the same message as a request over HTTP, is held against the same checks, and
-is let in by the same `Admission`: what one of the two takes, the other lacks. It is for
-clients that speak nothing else. Between tiers HTTP is used, which is several times faster for
-large tensors.
+is let in by the same `Admission`, before its message is received: what one of the two takes,
+the other lacks. Nothing compressed is read. It is for clients that speak nothing else.
+Between tiers HTTP is used, which is several times faster for large tensors.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType, TracebackType
 from typing import Any
@@ -19,15 +21,23 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from dnnsplit_onnx.errors import DnnsplitError, InputError, MissingExtraError
+from dnnsplit_onnx.errors import InputError, MissingExtraError
 from dnnsplit_onnx.serving.tier.service import SERVER, Service
 from dnnsplit_onnx.serving.wire.arena import Arena
-from dnnsplit_onnx.serving.wire.errors import ProtocolError, ServingError
-from dnnsplit_onnx.serving.wire.grpc_messages import CALLS, SERVICE, choice_of, message_classes
+from dnnsplit_onnx.serving.wire.errors import ProtocolError
+from dnnsplit_onnx.serving.wire.exchange import as_failure
+from dnnsplit_onnx.serving.wire.grpc_messages import (
+    CALLS,
+    RAW_INPUTS,
+    RAW_OUTPUTS,
+    SERVICE,
+    choice_of,
+    joined,
+    message_classes,
+    parted,
+)
 from dnnsplit_onnx.serving.wire.protocol import Scalar, encode, message_of
 from dnnsplit_onnx.serving.wire.security import TlsFiles
-
-_log = logging.getLogger(__name__)
 
 INSTALL = "pip install 'dnnsplit-onnx[grpc]'"
 
@@ -36,6 +46,7 @@ _CODES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
     404: "NOT_FOUND",
+    408: "CANCELLED",
     409: "FAILED_PRECONDITION",
     413: "RESOURCE_EXHAUSTED",
     422: "INVALID_ARGUMENT",
@@ -56,6 +67,8 @@ _CONTENTS = {
     **{f"UINT{bits}": "uint_contents" for bits in (8, 16, 32)},
 }
 _HEALTH_CALLS = 4  # besides those that infer
+_UNCOMPRESSED = 1  # the set of the first algorithm alone, which is none
+_LONGEST_NAME = 1 << 14
 _LONGEST_MS = 300_000  # a connection may live; then the client makes another
 _OPEN_CALLS = frozenset({"ServerLive", "ServerReady"})  # health is told to anyone
 
@@ -79,16 +92,18 @@ class GrpcServer:
 
     def __init__(self, service: Service, host: str, port: int, tls: TlsFiles) -> None:
         grpc = _grpc()
-        self._calls = _Calls(service, grpc)
         limits = service.limits
         most = limits.requests + _HEALTH_CALLS
+        # Nobody knows how long a message is before it is there: all of them must fit together.
+        longest = min(limits.body_nbytes, limits.bodies_nbytes // most)
+        self._calls = _Calls(service, grpc, longest)
         self._server = grpc.server(
             ThreadPoolExecutor(most, thread_name_prefix="grpc"),
             maximum_concurrent_rpcs=most,
             options=[
-                # A call is received before it is let in: all of them together must fit.
-                ("grpc.max_receive_message_length", min(limits.body_nbytes, limits.bodies_nbytes // most)),
+                ("grpc.max_receive_message_length", longest),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.compression_enabled_algorithms_bitset", _UNCOMPRESSED),
                 ("grpc.max_concurrent_streams", most),
                 ("grpc.max_metadata_size", 1 << 14),
                 ("grpc.max_connection_idle_ms", int(1000 * limits.idle_s)),
@@ -134,18 +149,22 @@ class GrpcServer:
 
 
 class _Calls:
-    """The calls of the service."""
+    """The calls of the service.
 
-    def __init__(self, service: Service, grpc: ModuleType) -> None:
-        self._service, self._grpc = service, grpc
+    Each is taken as a stream of one message, so that the message is received when it is asked
+    for: after the token was looked at, and the request let in.
+    """
+
+    def __init__(self, service: Service, grpc: ModuleType, longest: int) -> None:
+        self._service, self._grpc, self._longest = service, grpc, longest
         self._classes = message_classes()
 
     def handler(self) -> Any:
         """What gRPC calls, for each name."""
-        answers: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
-            "ServerLive": lambda *_: {"live": True},
-            "ServerReady": lambda *_: {"ready": self._service.ready},
-            "ServerMetadata": lambda *_: SERVER,
+        answers: dict[str, Callable[[_Call], bytes]] = {
+            "ServerLive": lambda _: self._message("ServerLive", live=True),
+            "ServerReady": lambda _: self._message("ServerReady", ready=self._service.ready),
+            "ServerMetadata": lambda _: self._message("ServerMetadata", **SERVER),
             "ModelReady": self._model_ready,
             "ModelMetadata": self._model_metadata,
             "ModelInfer": self._infer,
@@ -153,96 +172,130 @@ class _Calls:
         return self._grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                name: self._grpc.unary_unary_rpc_method_handler(
-                    functools.partial(self._answer, name, answers[name]),
-                    response_serializer=self._classes[f"{name}Response"].SerializeToString,
+                name: self._grpc.stream_unary_rpc_method_handler(
+                    functools.partial(self._answer, name, answers[name])
                 )
                 for name in CALLS
             },
         )
 
     def _answer(
-        self, name: str, answer: Callable[[Any, Any], dict[str, Any]], raw: bytes, context: Any
-    ) -> Any:
+        self, name: str, answer: Callable[[_Call], bytes], messages: Iterator[bytes], context: Any
+    ) -> bytes:
         try:
             if name not in _OPEN_CALLS:
                 shown = dict(context.invocation_metadata()).get("authorization", "")
                 self._service.check_token(shown.encode() if isinstance(shown, str) else shown)
-            request = self._read(name, raw)
-            response = self._classes[f"{name}Response"](**answer(request, context))
+            response = answer(_Call(messages, context, self._service.limits.request_s))
             status, text = 200, ""
-        except DnnsplitError as error:
-            status = error.status if isinstance(error, ServingError) else 500
-            text = error.message
-        except Exception:
-            _log.exception("a call failed")
-            status, text = 500, "the server failed"
+        except self._grpc.RpcError:
+            status, text = 408, "the message did not come, or nobody waits for the answer"
+        except Exception as error:
+            failure = as_failure(error)
+            status, text = failure.status, failure.message
         self._service.metrics.add("responses_total", label=f'code="{status}"')
         if status != 200:
             context.abort(getattr(self._grpc.StatusCode, _CODES.get(status, "INTERNAL")), text)
         return response
 
-    def _read(self, name: str, raw: bytes) -> Any:
+    def _message(self, call: str, **fields: Any) -> bytes:
+        message: bytes = self._classes[f"{call}Response"](**fields).SerializeToString()
+        return message
+
+    def _parse(self, call: str, raw: bytes) -> Any:
         # Read here and not by gRPC, which logs a traceback for each message that is none.
         try:
-            return self._classes[f"{name}Request"].FromString(raw)
+            return self._classes[f"{call}Request"].FromString(raw)
         except DecodeError:
-            raise ProtocolError(f"the message is no {name}Request") from None
+            raise ProtocolError(f"the message is no {call}Request") from None
 
     def _check_model(self, name: str, version: str) -> None:
         self._service.check_model(name, version or "1")
 
-    def _model_ready(self, request: Any, _context: Any) -> dict[str, Any]:
+    def _named(self, call: str, asked: _Call) -> None:
+        raw = asked.receive()
+        if len(raw) > _LONGEST_NAME:
+            raise ProtocolError(f"a {call}Request has at most {_LONGEST_NAME} bytes", status=413)
+        request = self._parse(call, raw)
         self._check_model(request.name, request.version)
-        return {"ready": self._service.ready}
 
-    def _model_metadata(self, request: Any, _context: Any) -> dict[str, Any]:
-        self._check_model(request.name, request.version)
+    def _model_ready(self, asked: _Call) -> bytes:
+        self._named("ModelReady", asked)
+        return self._message("ModelReady", ready=self._service.ready)
+
+    def _model_metadata(self, asked: _Call) -> bytes:
+        self._named("ModelMetadata", asked)
         found = self._service.metadata()
-        return {
-            **{key: value for key, value in found.items() if key != "parameters"},
-            "properties": found["parameters"],
-        }
+        parameters = found.pop("parameters")
+        return self._message("ModelMetadata", **found, properties=parameters)
 
-    def _infer(self, request: Any, context: Any) -> dict[str, Any]:
-        self._check_model(request.model_name, request.model_version)
-        raws = list(request.raw_input_contents)
-        nbytes = sum(map(len, raws))
-        message = message_of(_as_json(request, raws, context.time_remaining()), "inputs", nbytes)
-        parts = iter(raws)
+    def _infer(self, asked: _Call) -> bytes:
+        with self._service.inference(self._longest) as inference:
+            raw = asked.receive()
+            head, contents = parted(raw, RAW_INPUTS, self._service.limits.json_nbytes)
+            request = self._parse("ModelInfer", head)
+            self._check_model(request.model_name, request.model_version)
+            nbytes = sum(map(len, contents))
+            message = message_of(_as_json(request, contents, asked.remaining_s), "inputs", nbytes)
+            parts = iter(contents)
 
-        def read_into(view: memoryview) -> None:
-            view[:] = next(parts)
+            def read_into(view: memoryview) -> None:
+                view[:] = next(parts)
 
-        with self._service.inference(request.ByteSize()) as inference:
-            outputs, trace = inference.answer(message, read_into, request.ByteSize(), Arena())
-            answer = self._as_message(outputs)
-            inference.count_sent(sum(map(len, answer["raw_output_contents"])))
-        parameters = {} if trace is None else {"dnnsplit_trace": {"string_param": trace}}
-        return {
-            "model_name": request.model_name,
-            "model_version": "1",
-            "id": request.id,
-            "parameters": {
-                key: self._classes["InferParameter"](**value) for key, value in parameters.items()
-            },
-            **answer,
-        }
+            outputs, trace = inference.answer(message, read_into, len(raw), Arena())
+            response = self._response(request.id, outputs, trace)
+            inference.count_sent(len(response))
+            return response
 
-    def _as_message(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def _response(self, identity: str, outputs: Mapping[str, np.ndarray], trace: str | None) -> bytes:
         entries, buffers = encode(outputs, lambda _: True)
-        return {
-            "outputs": [
-                self._classes["InferOutputTensor"](
-                    name=entry["name"], datatype=entry["datatype"], shape=entry["shape"]
-                )
-                for entry in entries
-            ],
-            "raw_output_contents": [bytes(buffer) for buffer in buffers],
-        }
+        described = [{key: entry[key] for key in ("name", "datatype", "shape")} for entry in entries]
+        head = self._message(
+            "ModelInfer",
+            model_name=self._service.stage.name,
+            model_version="1",
+            id=identity,
+            parameters={}
+            if trace is None
+            else {"dnnsplit_trace": self._classes["InferParameter"](string_param=trace)},
+            outputs=[self._classes["InferOutputTensor"](**entry) for entry in described],
+        )
+        return joined(head, RAW_OUTPUTS, buffers)
 
 
-def _as_json(request: Any, raws: list[bytes], seconds: float | None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call, whose message is still to be received."""
+
+    messages: Iterator[bytes]
+    context: Any
+    receive_s: float
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Until the client gives up; None if it does not say."""
+        seconds: float | None = self.context.time_remaining()
+        return seconds
+
+    def receive(self) -> bytes:
+        """The message, which may take so long and no longer.
+
+        Raises:
+            ProtocolError: There is none.
+        """
+        timer = threading.Timer(self.receive_s, self.context.cancel)
+        timer.daemon = True
+        timer.start()
+        try:
+            message = next(self.messages, None)
+        finally:
+            timer.cancel()
+        if message is None:
+            raise ProtocolError("the call has no message")
+        return message
+
+
+def _as_json(request: Any, raws: list[memoryview], seconds: float | None) -> dict[str, Any]:
     """The message as the JSON part of a request over HTTP would have it.
 
     Raises:
@@ -289,6 +342,8 @@ def _parameters(found: Mapping[str, Any]) -> dict[str, Scalar]:
 
 
 def _grpc() -> ModuleType:
+    # It would log a line for each compressed call that it refuses.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         return import_module("grpc")
     except ImportError:

@@ -10,10 +10,15 @@ Source: https://github.com/kserve/open-inference-protocol/blob/main/specificatio
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from dnnsplit_onnx.errors import ModelError
+from dnnsplit_onnx.graph.protobuf import fields, length_delimited
+from dnnsplit_onnx.serving.wire.errors import ProtocolError
 
 PACKAGE = "inference"
 SERVICE = f"{PACKAGE}.GRPCInferenceService"
@@ -53,6 +58,11 @@ _CHOICE = "parameter_choice"
 _CHOICES = "bool bool_param 1, int64 int64_param 2, string string_param 3, double double_param 4, "
 _CHOICES += "uint64 uint64_param 5"
 
+#: Numbers of the fields that hold tensors as bytes, in requests and in answers.
+RAW_INPUTS, RAW_OUTPUTS = 7, 6
+_BYTES = 2  # the wire type of what has a length
+_MOST_FIELDS = 1 << 14
+
 #: The calls of the service; each takes `...Request` and answers `...Response`.
 CALLS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
 
@@ -63,17 +73,52 @@ _SCALARS = {
 }
 
 
+def parted(message: bytes, number: int, most_nbytes: int) -> tuple[bytes, list[memoryview]]:
+    """A message without one of its fields of bytes, and what that field holds, not copied.
+
+    Large tensors never pass through the protobuf library so, and what does is bounded before
+    it is parsed: there, two bytes of a message can take fifty.
+
+    Args:
+        message: As it arrived.
+        number: The field's number.
+        most_nbytes: Of the message without it.
+
+    Raises:
+        ProtocolError: It is no message, or too large (413).
+    """
+    whole, rest, parts = memoryview(message), bytearray(), []
+    try:
+        for count, (field, wire_type, first, start, stop) in enumerate(fields(message, 0, len(message))):
+            if field == number and wire_type == _BYTES:
+                parts.append(whole[start:stop])
+            else:
+                rest += whole[first:stop]
+            if count == _MOST_FIELDS or len(rest) > most_nbytes:
+                limit = f"{most_nbytes} bytes and {_MOST_FIELDS} fields"
+                raise ProtocolError(f"the message has more than {limit} besides raw contents", status=413)
+    except ModelError as error:
+        raise ProtocolError(f"the message is none: {error.message}") from None
+    return bytes(rest), parts
+
+
+def joined(message: bytes, number: int, parts: Iterable[memoryview]) -> bytes:
+    """A message with a field of bytes that `parted` would find."""
+    pieces = [piece for part in parts for piece in (length_delimited(number, len(part)), part)]
+    return b"".join([message, *pieces])
+
+
 @cache
 def message_classes() -> dict[str, Any]:
     """The class of each message, by name."""
     file = descriptor_pb2.FileDescriptorProto(
         name="dnnsplit_onnx/open_inference.proto", package=PACKAGE, syntax="proto3"
     )
-    for name, fields in {**MESSAGES, PARAMETER: _CHOICES}.items():
+    for name, described in {**MESSAGES, PARAMETER: _CHOICES}.items():
         message = file.message_type.add(name=name)
         if name == PARAMETER:
             message.oneof_decl.add(name=_CHOICE)
-        for text in filter(None, fields.split(", ")):
+        for text in filter(None, described.split(", ")):
             _add_field(message, *text.split(" "))
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -16,8 +17,10 @@ import numpy as np
 import pytest
 
 from dnnsplit_onnx.errors import InputError, MissingExtraError
+from dnnsplit_onnx.graph.protobuf import length_delimited
 from dnnsplit_onnx.serving.tier import grpc_server
 from dnnsplit_onnx.serving.wire import grpc_messages
+from dnnsplit_onnx.serving.wire.errors import ProtocolError
 from dnnsplit_onnx.serving.wire.grpc_messages import CALLS, MESSAGES, SERVICE, message_classes
 from dnnsplit_onnx.serving.wire.security import TlsFiles
 from tests.serving.conftest import Network, eventually, inputs
@@ -378,3 +381,100 @@ def test_a_tier_is_served_over_both_and_stops(slices: Path, whole):
         finally:
             process.kill()
             process.wait()
+
+
+@needs_grpc
+def test_nothing_compressed_is_read(network: Network):
+    """50 kB of gzip would be 50 MB of zeros."""
+    bomb = typed(raw_input_contents=[bytes(25_000_000)] * 2)
+    with raw_channel(network) as call:
+        with pytest.raises(grpc.RpcError) as caught:
+            call(bomb, timeout=10, compression=grpc.Compression.Gzip)
+        assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert call(typed(), timeout=10).outputs
+
+
+@needs_grpc
+@pytest.mark.parametrize(
+    "flood",
+    [
+        pytest.param(lambda: length_delimited(5, 0) * 1_000_000, id="a million inputs"),
+        pytest.param(lambda: length_delimited(7, 0) * 1_000_000, id="a million raw contents"),
+        pytest.param(lambda: length_delimited(4, 0) * 1_000_000, id="a million parameters"),
+        pytest.param(
+            lambda: (
+                length_delimited(5, 5_000_000 + len(length_delimited(5, 5_000_000)))
+                + length_delimited(5, 5_000_000)
+                + bytes(5_000_000)
+            ),
+            id="elements beyond the JSON part's bound",
+        ),
+    ],
+)
+def test_messages_that_grow_when_they_are_parsed_are_refused_before(network: Network, flood: Any):
+    with raw_channel(network) as call:
+        start = time.perf_counter()
+        with pytest.raises(grpc.RpcError) as caught:
+            call(typed().SerializeToString() + flood(), timeout=10)
+        assert caught.value.code() in (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            grpc.StatusCode.INVALID_ARGUMENT,
+        )
+        assert time.perf_counter() - start < 5
+        assert call(typed(), timeout=10).outputs
+
+
+@needs_grpc
+def test_a_request_is_let_in_before_its_message_is_received(network: Network):
+    """Whoever is refused, for the token or since all is taken, has not used up any memory."""
+    received: list[int] = []
+    with raw_channel(network, token=TOKEN, requests=1) as call:
+        service = network.servers["cloud"].service
+        big = typed(raw_input_contents=[bytes(10_000_000)] * 2)
+        original = grpc_server._Call.receive
+
+        def receive(self: Any) -> bytes:
+            message = original(self)
+            received.append(len(message))
+            return message
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(grpc_server._Call, "receive", receive)
+            with pytest.raises(grpc.RpcError) as caught:
+                call(big, timeout=10)
+            assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+            good = (("authorization", f"Bearer {TOKEN}"),)
+            with service.admission.enter(1), pytest.raises(grpc.RpcError) as caught:
+                call(big, timeout=10, metadata=good)
+            assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert received == []
+            assert call(typed(), timeout=10, metadata=good).outputs
+            assert len(received) == 1
+
+
+@needs_grpc
+def test_a_message_that_never_comes_gives_its_place_back(network: Network):
+    service = network.serve("cloud", requests=1, request_s=0.2).service
+    with (
+        grpc_server.GrpcServer(service, "127.0.0.1", 0, TlsFiles()) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        stalled = channel.stream_unary(f"/{SERVICE}/ModelInfer").future(iter(threading.Event().wait, None))
+        assert eventually(lambda: service.admission.count == 1)
+        assert eventually(lambda: service.admission.count == 0, 5)
+        stalled.cancel()
+
+
+def test_parts_of_a_message_are_found_and_joined_again():
+    classes = message_classes()
+    request = classes["ModelInferRequest"](model_name="m", raw_input_contents=[b"1", b"", b"333"])
+    head, parts = grpc_messages.parted(request.SerializeToString(), grpc_messages.RAW_INPUTS, 100)
+    assert classes["ModelInferRequest"].FromString(head) == classes["ModelInferRequest"](model_name="m")
+    assert [bytes(part) for part in parts] == [b"1", b"", b"333"]
+    again = grpc_messages.joined(head, grpc_messages.RAW_INPUTS, parts)
+    assert classes["ModelInferRequest"].FromString(again) == request
+    with pytest.raises(ProtocolError, match="is none"):
+        grpc_messages.parted(b"\x3a\x05abc", grpc_messages.RAW_INPUTS, 100)
+    with pytest.raises(ProtocolError, match="more than 2 bytes") as caught:
+        grpc_messages.parted(request.SerializeToString(), grpc_messages.RAW_INPUTS, 2)
+    assert caught.value.status == 413
