@@ -30,6 +30,7 @@ from dnnsplit_onnx.serving.wire.server import Server
 from dnnsplit_onnx.slicing import slice_model
 from dnnsplit_onnx.slicing.candidates import slice_all_candidates
 from dnnsplit_onnx.slicing.manifest import load_manifest
+from dnnsplit_onnx.work.analysing import analyse
 
 # `x` is read on every tier, `z` is made below and returned, so that forwarding, answers on
 # the way and reuse all occur.
@@ -74,7 +75,8 @@ def cut_model(
     """Slices a model given as text; returns the folder of slices."""
     onnx.save(onnx.parser.parse_model(text), folder / "model.onnx")
     graph = load_graph(folder / "model.onnx")
-    chosen = plan(graph, parse_topology(topology(tiers), "tiers"), cuts=cuts, bindings={"B": 2}, pareto=False)
+    analysis = analyse(graph, {"B": 2}, order="file")
+    chosen = plan(analysis, parse_topology(topology(tiers), "tiers"), cuts=cuts, pareto=False)
     if candidates:
         slice_all_candidates(graph, chosen, range(len(graph.nodes) + 1), folder / "out")
     else:

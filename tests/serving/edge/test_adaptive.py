@@ -25,6 +25,7 @@ from dnnsplit_onnx.serving.wire.pool import Target
 from dnnsplit_onnx.serving.wire.trace import TierTrace
 from dnnsplit_onnx.slicing.candidates import slice_all_candidates
 from dnnsplit_onnx.slicing.manifest import load_manifest
+from dnnsplit_onnx.work.analysing import analyse
 from dnnsplit_onnx.work.analysis import measure
 from tests.serving.conftest import Network, eventually, open_files, same
 
@@ -55,7 +56,7 @@ def shrinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx.save(model, folder / "model.onnx")
     (folder / "tiers.toml").write_text(TIERS)
     graph = load_graph(folder / "model.onnx")
-    chosen = plan(graph, parse_topology(TOPOLOGY, "t"), cuts=(0,), pareto=False)
+    chosen = plan(analyse(graph, order="file"), parse_topology(TOPOLOGY, "t"), cuts=(0,), pareto=False)
     slice_all_candidates(graph, chosen, range(3), folder / "out")
     return folder
 

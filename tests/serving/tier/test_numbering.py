@@ -18,6 +18,7 @@ from dnnsplit_onnx.serving.tier.sequences import Numbering, Sequence
 from dnnsplit_onnx.serving.wire.errors import DeadlineError, ProtocolError
 from dnnsplit_onnx.serving.wire.stream import Deadline
 from dnnsplit_onnx.slicing import slice_model
+from dnnsplit_onnx.work.analysing import analyse
 from tests.serving.conftest import TIERS, Network, eventually, topology
 from tests.serving.emulation import Relay
 
@@ -39,7 +40,9 @@ def sums(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sums")
     onnx.save(onnx.parser.parse_model(SUMS), folder / "model.onnx")
     graph = load_graph(folder / "model.onnx", ["near_in=near_out", "cloud_in=cloud_out"])
-    chosen = plan(graph, parse_topology(topology(TIERS), "tiers"), cuts=(1, 3), pareto=False)
+    chosen = plan(
+        analyse(graph, order="file"), parse_topology(topology(TIERS), "tiers"), cuts=(1, 3), pareto=False
+    )
     slice_model(graph, chosen, folder / "out")
     return folder / "out"
 

@@ -26,6 +26,7 @@ from dnnsplit_onnx.serving.wire.errors import DeadlineError, LinkError, Protocol
 from dnnsplit_onnx.serving.wire.stream import Deadline
 from dnnsplit_onnx.slicing import slice_model
 from dnnsplit_onnx.slicing.manifest import load_manifest
+from dnnsplit_onnx.work.analysing import analyse
 from dnnsplit_onnx.work.cuts import parted_states
 from tests.serving.conftest import Network, eventually, topology
 
@@ -41,7 +42,9 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = np.flatnonzero(~parted_states(graph))
     cuts = [int(whole[len(whole) // 3]), int(whole[2 * len(whole) // 3])]
     sizes = {"batch": 1, "sequence": 1, "past_sequence": 8}
-    made = plan(graph, parse_topology(topology(), "tiers"), cuts=cuts, bindings=sizes, pareto=False)
+    made = plan(
+        analyse(graph, sizes, order="file"), parse_topology(topology(), "tiers"), cuts=cuts, pareto=False
+    )
     slice_model(graph, made, folder / "out")
     return folder / "out"
 

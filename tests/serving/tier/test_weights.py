@@ -23,6 +23,7 @@ from dnnsplit_onnx.serving.tier.stage import Stage
 from dnnsplit_onnx.serving.wire.stream import Deadline
 from dnnsplit_onnx.slicing.candidates import slice_all_candidates
 from dnnsplit_onnx.slicing.manifest import load_manifest
+from dnnsplit_onnx.work.analysing import analyse
 from tests.serving.conftest import Network, topology
 
 SIZE = 512
@@ -52,7 +53,9 @@ def folder(tmp_path: Path) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, tmp_path / "model.onnx")
     loaded = load_graph(tmp_path / "model.onnx")
-    chosen = plan(loaded, parse_topology(topology(TIERS), "tiers"), cuts=(6,), pareto=False)
+    chosen = plan(
+        analyse(loaded, order="file"), parse_topology(topology(TIERS), "tiers"), cuts=(6,), pareto=False
+    )
     slice_all_candidates(loaded, chosen, range(0, 13, 2), tmp_path / "out")
     return tmp_path / "out"
 
