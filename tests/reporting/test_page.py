@@ -22,7 +22,8 @@ from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.machines.topology import Topology, parse_topology
 from dnnsplit_onnx.models import write_model
-from dnnsplit_onnx.planning.choosing import analysis_of, plan
+from dnnsplit_onnx.planning.choosing import plan
+from dnnsplit_onnx.planning.fitting import analysis_of
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.reporting.page import Facts, gather, render
 from dnnsplit_onnx.reporting.page.evidence import command

@@ -12,8 +12,9 @@ import pytest
 
 from dnnsplit_onnx.errors import DnnsplitError, InfeasibleError, InputError, MissingExtraError, TopologyError
 from dnnsplit_onnx.machines.topology import Link, Tier, Topology
-from dnnsplit_onnx.planning.choosing import analysis_of, plan_of, problem_of
+from dnnsplit_onnx.planning.choosing import plan_of, problem_of
 from dnnsplit_onnx.planning.costs import CostTable
+from dnnsplit_onnx.planning.fitting import analysis_of
 from dnnsplit_onnx.planning.planners import PLANNERS, Problem, Solution, get_planner
 from dnnsplit_onnx.planning.planners.published import dads as dads_module
 from dnnsplit_onnx.planning.planners.published import decc as decc_module
