@@ -135,8 +135,8 @@ class ModelOptions(Reporting):
             "--state",
             metavar="IN=OUT",
             help="An input that is an output of the run before, such as a decoder's cache: it stays on the "
-            "tier that owns it. Known by name where it is called `past...` and `present...`; `none` for no "
-            "states. Repeatable.",
+            "tier that owns it. Names that exporters give are known (`past...` and `present...`, `state` and "
+            "`stateN`); `*` names many: 'k_*=new_k_*'; `none` for no states. Repeatable.",
             show_default=False,
         ),
     ] = None

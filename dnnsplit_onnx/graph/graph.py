@@ -28,7 +28,7 @@ import onnx
 from dnnsplit_onnx.errors import ModelError
 from dnnsplit_onnx.graph.bounds import check_bounds
 from dnnsplit_onnx.graph.modelfile import ModelFile, open_model, open_proto
-from dnnsplit_onnx.graph.states import State, named_states, parse_states
+from dnnsplit_onnx.graph.states import Signature, State, named_states, parse_states
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -258,8 +258,27 @@ def build_graph(file: ModelFile) -> Graph:
     for name in graph_outputs:
         if name not in made:
             raise ModelError(f"nothing makes the model's output `{name}`", context=f"in {file.path}")
-    states = named_states(inputs, graph_outputs)
+    states = named_states(*signatures(proto, inputs))
     return Graph(file, tuple(nodes), inputs, graph_outputs, frozenset(constants), constant_nodes, states)
+
+
+def signatures(
+    proto: onnx.GraphProto, inputs: Sequence[str]
+) -> tuple[dict[str, Signature | None], dict[str, Signature | None]]:
+    """What the file says of the types of the inputs that are data, and of the outputs."""
+    said = {value.name: _signature(value.type) for value in proto.input}
+    made = {value.name: _signature(value.type) for value in proto.output}
+    return {name: said[name] for name in inputs}, made
+
+
+def _signature(kind: onnx.TypeProto) -> Signature | None:
+    tensor = kind.tensor_type
+    if not kind.HasField("tensor_type") or not tensor.elem_type:
+        return None
+    if not tensor.HasField("shape"):
+        return tensor.elem_type, None
+    sizes = (d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim)
+    return tensor.elem_type, tuple(sizes)
 
 
 def reads_of(node: onnx.NodeProto) -> tuple[str, ...]:

@@ -8,13 +8,20 @@ tier that owns the layer keeps it between runs. So
 2. all nodes that read the input, and the node that makes the output, run on one tier: a cut
    may not part them (`cuts.parted_states`).
 
-Pairs are recognised by name, or named by the user.
+Pairs are named by the user, or recognised:
+
+1. by the names that decoders' exporters give, `past...` and `present...`;
+2. by a name that is renewed (`cache` and `new_cache`, `h_in` and `h_out`, `state` and `stateN`),
+   speaks of a state, and is of a type that the next run can read;
+3. where only the names or only the types speak for a pair, it is told as a hint and no more: to
+   take an image for a memory would be worse than to send a memory.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dnnsplit_onnx.errors import InputError
@@ -24,8 +31,35 @@ from dnnsplit_onnx.errors import InputError
 _PAST = re.compile(r"^past(_key_values)?(?=[._]|\d)")
 _PRESENT = ("present", "present_key_values")
 
+# What is put before or behind a name to say that it is the next one.
+_PREFIXES = ("new_", "next_", "updated_", "out_", "output_", "r_", "new.", "next.")
+_SUFFIXES = ("_out", "_new", "_next", "_output", "_n", "n", "N", "Out", "Next", ".out", ".new", ".next")
+# A word of a name, and those that say the same of the next run.
+_WORDS = {
+    "in": ("out",),
+    "input": ("output",),
+    "prev": ("next", "new", "cur", "curr"),
+    "previous": ("next", "new", "current"),
+    "past": ("present", "new", "next"),
+    "old": ("new",),
+    "last": ("next", "new"),
+    "initial": ("final",),
+    "init": ("final",),
+    "i": ("o",),
+    "0": ("n", "N"),
+}
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
+# Words that speak of a memory; a single h or c is an LSTM's.
+_MEMORY = re.compile(
+    r"^(states?|hidden|caches?|cached|past|mem|memory|carry|kv|lstm|gru|rnn|ssm|buf|buffer|history|"
+    r"recurrent|prev|previous|h|c|hn|cn|hx|cx)$"
+)
+
 #: What a user writes to have no states at all.
 NONE = "none"
+
+#: The element type and the dimensions of a value, as far as the file says them.
+Signature = tuple[int, tuple[int | str | None, ...] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +75,74 @@ class State:
     output: str
 
 
-def named_states(inputs: Iterable[str], outputs: Iterable[str]) -> tuple[State, ...]:
-    """The states that names tell of, in the order of the inputs."""
-    known = set(outputs)
-    found = (State(name, made) for name in inputs for made in _present(name) if made in known)
-    return tuple(found)
+def named_states(
+    inputs: Mapping[str, Signature | None], outputs: Mapping[str, Signature | None]
+) -> tuple[State, ...]:
+    """The states that names and types tell of, in the order of the inputs.
+
+    Args:
+        inputs: The model's inputs that are data, and what is known of their types.
+        outputs: The model's outputs likewise.
+    """
+    states: list[State] = []
+    taken: set[str] = set()
+    for name in inputs:
+        family = (made for made in _present(name) if made in outputs)
+        renewed = (
+            made
+            for made in _renewed(name)
+            if made in outputs and _is_memory(name, made) and _is_readable(inputs[name], outputs[made])
+        )
+        made = next((made for made in (*family, *renewed) if made not in taken and made not in inputs), None)
+        if made is not None:
+            states.append(State(name, made))
+            taken.add(made)
+    # A model whose every input is a memory reads nothing: then the names mean something else.
+    if len(states) == len(inputs) or len(states) == len(outputs):
+        states = [state for state in states if any(state.output == made for made in _present(state.input))]
+    return tuple(states)
+
+
+def likely_states(
+    inputs: Mapping[str, Signature | None],
+    outputs: Mapping[str, Signature | None],
+    known: Sequence[State],
+) -> tuple[State, ...]:
+    """Pairs that may be states, though not enough speaks for it: by name alone, or by type alone.
+
+    Args:
+        inputs: As for `named_states`.
+        outputs: As for `named_states`.
+        known: The states that there are.
+    """
+    read = {name: kind for name, kind in inputs.items() if all(s.input != name for s in known)}
+    made = {name: kind for name, kind in outputs.items() if all(s.output != name for s in known)}
+    if len(read) < 2 or len(made) < 2:  # what is left is what the model is about
+        return ()
+    of_name = {
+        name: renewed
+        for name in read
+        for renewed in _renewed(name)
+        if renewed in made and _is_readable(read[name], made[renewed])
+    }
+    counts = Counter(read.values()), Counter(made.values())
+    of_type = {
+        name: other
+        for name, kind in read.items()
+        for other in made
+        if made[other] == kind and kind is not None and kind[1] and counts[0][kind] == counts[1][kind] == 1
+    }
+    pairs = (of_type | of_name).items()
+    likely = tuple(State(name, other) for name, other in pairs if other not in inputs)
+    return likely if len(likely) < min(len(read), len(made)) else ()
 
 
 def parse_states(texts: Sequence[str], inputs: Sequence[str], outputs: Sequence[str]) -> tuple[State, ...]:
     """States from `IN=OUT`, as a command line has them; `none` stands for none.
 
     Args:
-        texts: Each a pair, or `none` alone.
+        texts: Each a pair, a pair of patterns whose `*` stand for the same text on both sides
+            (`past_*=present_*`), or `none` alone.
         inputs: The model's inputs.
         outputs: The model's outputs.
 
@@ -63,24 +153,51 @@ def parse_states(texts: Sequence[str], inputs: Sequence[str], outputs: Sequence[
         return ()
     states: list[State] = []
     for text in texts:
-        state = _pair(text, inputs, outputs)
-        if any(state.input == other.input or state.output == other.output for other in states):
-            raise InputError(f"state `{text}` names what another state names", hint="each is of one state")
-        states.append(state)
+        for state in _pairs(text, inputs, outputs):
+            if any(state.input == other.input or state.output == other.output for other in states):
+                raise InputError(
+                    f"state `{text}` names what another state names", hint="each is of one state"
+                )
+            states.append(state)
     return tuple(states)
 
 
-def _pair(text: str, inputs: Sequence[str], outputs: Sequence[str]) -> State:
+def _pairs(text: str, inputs: Sequence[str], outputs: Sequence[str]) -> list[State]:
     # A name may hold `=` itself: take the first split that names an input and an output.
     for at, letter in enumerate(text):
         if letter == "=" and text[:at] in inputs and text[at + 1 :] in outputs:
-            return State(text[:at], text[at + 1 :])
+            return [State(text[:at], text[at + 1 :])]
     name, equals, made = text.partition("=")
     if not equals:
         raise InputError(f"cannot read the state `{text}`", hint=f"write it as in past=present, or `{NONE}`")
+    if "*" in name:
+        return _matching(name, made, inputs, outputs)
     if name not in inputs:
         raise InputError(f"state `{text}`: the model has no input `{name}`", hint=_listed("inputs", inputs))
     raise InputError(f"state `{text}`: the model has no output `{made}`", hint=_listed("outputs", outputs))
+
+
+def _matching(name: str, made: str, inputs: Sequence[str], outputs: Sequence[str]) -> list[State]:
+    """The pairs that two patterns name."""
+    if made.count("*") != name.count("*"):
+        raise InputError(
+            f"state `{name}={made}`: the two sides have not as many `*`", hint="as in 'past_*=present_*'"
+        )
+    pattern = re.compile("(.+)".join(map(re.escape, name.split("*"))))
+    states = []
+    for one in inputs:
+        if match := pattern.fullmatch(one):
+            pieces, parts = made.split("*"), match.groups()
+            other = "".join(map("".join, zip(pieces, (*parts, ""), strict=True)))
+            if other not in outputs:
+                raise InputError(
+                    f"state `{name}={made}`: input `{one}` has no output `{other}`",
+                    hint=_listed("outputs", outputs),
+                )
+            states.append(State(one, other))
+    if not states:
+        raise InputError(f"state `{name}={made}` names no input", hint=_listed("inputs", inputs))
+    return states
 
 
 def _listed(what: str, names: Sequence[str]) -> str:
@@ -93,3 +210,31 @@ def _present(name: str) -> Iterator[str]:
         made, count = _PAST.subn(word, name)
         if count:
             yield made
+
+
+def _renewed(name: str) -> Iterator[str]:
+    """What the output may be called that renews an input."""
+    for match in _WORD.finditer(name):
+        word = match.group()
+        for other in _WORDS.get(word.lower(), ()):
+            said = other.title() if word[:1].isupper() else other
+            yield name[: match.start()] + said + name[match.end() :]
+    yield from (prefix + name for prefix in _PREFIXES)
+    yield from (name + suffix for suffix in _SUFFIXES)
+
+
+def _is_memory(name: str, made: str) -> bool:
+    words = (word.lower() for text in (name, made) for word in _WORD.findall(text))
+    return any(_MEMORY.match(word) for word in words)
+
+
+def _is_readable(read: Signature | None, made: Signature | None) -> bool:
+    """Whether the next run can read what this one makes, as far as is known."""
+    if read is None or made is None:
+        return True
+    if read[0] != made[0] or read[1] is None or made[1] is None:
+        return read[0] == made[0]
+    return len(read[1]) == len(made[1]) and all(
+        one == other or not (isinstance(one, int) and isinstance(other, int))
+        for one, other in zip(read[1], made[1], strict=True)
+    )

@@ -9,16 +9,17 @@ that the caller made by it; so positions always count in one order, and figures 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dnnsplit_onnx.errors import DnnsplitError, InputError
-from dnnsplit_onnx.graph.graph import Graph, load_graph
+from dnnsplit_onnx.graph.graph import Graph, load_graph, signatures
 from dnnsplit_onnx.graph.identity import in_file_order
 from dnnsplit_onnx.graph.shapes import Types, bind_shapes, free_dimensions
-from dnnsplit_onnx.graph.states import parse_states
+from dnnsplit_onnx.graph.states import likely_states, parse_states
 from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.orders import in_order
 
@@ -27,6 +28,8 @@ Source = Graph | Analysis | str | os.PathLike[str]
 
 # A model with more weights is not run unless the user asks for it.
 _MOST_UNASKED = 1_000_000_000
+# Pairs that a sentence names.
+_MOST_TOLD = 3
 
 
 def analyse(
@@ -62,6 +65,8 @@ def analyse(
     """
     graph = in_file_order(_graph(model, states))
     types, notes = _with_observed(bind_shapes(graph, bindings), sample_input)
+    if states is None:
+        notes += _likely_states(graph)
     return in_order(replace(measure(graph, types, trips), notes=notes), order)
 
 
@@ -94,6 +99,17 @@ def _graph(model: Graph | str | os.PathLike[str], states: Sequence[str] | None) 
     if states is None:
         return model
     return replace(model, states=parse_states(states, model.inputs, model.outputs))
+
+
+def _likely_states(graph: Graph) -> tuple[str, ...]:
+    """What may be a state, and is taken for none; in one sentence if there are any."""
+    likely = likely_states(*signatures(graph.proto.graph, graph.inputs), graph.states)
+    if not likely:
+        return ()
+    pairs = ", ".join(f"`{state.input}` and `{state.output}`" for state in likely[:_MOST_TOLD])
+    more = f" and {len(likely) - _MOST_TOLD} more" if len(likely) > _MOST_TOLD else ""
+    option = " ".join(shlex.quote(f"--state={state.input}={state.output}") for state in likely)
+    return (f"{pairs}{more} may be states, which stay on their tier between runs; if so: {option}",)
 
 
 def _with_observed(

@@ -12,11 +12,12 @@ import pytest
 from dnnsplit_onnx.errors import CutError, InputError
 from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
-from dnnsplit_onnx.graph.states import State, named_states, parse_states
+from dnnsplit_onnx.graph.states import Signature, State, likely_states, named_states, parse_states
 from dnnsplit_onnx.machines.topology import parse_topology
 from dnnsplit_onnx.models import write_model
 from dnnsplit_onnx.planning.choosing import plan, problem_of
 from dnnsplit_onnx.planning.planners import get_planner
+from dnnsplit_onnx.work.analysing import analyse
 from dnnsplit_onnx.work.analysis import measure
 from dnnsplit_onnx.work.cuts import UNKNOWN, check_states, live_values, parted_states
 from tests.dags import parts_a_state, random_workload, with_states
@@ -47,10 +48,90 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("past_key_self_3", "present_key_self_3"),
         ("past_3", "present_3"),
         ("past.3.key", "present.3.key"),
+        ("past_conv.0", "present_conv.0"),
     ],
 )
 def test_exporters_names_are_known(given: str, made: str) -> None:
-    assert named_states(["input_ids", given], ["logits", made]) == (State(given, made),)
+    assert named_states({"input_ids": None, given: None}, {"logits": None, made: None}) == (
+        State(given, made),
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ("cached_len_0", "new_cached_len_0"),  # icefall's transducers
+        ("embed_states", "new_embed_states"),
+        ("att_cache", "r_att_cache"),  # WeNet
+        ("cache_last_channel", "cache_last_channel_next"),  # NeMo
+        ("state", "stateN"),  # Silero
+        ("h", "hn"),
+        ("c0", "cN"),
+        ("h0", "hn"),
+        ("h_0", "h_n"),
+        ("hidden_in", "hidden_out"),
+        ("lstm_c_in", "lstm_c_out"),
+        ("stateIn", "stateOut"),
+        ("input_state", "output_state"),
+        ("in_n_layer_self_k_cache", "out_n_layer_self_k_cache"),  # sherpa's Whisper
+        ("prev_state", "next_state"),
+        ("memory", "new_memory"),
+        ("state.3", "state.3_out"),
+        ("conv_buf", "out_conv_buf"),
+    ],
+)
+def test_names_that_are_renewed_and_speak_of_a_memory(given: str, made: str) -> None:
+    state: Signature = (1, (2, "batch", 64))
+    inputs: dict[str, Signature | None] = {"x": (1, (1, 576)), given: state}
+    outputs: dict[str, Signature | None] = {"y": (1, (1, 1)), made: (1, (2, "N", 64))}
+    assert named_states(inputs, outputs) == (State(given, made),)
+    # What the next run cannot read is none: another rank, another size, another type.
+    for other in ((1, (2, 64)), (1, (3, "N", 64)), (7, (2, "N", 64))):
+        assert named_states(inputs, {"y": (1, (1, 1)), made: other}) == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [("image_in", "image_out"), ("input", "output"), ("x", "new_x"), ("r1i", "r1o"), ("noisy", "clean")],
+)
+def test_an_image_is_no_memory(given: str, made: str) -> None:
+    kind: Signature = (1, (1, 3, 64, 64))
+    assert named_states({given: kind, "z": None}, {made: kind, "w": None}) == ()
+
+
+def test_a_model_of_nothing_but_memories_reads_something() -> None:
+    kind: Signature = (1, (1, 8))
+    assert named_states({"state": kind}, {"state_out": kind, "y": None}) == ()
+    assert named_states({"state": kind, "x": kind}, {"state_out": kind}) == ()
+
+
+def test_what_may_be_a_state_is_told() -> None:
+    kind, image = (1, (1, 16, "H", "W")), (1, (1, 3, "H", "W"))
+    inputs: dict[str, Signature | None] = {"src": image, "r1i": kind, "r2i": kind}
+    outputs: dict[str, Signature | None] = {"fgr": image, "r1o": kind, "r2o": kind}
+    told = likely_states(inputs, outputs, ())
+    assert {State("r1i", "r1o"), State("r2i", "r2o")} <= set(told) or told == ()
+    lone: dict[str, Signature | None] = {"audio": (1, (1, 512)), "a": (1, (2, 1, 128))}
+    made: dict[str, Signature | None] = {"p": (1, (1, 1)), "b": (1, (2, 1, 128))}
+    assert likely_states(lone, made, ()) == (State("a", "b"),)
+    assert likely_states(lone, made, (State("a", "b"),)) == ()
+    assert likely_states({"image": image}, {"image_out": image}, ()) == ()
+
+
+def test_patterns_name_many() -> None:
+    inputs, outputs = ["x", "k_0", "k_1", "v_0"], ["y", "new k_0", "new k_1", "v.0.out"]
+    assert parse_states(["k_*=new k_*", "v_*=v.*.out"], inputs, outputs) == (
+        State("k_0", "new k_0"),
+        State("k_1", "new k_1"),
+        State("v_0", "v.0.out"),
+    )
+    for text, said in [
+        ("k_*=new k_0", "not as many"),
+        ("q_*=new q_*", "names no input"),
+        ("v_*=new v_*", "no output `new v_0`"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            parse_states([text], inputs, outputs)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +139,7 @@ def test_exporters_names_are_known(given: str, made: str) -> None:
     [("past_3", "present_2"), ("pasta_3", "presenta_3"), ("repast_0", "represent_0"), ("x", "present")],
 )
 def test_other_names_are_not(given: str, made: str) -> None:
-    assert named_states([given], [made]) == ()
+    assert named_states({given: None, "y": None}, {made: None, "z": None}) == ()
 
 
 def test_states_that_a_user_names() -> None:
@@ -150,10 +231,11 @@ def test_memory_holds_the_states_of_the_layers_it_has(decoder: Path) -> None:
 
 
 def test_cutting_into_a_state_says_where_else_to_cut(decoder: Path) -> None:
-    graph = load_graph(decoder)
+    analysis = analyse(decoder, SIZES)
+    graph = analysis.graph
     inside = int(np.flatnonzero(parted_states(graph))[3])
     with pytest.raises(CutError, match=r"parts state `past_key_values\.0\.key`") as caught:
-        plan(graph, TIERS, cuts=[inside], bindings=SIZES)
+        plan(analysis, TIERS, cuts=[inside])
     named = re.findall(r"nearest cuts are (\d+) and (\d+)", caught.value.hint or "")[0]
     check_states(graph, [int(position) for position in named])
 
