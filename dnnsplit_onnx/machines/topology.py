@@ -32,6 +32,7 @@ from dnnsplit_onnx.machines.profiles import Profile
 
 _LARGEST_NBYTES = 1 << 20
 _MOST_TIERS = 1024
+_MOST_MACHINES = 64
 _MOST_DOTS = 1000
 _LONGEST_VALUE = 100
 
@@ -99,6 +100,38 @@ class _Table(BaseModel):
                 yield name, getattr(self, name)
 
 
+class Machine(_Table):
+    """One of several machines that share the rows of a tier's stage.
+
+    Attributes:
+        name: Of the machine; the first of a tier takes the requests.
+        gflops: As for a tier.
+        memory_gb_per_s: As for a tier.
+        overhead_us: As for a tier.
+        profile: As for a tier: what was measured on this machine.
+    """
+
+    name: Name
+    gflops: Positive | None = None
+    memory_gb_per_s: Positive | None = None
+    overhead_us: NotNegative = 0.0
+    profile: str | SkipJsonSchema[Profile] | None = None
+
+
+class Lan(_Table):
+    """What joins the machines of a tier: each sends and receives at this rate.
+
+    Attributes:
+        bandwidth_mbps: 10^6 bit/s, each way.
+        delay_ms: One-way delay, paid once for what a machine is sent and once for its answer.
+        trusted: Whether private data may travel on it.
+    """
+
+    bandwidth_mbps: Positive
+    delay_ms: NotNegative = 0.0
+    trusted: bool = False
+
+
 class Tier(_Table):
     """A kind of machine.
 
@@ -118,6 +151,9 @@ class Tier(_Table):
         max_prefix: At most so many do.
         private: Whether data must stay here until `limits.private_until` has run. Tiers
             below a private one are private too, since the data comes from them.
+        machines: Machines that share the stage, each computing some rows; the lowest tier
+            alone can have them. They have the speeds, and the tier has none of its own.
+        lan: What joins them.
     """
 
     name: Name
@@ -133,6 +169,8 @@ class Tier(_Table):
     min_prefix: Annotated[int, Field(ge=0)] | None = None
     max_prefix: Annotated[int, Field(ge=0)] | None = None
     private: bool = False
+    machines: Annotated[tuple[Machine, ...], Field(alias="machine", max_length=_MOST_MACHINES)] = ()
+    lan: Lan | None = None
 
     def __init__(self, /, name: str | None = None, **fields: Any) -> None:
         super().__init__(**({} if name is None else {"name": name}), **fields)
@@ -141,15 +179,56 @@ class Tier(_Table):
 
     @model_validator(mode="after")
     def _one_speed(self) -> Tier:
+        if self.machines:
+            self._check_machines()
+            return self
+        if self.lan is not None:
+            raise ValueError("a `lan` joins machines, and the tier names none: add [[tier.machine]]")
         if (self.gflops is None) == (self.profile is None):
             raise ValueError("give `gflops` (with a roofline, if you like) or `profile`, one of the two")
         if self.profile is not None and (self.memory_gb_per_s is not None or self.overhead_us):
             raise ValueError("a measured `profile` leaves no room for `memory_gb_per_s` and `overhead_us`")
         return self
 
+    def _check_machines(self) -> None:
+        if self.gflops is not None or self.profile is not None or self.memory_gb_per_s is not None:
+            raise ValueError("its machines have the speeds: take the tier's own away")
+        for name, count in Counter(machine.name.lower() for machine in self.machines).items():
+            if count > 1:
+                raise ValueError(f"two of its machines are named `{name}`")
+        for machine in self.machines:
+            if (machine.gflops is None) == (machine.profile is None):
+                raise ValueError(f"machine `{machine.name}`: give `gflops` or `profile`, one of the two")
+        if len(self.machines) > 1 and self.lan is None:
+            raise ValueError("several machines need a [tier.lan] between them")
+        if len(self.machines) > 1 and self.private and self.lan is not None and not self.lan.trusted:
+            raise ValueError(
+                "a private tier's data may not travel to its other machines: "
+                "say `trusted = true` in [tier.lan], or name one machine"
+            )
+
+    @property
+    def singles(self) -> tuple[Tier, ...]:
+        """Each of its machines as a tier of one machine; itself where it names none."""
+        if not self.machines:
+            return (self,)
+        return tuple(
+            Tier(
+                machine.name,
+                gflops=machine.gflops,
+                memory_gb_per_s=machine.memory_gb_per_s,
+                overhead_us=machine.overhead_us,
+                profile=machine.profile,
+                provider=self.provider,
+            )
+            for machine in self.machines
+        )
+
     @property
     def cost_model(self) -> str:
         """Where its seconds come from: `gflops`, `roofline` or `profile`."""
+        if self.machines:
+            return self.singles[0].cost_model
         if self.profile is not None:
             return "profile"
         return "roofline" if self.memory_gb_per_s is not None or self.overhead_us else "gflops"
@@ -239,6 +318,12 @@ class Topology(_Table):
         for name, count in Counter(tier.name.lower() for tier in self.tiers).items():
             if count > 1:
                 raise ValueError(f"two tiers are named `{name}`")
+        for tier in self.tiers[1:]:
+            if len(tier.machines) > 1:
+                raise ValueError(
+                    f"tier `{tier.name}` has {len(tier.machines)} machines: "
+                    "the lowest tier alone can divide rows among several"
+                )
         if len(self.links) != len(self.tiers) - 1:
             need = len(self.tiers) - 1
             tiers = f"{len(self.tiers)} tier{'s' if need else ''}"
@@ -408,13 +493,18 @@ def _with_profile_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     tiers = data.get("tier")
     if not isinstance(tiers, list):
         return data
-    rows = [
-        row | {"profile": str(folder / row["profile"])}
-        if isinstance(row, dict) and isinstance(row.get("profile"), str)
-        else row
-        for row in tiers
-    ]
-    return data | {"tier": rows}
+    return data | {"tier": [_with_profile_path(row, folder) for row in tiers]}
+
+
+def _with_profile_path(row: Any, folder: Path) -> Any:
+    if not isinstance(row, dict):
+        return row
+    changed = dict(row)
+    if isinstance(row.get("profile"), str):
+        changed["profile"] = str(folder / row["profile"])
+    if isinstance(row.get("machine"), list):
+        changed["machine"] = [_with_profile_path(machine, folder) for machine in row["machine"]]
+    return changed
 
 
 _FIX = {
@@ -472,4 +562,7 @@ def _shortened(value: object) -> str:
 def _known_keys(loc: tuple[int | str, ...], table: type[BaseModel]) -> str:
     inner: dict[str, type[BaseModel]] = {"tier": Tier, "link": Link, "limits": Limits}
     table = inner.get(str(loc[0]), table) if len(loc) > 1 else table
+    if table is Tier and len(loc) > 3:
+        deeper: dict[str, type[BaseModel]] = {"machine": Machine, "lan": Lan}
+        table = deeper.get(str(loc[2]), table)
     return f"known keys here: {', '.join(field.alias or name for name, field in table.model_fields.items())}"

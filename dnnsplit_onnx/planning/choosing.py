@@ -142,7 +142,7 @@ def plan_of(
         bindings=dict(analysis.types.bindings),
         limits={key: value for key, value in limits.items() if value is not None},
         evaluated=solution.evaluated,
-        notes=(*solution.notes, *_encoded_inputs(problem)),
+        notes=(*solution.notes, *_encoded_inputs(problem), *_shared_rows(planned, figures)),
         lower_bound=least,
         gap=gap,
         weights=problem.weights,
@@ -261,6 +261,26 @@ def _encoded_inputs(problem: Problem) -> tuple[str, ...]:
         f"input `{name}` is priced as {nbytes:,} bytes on a link (`input_nbytes`); the runtime "
         f"sends its tensor{'' if types.nbytes(name) is None else f', {types.nbytes(name):,} bytes'}"
         for name, nbytes in problem.analysis.input_nbytes.items()
+    )
+
+
+def _shared_rows(problem: Problem, figures: Figures) -> tuple[str, ...]:
+    """What sharing rows among the machines of tier 0 gains, or that it loses."""
+    rows, tier, stage = problem.costs.rows, problem.topology.tiers[0], figures.stages[0]
+    if rows is None or stage.start == stage.stop:
+        return ()
+    alone, first = float(rows.alone[stage.stop]), tier.machines[0].name
+    if len({share.machine for share in stage.machines}) < 2:
+        return (
+            f"to share rows among the machines of `{tier.name}` loses: "
+            f"`{first}` alone is faster, {alone * 1e3:.4g} ms",
+        )
+    flops = int(problem.costs.flops_below[stage.stop])
+    halo = sum(share.flops for share in stage.machines) / flops - 1 if flops else 0.0
+    return (
+        f"the machines of `{tier.name}` take {stage.seconds * 1e3:.4g} ms, "
+        f"`{first}` alone {alone * 1e3:.4g} ms ({alone / stage.seconds:.3g} times); "
+        f"rows computed twice are {halo:.1%} of the work",
     )
 
 

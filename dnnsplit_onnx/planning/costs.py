@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from dnnsplit_onnx.errors import InputError, ProfileError, TopologyError
 from dnnsplit_onnx.machines.profiles import MEASURE_AGAIN, Place, Profile, check_profile, load_profile
 from dnnsplit_onnx.machines.topology import Tier, Topology
+from dnnsplit_onnx.planning.sharing import TierRows, share_rows
 from dnnsplit_onnx.work.analysis import ORDERS, Analysis
 from dnnsplit_onnx.work.cuts import Accounting
 from dnnsplit_onnx.work.memory import StageMemory
@@ -47,6 +48,8 @@ class CostTable:
         down_nbytes: Shape (n + 1,): bytes of model outputs made above each position.
         memory: What each stage needs in memory; None if that is not to be looked at.
         is_custom: Whether the seconds are the caller's own.
+        rows: How the machines of tier 0 share rows; None if it has one machine. Its prefix
+            seconds are then those of the best way to share each prefix, so they may fall.
     """
 
     seconds_below: NDArray[np.float64]
@@ -55,6 +58,7 @@ class CostTable:
     down_nbytes: NDArray[np.int64]
     memory: StageMemory | None = None
     is_custom: bool = False
+    rows: TierRows | None = None
 
     @property
     def size(self) -> int:
@@ -80,10 +84,13 @@ def cost_table(
             or binding.
         TopologyError: `input_nbytes` names what is no input of the model.
     """
+    rows = None
     if costs is not None:
         below = _custom_below(costs, analysis, topology)
     else:
-        below = np.array([_seconds_below(analysis, topology, t) for t in range(len(topology.tiers))])
+        below = np.array([_seconds_below(analysis, t, row, topology) for row, t in enumerate(topology.tiers)])
+        rows = _shared(analysis, topology)
+        below[0] = below[0] if rows is None else rows.seconds_below
     return CostTable(
         seconds_below=below,
         flops_below=analysis.flops_below,
@@ -91,6 +98,7 @@ def cost_table(
         down_nbytes=analysis.outputs_above,
         memory=analysis.memory,
         is_custom=costs is not None,
+        rows=rows,
     )
 
 
@@ -120,6 +128,15 @@ def _custom_below(costs: Costs, analysis: Analysis, topology: Topology) -> NDArr
 _COSTS_HINT = "give seconds of shape (tiers, nodes), along analysis.graph.nodes"
 
 
+def _shared(analysis: Analysis, topology: Topology) -> TierRows | None:
+    """How the machines of tier 0 share rows, if it has several."""
+    tier = topology.tiers[0]
+    if len(tier.machines) < 2:
+        return None
+    below = [_seconds_below(analysis, single, 0, topology) for single in tier.singles]
+    return share_rows(analysis, tier, np.array(below))
+
+
 def on_links(analysis: Analysis, topology: Topology) -> Analysis:
     """The analysis as a topology's links see it: inputs take its `input_nbytes` there.
 
@@ -141,9 +158,9 @@ def on_links(analysis: Analysis, topology: Topology) -> Analysis:
     return analysis if sizes == analysis.input_nbytes else replace(analysis, input_nbytes=sizes)
 
 
-def _seconds_below(analysis: Analysis, topology: Topology, t: int) -> NDArray[np.float64]:
-    """Shape (n + 1,): seconds that tier t needs for each prefix."""
-    tier = topology.tiers[t]
+def _seconds_below(analysis: Analysis, tier: Tier, t: int, topology: Topology) -> NDArray[np.float64]:
+    """Shape (n + 1,): seconds that tier t needs for each prefix; its first machine, if it has several."""
+    tier = tier.singles[0]
     if tier.profile is not None:
         place: Place = "bottom" if t == 0 else "top" if t == len(topology.tiers) - 1 else "between"
         return _measured(analysis, tier, place)

@@ -220,7 +220,8 @@ def _stage(t: int, start: int, stop: int, costs: CostTable, topology: Topology) 
     energy = None if tier.watts is None else tier.watts * seconds
     flops = int(costs.flops_below[stop]) - int(costs.flops_below[start])
     memory = None if costs.memory is None else costs.memory.nbytes(start, stop)
-    return Stage(tier.name, start, stop, flops, seconds, tier.usd_per_s * seconds, energy, memory)
+    machines = costs.rows.machines(stop) if costs.rows is not None and t == 0 else ()
+    return Stage(tier.name, start, stop, flops, seconds, tier.usd_per_s * seconds, energy, memory, machines)
 
 
 def _transfer(t: int, cut: int, costs: CostTable, topology: Topology) -> Transfer:

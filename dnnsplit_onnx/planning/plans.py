@@ -75,6 +75,32 @@ class _Valued:
 
 
 @dataclass(frozen=True, slots=True)
+class MachineShare:
+    """What one machine of a tier computes of one region of its stage.
+
+    Attributes:
+        machine: Its name.
+        start: First position of the region.
+        stop: One past the last position.
+        rows: First row and one past the last, of the value that the region makes last; None
+            where the machine computes the region alone.
+        flops: FLOPs of its tile, halo included.
+        seconds: Time that it computes.
+        sent_nbytes: Bytes that the first machine sends it.
+        back_nbytes: Bytes that it sends back.
+    """
+
+    machine: str
+    start: Whole
+    stop: Whole
+    rows: tuple[Whole, Whole] | None
+    flops: Whole
+    seconds: Figure
+    sent_nbytes: Whole = 0
+    back_nbytes: Whole = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """The nodes that a plan gives to one tier.
 
@@ -87,6 +113,8 @@ class Stage:
         cost_usd: What that time costs.
         energy_j: Energy it takes, None if the tier's watts are unknown.
         memory_nbytes: Weights plus peak live values, None if unknown.
+        machines: Where several machines share its rows: who computes what, region after
+            region; a region's shares stand together.
     """
 
     tier: str
@@ -97,6 +125,7 @@ class Stage:
     cost_usd: Figure
     energy_j: Real | None
     memory_nbytes: Whole | None = None
+    machines: tuple[MachineShare, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

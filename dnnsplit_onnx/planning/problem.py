@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dnnsplit_onnx.errors import InputError, check_name
 from dnnsplit_onnx.machines.topology import Topology
-from dnnsplit_onnx.planning.costs import CostTable
+from dnnsplit_onnx.planning.costs import CostTable, cost_table
 from dnnsplit_onnx.planning.objective import (
     LIMITED,
     ObjectiveFunction,
@@ -111,7 +111,10 @@ class Problem:
         if self.analysis is None or self.allowed is not None:
             raise ValueError("only a problem with a graph and without rules on nodes has other orders")
         analysis = in_order_of(self.analysis, self.analysis.graph.reordered(order))
-        costs = reordered_costs(self.costs, order, analysis, self.topology, self.accounting)
+        if self.costs.rows is not None:  # shared rows are no sum over nodes
+            costs = cost_table(analysis, self.topology, self.accounting)
+        else:
+            costs = reordered_costs(self.costs, order, analysis, self.topology, self.accounting)
         return replace(self, costs=costs, analysis=analysis)
 
     def violations(self, figures: Figures) -> tuple[str, ...]:

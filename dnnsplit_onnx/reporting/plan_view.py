@@ -9,6 +9,7 @@ from dnnsplit_onnx.planning.plans import ParetoPoint, Plan
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.bars import waterfall
 from dnnsplit_onnx.reporting.console import NARROW, glyphs, grid
+from dnnsplit_onnx.reporting.machines_view import machines
 from dnnsplit_onnx.reporting.verdict import against, basis, verdict
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ def plan_renderables(
 
     yield _tiers(console, plan)
     yield ""
+    shared = machines(plan)
+    if shared is not None:
+        yield shared
+        yield ""
     if plan.figures.links and graph is not None:
         yield _links(console, plan, graph)
         yield ""

@@ -61,7 +61,7 @@ def tile_stage(
         graph: The graph.
         start: The first node; all must be operators whose rows depend on few rows.
         stop: One past the last.
-        rows: Rows of the tallest output that each machine computes, first row first; their
+        rows: Rows of the last output that each machine computes, first row first; their
             sum is its height.
         types: The graph's types, with numbers for its rows; inferred if not given.
         along: Whether tiles divide the height or the width of images.

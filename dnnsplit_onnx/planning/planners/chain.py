@@ -97,7 +97,8 @@ def chain_of(
     for t, window in enumerate(problem.windows(measures)):
         starts = np.zeros(len(stops[t]), dtype=np.intp) if window is None else window[stops[t]]
         if bound < np.inf:
-            starts = np.maximum(starts, _first_within(problem.costs.seconds_below[t], stops[t], bound))
+            within = _first_within if t else _within_from_zero
+            starts = np.maximum(starts, within(problem.costs.seconds_below[t], stops[t], bound))
         first.append(starts)
     return link_up(stops, first)
 
@@ -124,6 +125,11 @@ def link_up(stops: list[Positions], first: list[Positions]) -> Chain | None:
         spans.append((np.searchsorted(starts, low, "left"), np.searchsorted(starts, ends, "right")))
         starts = ends
     return Chain(tuple(stops), tuple(spans))
+
+
+def _within_from_zero(below: Floats, stops: Positions, bound: float) -> Positions:
+    """Tier 0 starts at 0, or not at all; its prefix seconds may fall (`CostTable.rows`)."""
+    return np.where(below[stops] - below[0] <= bound, 0, 1)
 
 
 def _first_within(below: Floats, stops: Positions, bound: float) -> Positions:

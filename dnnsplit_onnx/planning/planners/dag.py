@@ -222,7 +222,12 @@ class _Copies:
 
 
 def lower_bound(problem: Problem, analysis: Analysis) -> float | None:
-    """What no plan over the DAG can fall below; see `plans.Plan.lower_bound`."""
+    """What no plan over the DAG can fall below; see `plans.Plan.lower_bound`.
+
+    None where machines share rows: what they take is no sum over nodes.
+    """
+    if problem.costs.rows is not None:
+        return None
     if problem.objective == "throughput":
         return slowest_step_bound(problem)
     optimum = dag_optimum(problem, analysis)

@@ -7,7 +7,15 @@ spatial.py   the same for windows that slide: convolutions, pools, padding, resi
 regions.py   a run of nodes: where its rows lie, and what a tile of it computes
 """
 
-from dnnsplit_onnx.work.tiling.regions import Region, Tile, TiledNode, longest_region, region_of, shares
+from dnnsplit_onnx.work.tiling.regions import (
+    Region,
+    Tile,
+    TiledNode,
+    longest_region,
+    region_of,
+    scaled,
+    shares,
+)
 from dnnsplit_onnx.work.tiling.rows import Rows
 
-__all__ = ["Region", "Rows", "Tile", "TiledNode", "longest_region", "region_of", "shares"]
+__all__ = ["Region", "Rows", "Tile", "TiledNode", "longest_region", "region_of", "scaled", "shares"]

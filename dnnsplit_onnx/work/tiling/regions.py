@@ -107,14 +107,17 @@ class Region:
 
     @cached_property
     def height(self) -> int:
-        """Rows of its tallest output: what shares are counted in."""
-        return max(self.heights[name] for name in self.outputs if name in self.axes)
+        """Rows of the output that is made last: what shares are counted in.
+
+        Where the region begins makes no difference to it.
+        """
+        return next(self.heights[name] for name in reversed(self.outputs) if name in self.axes)
 
     def tiles(self, counts: Sequence[int]) -> tuple[Tile | None, ...]:
         """One tile for each machine, None for a machine without rows.
 
         Args:
-            counts: Rows of the tallest output for each machine, first row first.
+            counts: Rows of the last output for each machine, first row first.
 
         Raises:
             CutError: They are not as many as there are rows.
@@ -137,7 +140,7 @@ class Region:
         """What it takes to compute some rows.
 
         Args:
-            rows: Rows of the tallest output; of others, as many in proportion.
+            rows: Rows of the last output; of others, as many in proportion.
             wholes: Whether it makes the outputs without rows, too.
         """
         outputs: dict[str, Rows | None] = {}
@@ -156,7 +159,7 @@ class Region:
         return Tile(outputs, inputs, tuple(reversed(nodes)))
 
     def _scaled(self, rows: Rows, height: int) -> Rows:
-        return Rows(rows.start * height // self.height, rows.stop * height // self.height)
+        return scaled(rows, self.height, height)
 
     def _node(self, step: Step, needs: _Needs) -> TiledNode | None:
         """What a tile computes of a node, None if it needs nothing of it."""
@@ -196,6 +199,11 @@ class _Needs:
             self._whole.add(name)
         else:
             self.rows[name] = rows.hull(self.rows.get(name))
+
+
+def scaled(rows: Rows, height: int, other: int) -> Rows:
+    """Rows of a value of another height, in proportion."""
+    return Rows(rows.start * other // height, rows.stop * other // height)
 
 
 def shares(height: int, speeds: Sequence[float]) -> tuple[int, ...]:

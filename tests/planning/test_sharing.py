@@ -1,0 +1,234 @@
+"""Rows shared among machines: the planner against every way there is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dnnsplit_onnx.errors import TopologyError
+from dnnsplit_onnx.graph.graph import build_graph
+from dnnsplit_onnx.graph.modelfile import ModelFile
+from dnnsplit_onnx.graph.shapes import bind_shapes
+from dnnsplit_onnx.machines.topology import Lan, Link, Machine, Tier, Topology, parse_topology
+from dnnsplit_onnx.planning.choosing import plan
+from dnnsplit_onnx.planning.costs import cost_table
+from dnnsplit_onnx.planning.objective import evaluate
+from dnnsplit_onnx.planning.plans import Plan
+from dnnsplit_onnx.work.analysis import Analysis, measure
+from dnnsplit_onnx.work.tiling import Region, longest_region, region_of
+from tests.slicing.stacks import Stack
+
+
+def an_analysis(seed: int, layers: int, height: int = 9) -> Analysis:
+    rng = np.random.default_rng(seed)
+    stack = Stack(rng, height=height, width=6)
+    for _ in range(layers):
+        stack.pick(stack.conv, stack.activation, stack.pool, stack.residual, stack.normalise)()
+        if min(stack.shape[2:]) < 3:
+            break
+    graph = build_graph(ModelFile(Path("stack.onnx"), stack.model()))
+    return measure(graph, bind_shapes(graph))
+
+
+def a_tier(speeds: Sequence[float], bandwidth_mbps: float, delay_ms: float) -> Tier:
+    machines = [Machine(name=f"m{at}", gflops=speed) for at, speed in enumerate(speeds)]
+    return Tier("edge", machines=machines, lan=Lan(bandwidth_mbps=bandwidth_mbps, delay_ms=delay_ms))
+
+
+def makespan(analysis: Analysis, region: Region, counts: Sequence[int], tier: Tier) -> float:
+    """A region's seconds by the definition: tile by tile, event by event."""
+    assert tier.lan is not None
+    rate, delay = tier.lan.bandwidth_mbps * 1e6 / 8, tier.lan.delay_ms / 1e3
+    types = analysis.types
+    sent, first, results = 0.0, 0.0, []
+    for at, (tile, machine) in enumerate(zip(region.tiles(counts), tier.machines, strict=True)):
+        if tile is None:
+            continue
+        assert machine.gflops is not None
+        work = sum(float(analysis.flops[node.step.position]) * node.share for node in tile.nodes)
+        seconds = work / (machine.gflops * 1e9)
+        if at == 0:
+            first = seconds
+            continue
+        nbytes = []
+        for rows in (tile.inputs, tile.outputs):
+            total = 0.0
+            for name, part in rows.items():
+                whole = types.nbytes(name) or 0
+                total += whole if part is None else whole * len(part) / region.heights[name]
+            nbytes.append(total)
+        sent += nbytes[0] / rate
+        results.append((sent + delay + seconds, nbytes[1] / rate))
+    back = 0.0
+    for ready, takes in sorted(results):
+        back = max(back, ready) + takes
+    return max(first, back + delay if results else 0.0)
+
+
+def compositions(rows: int, machines: int) -> Iterator[tuple[int, ...]]:
+    for bars in itertools.combinations_with_replacement(range(rows + 1), machines - 1):
+        bounds = (0, *bars, rows)
+        yield tuple(b - a for a, b in itertools.pairwise(bounds))
+
+
+def exhaustive(analysis: Analysis, tier: Tier) -> list[float]:
+    """Least seconds of every prefix, every region and every number of rows tried."""
+    size = len(analysis.graph.nodes)
+    assert tier.machines[0].gflops is not None
+    speed = tier.machines[0].gflops * 1e9
+    best = [0.0]
+    for stop in range(1, size + 1):
+        options = [best[-1] + float(analysis.flops[stop - 1]) / speed]
+        for start in range(stop):
+            longest = longest_region(analysis.graph, analysis.types, start, stop)
+            if longest is None or longest.stop < stop:
+                continue
+            region = region_of(analysis.graph, analysis.types, start, stop)
+            every = [
+                one for one in compositions(region.height, len(tier.machines)) if sum(map(bool, one)) > 1
+            ]
+            options += [best[start] + makespan(analysis, region, one, tier) for one in every]
+        best.append(min(options))
+    return best
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 3),
+    st.lists(st.floats(0.001, 0.02), min_size=2, max_size=2),
+    st.floats(1, 1000),
+    st.floats(0, 0.5),
+)
+def test_two_machines_are_shared_as_well_as_can_be(
+    seed: int, layers: int, speeds: list[float], bandwidth_mbps: float, delay_ms: float
+) -> None:
+    analysis = an_analysis(seed, layers)
+    tier = a_tier(speeds, bandwidth_mbps, delay_ms)
+    rows = cost_table(analysis, Topology(tiers=[tier])).rows
+    assert rows is not None
+    best = exhaustive(analysis, tier)
+    # Inside a run of nodes that copy rows no region ends, so compare where one may.
+    assert rows.seconds_below[-1] == pytest.approx(best[-1], rel=1e-9)
+    assert (rows.seconds_below >= np.array(best) * (1 - 1e-9)).all()
+
+
+@settings(max_examples=3, deadline=None)
+@given(st.integers(0, 10**6), st.lists(st.floats(0.001, 0.02), min_size=3, max_size=3), st.floats(1, 1000))
+def test_three_machines_are_shared_within_five_percent_of_the_best(
+    seed: int, speeds: list[float], bandwidth_mbps: float
+) -> None:
+    analysis = an_analysis(seed, 2, height=7)
+    tier = a_tier(speeds, bandwidth_mbps, 0.1)
+    rows = cost_table(analysis, Topology(tiers=[tier])).rows
+    assert rows is not None
+    assert rows.seconds_below[-1] <= 1.05 * exhaustive(analysis, tier)[-1]
+
+
+def planned(seed: int = 5, **lan: float) -> tuple[Analysis, Topology, Plan]:
+    analysis = an_analysis(seed, 6, height=40)
+    tiers = [a_tier([0.01, 0.02], lan.get("bandwidth_mbps", 1000.0), 0.01), Tier("cloud", gflops=1)]
+    topology = Topology(tiers=tiers, links=[Link(bandwidth_mbps=0.05, delay_ms=5)])
+    return analysis, topology, plan(analysis.graph, topology, analysis=analysis)
+
+
+def test_stages_say_who_computes_what_and_evaluate_agrees() -> None:
+    analysis, topology, made = planned()
+    stage = made.figures.stages[0]
+    assert stage.machines
+    assert {share.machine for share in stage.machines} == {"m0", "m1"}
+    costs = cost_table(analysis, topology)
+    assert evaluate(made, costs, topology).latency_s == made.figures.latency_s
+    covered = [(share.start, share.stop) for share in stage.machines]
+    ends = list(dict.fromkeys(covered))
+    assert ends[0][0] == 0
+    assert ends[-1][1] == stage.stop
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(ends))
+    for start, stop in ends:
+        shares = [share for share in stage.machines if (share.start, share.stop) == (start, stop)]
+        if shares[0].rows is None:
+            continue
+        region = region_of(analysis.graph, analysis.types, start, stop)
+        parts = [share.rows for share in shares if share.rows is not None]
+        assert parts[0][0] == 0
+        assert parts[-1][1] == region.height
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(parts))
+    assert Plan.from_dict(made.to_dict()) == made
+
+
+@pytest.mark.parametrize("objective", ["latency", "throughput", "cost"])
+def test_cuts_above_are_chosen_together_with_the_rows(objective: str) -> None:
+    analysis = an_analysis(11, 6, height=30)
+    tiers = [a_tier([0.01, 0.01], 200, 0.05), Tier("cloud", gflops=0.03, usd_per_hour=1)]
+    tiers[0] = tiers[0].changed(usd_per_hour=0.5)
+    topology = Topology(tiers=tiers, links=[Link(bandwidth_mbps=2, delay_ms=1)])
+    best, every = (
+        plan(analysis.graph, topology, objective=objective, planner=name, analysis=analysis)  # type: ignore[arg-type]
+        for name in ("exact", "exhaustive")
+    )
+    assert best.figures.value(best.objective) == pytest.approx(
+        every.figures.value(every.objective), rel=1e-12
+    )
+
+
+def test_a_plan_says_what_sharing_gains_and_when_it_loses() -> None:
+    *_, gains = planned()
+    assert any("rows computed twice" in note for note in gains.notes)
+    *_, loses = planned(bandwidth_mbps=0.001)
+    assert any("loses: `m0` alone is faster" in note for note in loses.notes)
+    assert {share.machine for share in loses.figures.stages[0].machines} <= {"m0"}
+
+
+BAD = {
+    "two of its machines are named `a`": {
+        "machine": [{"name": "a", "gflops": 1}, {"name": "A", "gflops": 1}]
+    },
+    "several machines need a": {"machine": [{"name": "a", "gflops": 1}, {"name": "b", "gflops": 1}]},
+    "take the tier's own away": {"gflops": 3.0, "machine": [{"name": "a", "gflops": 1}]},
+    "machine `b`: give `gflops` or `profile`": {"machine": [{"name": "a", "gflops": 1}, {"name": "b"}]},
+    "the tier names none": {"gflops": 3.0, "lan": {"bandwidth_mbps": 1}},
+    "bandwidth_mbps` = 0": {"machine": [{"name": "a", "gflops": 1}], "lan": {"bandwidth_mbps": 0}},
+    "may not travel to its other machines": {
+        "private": True,
+        "machine": [{"name": "a", "gflops": 1}, {"name": "b", "gflops": 1}],
+        "lan": {"bandwidth_mbps": 1},
+    },
+    "known keys here: bandwidth_mbps": {
+        "machine": [{"name": "a", "gflops": 1}],
+        "lan": {"bandwith": 1, "bandwidth_mbps": 1},
+    },
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_machines_that_cannot_be_are_refused(message: str) -> None:
+    with pytest.raises(TopologyError) as raised:
+        parse_topology({"tier": [{"name": "edge", **BAD[message]}]}, "tiers.toml")
+    assert message in f"{raised.value.message} {raised.value.hint}"
+
+
+def test_a_trusted_lan_may_carry_private_rows() -> None:
+    machines = [Machine(name=name, gflops=1) for name in ("a", "b")]
+    tier = Tier("edge", private=True, machines=machines, lan=Lan(bandwidth_mbps=1, trusted=True))
+    assert Topology(tiers=[tier]).tiers[0].machines == tuple(machines)
+
+
+def test_the_lowest_tier_alone_divides_rows() -> None:
+    tiers = [Tier("edge", gflops=1), a_tier([1, 1], 10, 0)]
+    with pytest.raises(TopologyError, match="the lowest tier alone"):
+        Topology(tiers=[tiers[0], tiers[1].changed(name="top")], links=[Link(bandwidth_mbps=1)])
+
+
+def test_more_machines_than_rows_leave_some_without() -> None:
+    analysis = an_analysis(3, 2, height=6)
+    topology = Topology(tiers=[a_tier([0.001] * 12, 1000, 0)])
+    made = plan(analysis.graph, topology, analysis=analysis)
+    assert all(
+        share.rows is None or share.rows[1] > share.rows[0] for share in made.figures.stages[0].machines
+    )
