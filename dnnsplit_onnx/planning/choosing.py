@@ -18,7 +18,7 @@ from dnnsplit_onnx.planning.objective import ObjectiveFunction
 from dnnsplit_onnx.planning.planners import Planner, planner_of
 from dnnsplit_onnx.planning.planners.dag import gap_above, lower_bound
 from dnnsplit_onnx.planning.planners.pareto import pareto_front
-from dnnsplit_onnx.planning.plans import Figures, Objective, Plan, PlannedModel, SingleTier
+from dnnsplit_onnx.planning.plans import Figures, Objective, Optimality, Plan, PlannedModel, SingleTier
 from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.planning.rules import allowed_cuts
 from dnnsplit_onnx.planning.weights import Weights
@@ -131,7 +131,7 @@ def plan_of(
     return Plan(
         objective=problem.objective,
         planner=name,
-        optimality="dag" if gap == 0 else solution.optimality,
+        optimality=_proven(planned, figures, "dag" if gap == 0 else solution.optimality),
         feasible=not broken,
         violations=broken,
         figures=_with_values(figures, planned.analysis.graph, problem.accounting),
@@ -262,6 +262,11 @@ def _encoded_inputs(problem: Problem) -> tuple[str, ...]:
         f"sends its tensor{'' if types.nbytes(name) is None else f', {types.nbytes(name):,} bytes'}"
         for name, nbytes in problem.analysis.input_nbytes.items()
     )
+
+
+def _proven(problem: Problem, figures: Figures, optimality: Optimality) -> Optimality:
+    """What is proven of a plan: where rows are shared, how many each machine gets was searched for."""
+    return "none" if problem.costs.rows is not None and figures.stages[0].machines else optimality
 
 
 def _shared_rows(problem: Problem, figures: Figures) -> tuple[str, ...]:
