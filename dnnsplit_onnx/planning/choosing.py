@@ -131,7 +131,7 @@ def plan_of(
     return Plan(
         objective=problem.objective,
         planner=name,
-        optimality=_proven(planned, figures, "dag" if gap == 0 else solution.optimality),
+        optimality=_proven(figures, "dag" if gap == 0 else solution.optimality),
         feasible=not broken,
         violations=broken,
         figures=_with_values(figures, planned.analysis.graph, problem.accounting),
@@ -264,9 +264,9 @@ def _encoded_inputs(problem: Problem) -> tuple[str, ...]:
     )
 
 
-def _proven(problem: Problem, figures: Figures, optimality: Optimality) -> Optimality:
+def _proven(figures: Figures, optimality: Optimality) -> Optimality:
     """What is proven of a plan: where rows are shared, how many each machine gets was searched for."""
-    return "none" if problem.costs.rows is not None and figures.stages[0].machines else optimality
+    return "none" if any(share.rows is not None for share in figures.stages[0].machines) else optimality
 
 
 def _shared_rows(problem: Problem, figures: Figures) -> tuple[str, ...]:
@@ -275,7 +275,7 @@ def _shared_rows(problem: Problem, figures: Figures) -> tuple[str, ...]:
     if rows is None or stage.start == stage.stop:
         return ()
     alone, first = float(rows.alone[stage.stop]), tier.machines[0].name
-    if len({share.machine for share in stage.machines}) < 2:
+    if all(share.rows is None for share in stage.machines):
         return (
             f"to share rows among the machines of `{tier.name}` loses: "
             f"`{first}` alone is faster, {alone * 1e3:.4g} ms",

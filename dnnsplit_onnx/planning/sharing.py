@@ -64,7 +64,7 @@ class TierRows:
         while stop > 0:
             region = self.came[stop - 1]
             stop = region[0].start
-            if regions and len(region) == len(regions[-1]) == 1:
+            if regions and region[0].rows is None and regions[-1][0].rows is None:
                 region = (_joined(region[0], regions.pop()[0]),)
             regions.append(region)
         return tuple(share for region in reversed(regions) for share in region)
@@ -136,7 +136,7 @@ class _Search:
                 if size > SMALL and found.is_beyond(start):
                     break
                 counts, seconds = found.best(start)
-                if best[start] + seconds < best[stop] and sum(count > 0 for count in counts) > 1:
+                if best[start] + seconds < best[stop] and any(counts[1:]):
                     best[stop] = best[start] + seconds
                     came[-1] = found.shares(start, counts, self._names)
         return TierRows(best, alone, tuple(came))
@@ -208,7 +208,7 @@ class _Shares:
         if self._height < 2 or not self._has_rows(start):
             return (), np.inf
         if _ways(self._height, machines) <= FEW:
-            every = _compositions(self._height, machines)
+            every = (one for one in _compositions(self._height, machines) if any(one[1:]))
             counts = min(every, key=lambda one: self._seconds(one, start))
             return counts, self._seconds(counts, start)
         # What is best from a later start is nearly best from this one.

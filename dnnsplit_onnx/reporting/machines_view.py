@@ -12,7 +12,7 @@ from dnnsplit_onnx.reporting.console import grid
 def machines(plan: Plan) -> RenderableType | None:
     """A row for each machine of each region; None where no tier shares its rows."""
     shares = [share for stage in plan.figures.stages for share in stage.machines]
-    if len({share.machine for share in shares}) < 2:
+    if all(share.rows is None for share in shares):
         return None
     table = grid("machine", ">nodes", ">rows", ">compute", ">is sent", ">sends back")
     for share in shares:

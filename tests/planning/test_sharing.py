@@ -90,9 +90,7 @@ def exhaustive(analysis: Analysis, tier: Tier) -> list[float]:
             if longest is None or longest.stop < stop:
                 continue
             region = region_of(analysis.graph, analysis.types, start, stop)
-            every = [
-                one for one in compositions(region.height, len(tier.machines)) if sum(map(bool, one)) > 1
-            ]
+            every = [one for one in compositions(region.height, len(tier.machines)) if any(one[1:])]
             options += [best[start] + makespan(analysis, region, one, tier) for one in every]
         best.append(min(options))
     return best
@@ -135,7 +133,7 @@ def planned(seed: int = 5, **lan: float) -> tuple[Analysis, Topology, Plan]:
     analysis = an_analysis(seed, 6, height=40)
     tiers = [a_tier([0.01, 0.02], lan.get("bandwidth_mbps", 1000.0), 0.01), Tier("cloud", gflops=1)]
     topology = Topology(tiers=tiers, links=[Link(bandwidth_mbps=0.05, delay_ms=5)])
-    return analysis, topology, plan(analysis.graph, topology, analysis=analysis)
+    return analysis, topology, plan(analysis, topology)
 
 
 def test_stages_say_who_computes_what_and_evaluate_agrees() -> None:
@@ -169,7 +167,7 @@ def test_cuts_above_are_chosen_together_with_the_rows(objective: str) -> None:
     tiers[0] = tiers[0].changed(usd_per_hour=0.5)
     topology = Topology(tiers=tiers, links=[Link(bandwidth_mbps=2, delay_ms=1)])
     best, every = (
-        plan(analysis.graph, topology, objective=objective, planner=name, analysis=analysis)  # type: ignore[arg-type]
+        plan(analysis, topology, objective=objective, planner=name)  # type: ignore[arg-type]
         for name in ("exact", "exhaustive")
     )
     assert best.figures.value(best.objective) == pytest.approx(
@@ -228,7 +226,7 @@ def test_the_lowest_tier_alone_divides_rows() -> None:
 def test_more_machines_than_rows_leave_some_without() -> None:
     analysis = an_analysis(3, 2, height=6)
     topology = Topology(tiers=[a_tier([0.001] * 12, 1000, 0)])
-    made = plan(analysis.graph, topology, analysis=analysis)
+    made = plan(analysis, topology)
     assert all(
         share.rows is None or share.rows[1] > share.rows[0] for share in made.figures.stages[0].machines
     )
