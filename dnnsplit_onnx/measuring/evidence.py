@@ -48,6 +48,33 @@ class BoundaryCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class TileCheck:
+    """One machine's tile against the same rows inside the whole model.
+
+    Attributes:
+        tier: The tier whose machines share rows.
+        machine: The machine.
+        start, stop: The nodes.
+        rows: First row and one past the last; None where the machine computes the nodes alone.
+        bitwise: With optimisations off: the same bits.
+        max_abs_diff: With optimisations off.
+        optimized_bitwise, optimized_max_abs_diff: With optimisations on.
+        within_tolerance: Whether rounding explains the distance, at both levels.
+    """
+
+    tier: str
+    machine: str
+    start: int
+    stop: int
+    rows: tuple[int, int] | None
+    bitwise: bool
+    max_abs_diff: float
+    optimized_bitwise: bool
+    optimized_max_abs_diff: float
+    within_tolerance: bool
+
+
+@dataclass(frozen=True, slots=True)
 class NotComparable:
     """An output that differs from run to run.
 
@@ -120,6 +147,7 @@ class Verification:
         provider: Where the optimised chain ran; all of them joined by `+` if it mixes them.
         slices: Where each slice of it ran.
         error: Why the chain did not run, or None.
+        tiles: Each machine's tiles, where machines of a tier share rows.
     """
 
     passed: bool
@@ -138,6 +166,7 @@ class Verification:
     slices: tuple[SlicePlace, ...] = ()
     error: str | None = None
     forced_rounding: ForcedRounding | None = None
+    tiles: tuple[TileCheck, ...] = ()
 
     def worst(self, figure: str) -> float:
         """The largest of a figure of `OutputCheck` over all outputs; 0 if there are none."""
@@ -180,6 +209,8 @@ class Verification:
         wrong = next((boundary for boundary in self.boundaries if not boundary.bitwise), None)
         if wrong is not None:
             notes.append(f"the first to differ is value `{wrong.name}`, made on tier `{wrong.tier}`")
+        if self.tiles:
+            notes.append(_of_tiles(self.tiles))
         if self.assumed:
             sizes = ", ".join(f"`{name}` = {size}" for name, size in self.assumed.items())
             notes.append(f"sizes that were not given were assumed: {sizes}")
@@ -205,6 +236,7 @@ class Verification:
             "boundaries": [asdict(boundary) for boundary in self.boundaries],
             "not_comparable": [asdict(output) for output in self.not_comparable],
             "forced_rounding": None if self.forced_rounding is None else asdict(self.forced_rounding),
+            "tiles": [asdict(tile) for tile in self.tiles],
             "vacuous": list(self.vacuous),
             "model": self.model,
             "inputs": self.source,
@@ -219,6 +251,21 @@ class Verification:
         }
         finite: dict[str, Any] = _finite(data)
         return finite
+
+
+def _of_tiles(tiles: tuple[TileCheck, ...]) -> str:
+    bitwise = sum(tile.bitwise for tile in tiles)
+    optimized = sum(tile.optimized_bitwise for tile in tiles)
+    wrong = next((tile for tile in tiles if not tile.within_tolerance), None)
+    if wrong is not None:
+        return (
+            f"the tile of machine `{wrong.machine}`, nodes {wrong.start} to {wrong.stop}, differs from the "
+            f"rows of the whole by {max(wrong.max_abs_diff, wrong.optimized_max_abs_diff):.2g}"
+        )
+    return (
+        f"{len(tiles)} tiles are the rows of the whole: bit for bit {optimized} with optimisations on and "
+        f"{bitwise} with them off, the others within rounding"
+    )
 
 
 def _finite(data: Any) -> Any:

@@ -31,9 +31,11 @@ from dnnsplit_onnx.measuring.evidence import (
     NotComparable,
     OutputCheck,
     SlicePlace,
+    TileCheck,
     Verification,
 )
 from dnnsplit_onnx.measuring.fences import Fences, fence, fences_of
+from dnnsplit_onnx.measuring.tiles import check_tiles
 from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.running.origin import bindings_of, find_model, random_values, slices_folder
 from dnnsplit_onnx.running.slices import options_on
@@ -124,6 +126,7 @@ class _Found:
     boundaries: list[BoundaryCheck] = field(default_factory=list)
     set_aside: list[NotComparable] = field(default_factory=list)
     forced: ForcedRounding | None = None
+    tiles: list[TileCheck] = field(default_factory=list)
     error: str | None = None
 
     @property
@@ -134,6 +137,7 @@ class _Found:
             and all(output.bitwise and output.within_tolerance for output in self.outputs)
             and all(boundary.bitwise for boundary in self.boundaries)
             and all(output.same_type for output in self.set_aside)
+            and all(tile.within_tolerance for tile in self.tiles)
         )
 
 
@@ -175,6 +179,7 @@ class _Proof:
             boundaries=tuple(found.boundaries),
             not_comparable=tuple(found.set_aside),
             forced_rounding=found.forced,
+            tiles=tuple(found.tiles),
             tolerance=tolerance,
             model=str(self.path),
             source=self.sets[0].source,
@@ -216,6 +221,10 @@ class _Proof:
                 found.outputs.append(levels.check(name, tolerance, varied=self.varied))
         if not found.outputs or any(output.vacuous or not output.bitwise for output in found.outputs):
             found.boundaries = self.boundaries(unstable)
+        for record in self.manifest.slices:
+            if record.tiles:
+                given = [inputs.values for inputs in self.sets]
+                found.tiles += check_tiles(self.folder, record, given, self.whole, self.optimized.threads)
 
     def with_forced_rounding(self, levels: _Levels, graph: Graph) -> tuple[_Levels, ForcedRounding | None]:
         """The whole run again with the roundings that the cuts make, where there are any."""

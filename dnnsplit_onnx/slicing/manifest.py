@@ -58,6 +58,52 @@ class DataFile(_Record):
         return _safe(value)
 
 
+class TilePort(Port):
+    """A value of a tile: some rows of a value of the model, or all of it.
+
+    Attributes:
+        axis: The axis of the rows; None for a value that is whole.
+        rows: First row and one past the last, counted in the whole value.
+    """
+
+    axis: Annotated[int, Field(ge=0, le=64)] | None = None
+    rows: tuple[Position, Position] | None = None
+
+
+class TileRecord(_Record):
+    """What one machine of a tier computes of one region of the tier's slice.
+
+    Attributes:
+        machine: The machine that the plan gives it to; any machine of the tier can run it.
+        file: Its ONNX file, relative to the manifest.
+        sha256: SHA-256 of that file.
+        nbytes: Size of that file.
+        start, stop: The region's positions. Regions follow one another, and those of one slice
+            are its positions.
+        rows: First row of the value that the region makes last, and one past the last row;
+            None where the machine computes the region alone.
+        inputs: What it reads, each under the name of the value whose rows they are.
+        assemble: What it makes, and where its rows belong.
+        data: Files of weights beside the ONNX file.
+    """
+
+    machine: TierName
+    file: str
+    sha256: Sha256
+    nbytes: int
+    start: Position
+    stop: Position
+    rows: tuple[Position, Position] | None
+    inputs: tuple[TilePort, ...]
+    assemble: tuple[TilePort, ...]
+    data: tuple[DataFile, ...] = ()
+
+    @field_validator("file")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        return _safe(value)
+
+
 class SliceRecord(_Record):
     """One tier's part.
 
@@ -74,6 +120,8 @@ class SliceRecord(_Record):
         provider: What the tier runs it on, `cpu` or `cuda`; None in manifests of earlier
             releases, which is the CPU.
         memory_nbytes: The tier's limit on memory; None if it has none.
+        tiles: The same in parts, where the tier's machines share its rows: region after region,
+            tiles of one region in the order of their rows.
     """
 
     tier: TierName
@@ -88,6 +136,32 @@ class SliceRecord(_Record):
     data: tuple[DataFile, ...] = ()
     provider: Literal["cpu", "cuda"] | None = None
     memory_nbytes: Annotated[int, Field(gt=0)] | None = None
+    tiles: tuple[TileRecord, ...] = ()
+
+    @property
+    def regions(self) -> tuple[tuple[TileRecord, ...], ...]:
+        """The tiles of each region."""
+        grouped: dict[tuple[int, int], list[TileRecord]] = {}
+        for tile in self.tiles:
+            grouped.setdefault((tile.start, tile.stop), []).append(tile)
+        return tuple(map(tuple, grouped.values()))
+
+    def of_tile(self, tile: TileRecord) -> SliceRecord:
+        """A tile as a slice that its tier can run."""
+        return self.model_copy(
+            update={
+                "file": tile.file,
+                "sha256": tile.sha256,
+                "nbytes": tile.nbytes,
+                "start": tile.start,
+                "stop": tile.stop,
+                "inputs": tile.inputs,
+                "outputs": tile.assemble,
+                "forward": (),
+                "data": tile.data,
+                "tiles": (),
+            }
+        )
 
     @field_validator("file")
     @classmethod
@@ -255,6 +329,8 @@ def check_files(folder: Path, record: SliceRecord) -> None:
         _check_file(_inside(folder, record.file), None, file_sha256, record.sha256)
     for data in record.data:
         _check_file(_inside(folder, data.file), data.nbytes, file_crc32, data.crc32)
+    for tile in record.tiles:
+        check_files(folder, record.of_tile(tile))
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from dnnsplit_onnx.graph.graph import Graph, load_graph
+from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.planning.fitting import graph_of
-from dnnsplit_onnx.planning.plans import Plan
+from dnnsplit_onnx.planning.plans import Plan, Stage
 from dnnsplit_onnx.slicing.copying import Copier
 from dnnsplit_onnx.slicing.extract import Extract, extract
-from dnnsplit_onnx.slicing.files import Content, lay_out
+from dnnsplit_onnx.slicing.files import Content, as_it_is, lay_out, lay_out_data, refer_to, weight_ranges
 from dnnsplit_onnx.slicing.index import SliceIndex
 from dnnsplit_onnx.slicing.manifest import FILE_NAME, DataFile, Manifest, SliceRecord
 from dnnsplit_onnx.slicing.records import (
@@ -27,6 +28,7 @@ from dnnsplit_onnx.slicing.records import (
 )
 from dnnsplit_onnx.slicing.staging import staged_folder
 from dnnsplit_onnx.slicing.tags import tag_nodes
+from dnnsplit_onnx.slicing.tiled import TileDraft, draft_tiles
 from dnnsplit_onnx.work.analysis import Analysis
 
 MODEL_NAME = "model.onnx"
@@ -77,7 +79,7 @@ def slice_model(
     with output_folder(graph, output, force) as folder, Copier(graph.file) as copier:
         graph.file.begin_sha256()
         index = SliceIndex(graph)
-        drafts = [_draft(index, stage.tier, stage.start, stage.stop) for stage in plan.figures.stages]
+        drafts = [_draft(index, stage, plan.bindings) for stage in plan.figures.stages]
         copier.report = counting(progress, sum(draft.nbytes for draft in drafts))
         written = [_write(draft, folder / draft.tier, copier) for draft in drafts]
         path = recorded_path(model_path or graph.file.path, Path(output))
@@ -116,10 +118,12 @@ class _Draft:
     part: Extract
     model: Content | None
     data: Content | None
+    tiles: tuple[TileDraft, ...] = ()
 
     @property
     def nbytes(self) -> int:
-        return sum(content.nbytes for content in (self.model, self.data) if content is not None)
+        contents = (self.model, self.data, *(tile.content for tile in self.tiles))
+        return sum(content.nbytes for content in contents if content is not None)
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,7 @@ class _Written:
     draft: _Draft
     model_sha256: Future[str] | None
     data_crc32: Future[str] | None
+    tile_sha256: tuple[Future[str], ...] = ()
 
     def record(self) -> SliceRecord:
         draft, data = self.draft, None
@@ -138,14 +143,26 @@ class _Written:
             name = f"{draft.tier}/{DATA_NAME}"
             data = DataFile(file=name, crc32=self.data_crc32.result(), nbytes=draft.data.nbytes)
         name, digest = f"{draft.tier}/{MODEL_NAME}", self.model_sha256.result()
-        return slice_record(draft.tier, draft.part, name, digest, draft.model.nbytes, data)
+        record = slice_record(draft.tier, draft.part, name, digest, draft.model.nbytes, data)
+        tiles = tuple(
+            tile.record(draft.tier, digest.result(), data)
+            for tile, digest in zip(draft.tiles, self.tile_sha256, strict=True)
+        )
+        return record.model_copy(update={"tiles": tiles})
 
 
-def _draft(index: SliceIndex, tier: str, start: int, stop: int) -> _Draft:
-    part = extract(index, start, stop)
+def _draft(index: SliceIndex, stage: Stage, bindings: Mapping[str, int]) -> _Draft:
+    tier = stage.tier
+    part = extract(index, stage.start, stage.stop)
     if part.is_empty:
         return _Draft(tier, part, None, None)
     tag_nodes(part, tier)
+    if any(share.rows is not None for share in stage.machines):
+        weights = lay_out_data(weight_ranges(part.proto), DATA_NAME)
+        refer_to(weights, part.proto)
+        tiles = draft_tiles(index, stage.machines, weights, bind_shapes(index.graph, bindings))
+        data = weights.content if weights.content.nbytes else None
+        return _Draft(tier, part, as_it_is(part.proto), data, tiles)
     model, data = lay_out(part.proto, index.graph.file, DATA_NAME)
     return _Draft(tier, part, model, data)
 
@@ -159,4 +176,7 @@ def _write(draft: _Draft, folder: Path, copier: Copier) -> _Written:
     if draft.data is not None:
         crc32 = copier.crc32(draft.data)
         copier.write(folder / DATA_NAME, draft.data)
-    return _Written(draft, sha256, crc32)
+    digests = tuple(copier.sha256(tile.content) for tile in draft.tiles)
+    for tile in draft.tiles:
+        copier.write(folder / tile.name, tile.content)
+    return _Written(draft, sha256, crc32, digests)
