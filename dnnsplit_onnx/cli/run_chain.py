@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
@@ -35,6 +36,15 @@ def run(
             "--url",
             metavar="URL",
             help="The next tier's address. [default: run all tiers here]",
+            show_default=False,
+        ),
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--peer",
+            metavar="NAME=URL",
+            help="Another machine of the edge, which computes its rows; its `serve` runs at URL. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -92,7 +102,7 @@ def run(
     with ExitStack() as stack:
         stop = _until_told(stack) if keep or runs == 0 else None
         edge = stack.enter_context(
-            _open(folder, url, options, deadline_ms / 1e3, tiers if adaptive else None, model)
+            _open(folder, url, peer or (), options, deadline_ms / 1e3, tiers if adaptive else None, model)
         )
         if dashboard is not None:
             _serve_page(stack, edge, dashboard)
@@ -133,23 +143,29 @@ def _serve_page(stack: ExitStack, edge: Edge, address: str) -> None:
 def _open(
     folder: Path,
     url: str | None,
+    peer: Sequence[str],
     options: NetworkOptions,
     deadline_s: float,
     tiers: Path | None,
     model: str | None,
 ) -> Edge:
     from dnnsplit_onnx.serving.edge.edge import Edge
+    from dnnsplit_onnx.serving.tier.tiles import parse_peers
     from dnnsplit_onnx.serving.wire.pool import Target
     from dnnsplit_onnx.serving.wire.security import read_token
 
-    target = None if url is None else Target(url, read_token(options.token_file), options.tls)
+    token = read_token(options.token_file)
+    target = None if url is None else Target(url, token, options.tls)
+    peers = {name: Target(at, token, options.tls) for name, at in parse_peers(peer).items()}
     if tiers is None:
-        return Edge(folder, target, options=options.session, deadline_s=deadline_s)
+        return Edge(folder, target, options=options.session, deadline_s=deadline_s, peers=peers)
     from dnnsplit_onnx.cli.loading import model_file
     from dnnsplit_onnx.serving.edge.adaptive import adaptive_edge
 
     whole = None if model is None else model_file(model)
-    return adaptive_edge(folder, target, tiers, whole, options=options.session, deadline_s=deadline_s)
+    return adaptive_edge(
+        folder, target, tiers, whole, options=options.session, deadline_s=deadline_s, peers=peers
+    )
 
 
 def _save(path: Path, outputs: dict[str, Any], *, force: bool) -> None:

@@ -117,6 +117,24 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    machine: Annotated[
+        str | None,
+        typer.Option(
+            "--machine",
+            metavar="NAME",
+            help="Which of the tier's machines this is, where they share rows; opens its tiles alone.",
+            show_default=False,
+        ),
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--peer",
+            metavar="NAME=URL",
+            help="Another machine of the tier, which computes its rows; its `serve` runs at URL. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Serve a tier over HTTP, by the Open Inference Protocol.
 
@@ -155,6 +173,8 @@ def serve(
         ),
         allow_origins=tuple(allow_origin or ()),
         site=site,
+        machine=machine,
+        peers=tuple(peer or ()),
     )
     server = open_server(tier, serving)
     grpc = open_grpc(server.service, serving)

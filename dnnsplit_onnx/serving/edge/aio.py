@@ -31,6 +31,7 @@ class AsyncEdge:
         target: Tier 1; None if everything is to run here.
         options: How to run the slices of tier 0.
         deadline_s: A request may take, unless it says otherwise.
+        peers: The other machines of tier 0; see `Edge`.
         chooser: Makes what chooses the cuts; see `Edge`.
         concurrency: How many requests are under way at a time; others wait their turn.
 
@@ -48,10 +49,11 @@ class AsyncEdge:
         *,
         options: SessionOptions | None = None,
         deadline_s: float = 30.0,
+        peers: Mapping[str, Target | str] | None = None,
         chooser: MakeChooser | None = None,
         concurrency: int = 8,
     ) -> None:
-        self.edge = Edge(folder, target, options=options, deadline_s=deadline_s, chooser=chooser)
+        self.edge = Edge(folder, target, options=options, deadline_s=deadline_s, peers=peers, chooser=chooser)
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="request")
 
     @property

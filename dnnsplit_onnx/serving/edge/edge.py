@@ -25,11 +25,12 @@ from dnnsplit_onnx.runtime.options import TIER, SessionOptions
 from dnnsplit_onnx.serving.edge.choosing import Chooser, FixedCuts, Prepare
 from dnnsplit_onnx.serving.edge.health import Health
 from dnnsplit_onnx.serving.edge.history import History
-from dnnsplit_onnx.serving.tier.engine import Times
+from dnnsplit_onnx.serving.tier.engine import Engine, Times
 from dnnsplit_onnx.serving.tier.remote import Remote
 from dnnsplit_onnx.serving.tier.routes import Cuts, Route, Routes, format_cuts
 from dnnsplit_onnx.serving.tier.sequences import Sequence
 from dnnsplit_onnx.serving.tier.stage import Stage
+from dnnsplit_onnx.serving.tier.tiles import Machines
 from dnnsplit_onnx.serving.wire.errors import DeadlineError, LinkError, ServingError
 from dnnsplit_onnx.serving.wire.exchange import as_failure
 from dnnsplit_onnx.serving.wire.metrics import Metrics
@@ -84,6 +85,7 @@ class Edge:
         target: Tier 1; None if everything is to run here.
         options: How to run the slices of tier 0.
         deadline_s: A request may take, unless it says otherwise.
+        peers: The other machines of tier 0, which share its rows, by name.
         chooser: Makes what chooses the cuts, from the routes, the next tier, and a way to have
             slices opened (`prepare`); those of the plan by default.
 
@@ -101,11 +103,14 @@ class Edge:
         *,
         options: SessionOptions | None = None,
         deadline_s: float = 30.0,
+        peers: Mapping[str, Target | str] | None = None,
         chooser: MakeChooser | None = None,
     ) -> None:
         place = slices_folder(folder)
         self.routes = Routes(load_manifest(place))
-        self.stage = Stage(place, self.routes, 0, options or SessionOptions(provider=TIER))
+        stage = Stage(place, self.routes, 0, options or SessionOptions(provider=TIER))
+        targets = {n: Target(peer) if isinstance(peer, str) else peer for n, peer in (peers or {}).items()}
+        self.stage: Engine = Machines(stage, targets) if targets else stage
         self.deadline_s = deadline_s
         links = len(self.routes.tiers) - 1
         self.remote: Remote | None = None
@@ -234,6 +239,7 @@ class Edge:
         """Closes connections, and stops probing."""
         self.chooser.close()
         self.health.close()
+        self.stage.close()
         if self.remote is not None:
             self.remote.close()
 

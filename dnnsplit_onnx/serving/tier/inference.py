@@ -109,6 +109,9 @@ class Inference:
         routes = self._stage.routes
         theirs = message.parameters.get("dnnsplit_manifest", routes.identity)
         routes.check_identity(theirs, self._stage.name)
+        tile = message.parameters.get("dnnsplit_tile")
+        if isinstance(tile, str):
+            return routes.tile(self._stage.tier, tile)
         cuts = message.parameters.get("dnnsplit_cuts")
         return routes.default if cuts is None else routes.route(parse_cuts(cuts))
 

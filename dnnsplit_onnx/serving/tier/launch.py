@@ -19,6 +19,7 @@ from dnnsplit_onnx.serving.tier.remote import Remote
 from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.tier.service import Service
 from dnnsplit_onnx.serving.tier.stage import Stage
+from dnnsplit_onnx.serving.tier.tiles import Machines, parse_peers
 from dnnsplit_onnx.serving.wire.limits import ServerLimits
 from dnnsplit_onnx.serving.wire.origins import origins_of
 from dnnsplit_onnx.serving.wire.pool import Target
@@ -56,6 +57,8 @@ class ServeOptions:
         limits: What is too much.
         allow_origins: Pages of browsers that may use the server, by their origin.
         site: A folder that `export web` wrote, whose files are handed out; None for none.
+        machine: Which of the tier's machines this is; None for the first, or for the only one.
+        peers: The tier's other machines, each as `NAME=URL`, if this is the first.
     """
 
     host: str = "127.0.0.1"
@@ -73,6 +76,8 @@ class ServeOptions:
     limits: ServerLimits = field(default_factory=ServerLimits)
     allow_origins: tuple[str, ...] = ()
     site: Path | None = None
+    machine: str | None = None
+    peers: tuple[str, ...] = ()
 
 
 def find_tier(path: Path) -> tuple[Path, str]:
@@ -144,7 +149,7 @@ def _site(folder: Path | None, routes: Routes) -> Site | None:
 
 def _engine(folder: Path, routes: Routes, tier: int, options: ServeOptions) -> Engine:
     if options.engine != "ray":
-        return Stage(
+        stage = Stage(
             folder,
             routes,
             tier,
@@ -152,6 +157,14 @@ def _engine(folder: Path, routes: Routes, tier: int, options: ServeOptions) -> E
             workers=options.workers,
             states_nbytes=options.limits.states_nbytes,
         )
+        if not options.peers and options.machine is None:
+            return stage
+        token = read_token(options.token_file)
+        peers = parse_peers(options.peers)
+        targets = {name: Target(url, token, options.tls) for name, url in peers.items()}
+        return Machines(stage, targets, options.machine)
+    if options.peers or options.machine is not None:
+        raise InputError("machines that share rows are no replicas", hint="leave out --engine ray")
     from dnnsplit_onnx.serving.tier.ray_engine import ray_engine
 
     return ray_engine(

@@ -169,8 +169,11 @@ class Remote:
                 "dnnsplit_manifest": self._routes.identity,
                 "dnnsplit_cuts": format_cuts(route.cuts),
                 "dnnsplit_trace": True,
+                **({} if route.tile is None else {"dnnsplit_tile": route.tile}),
                 "timeout": _rounded_us(deadline.need("sending on")),
             }
+        elif route.tile is not None:
+            raise ProtocolError(f"`{self.target.url}` is no `serve` of this folder", status=404)
         elif route.cuts != self._routes.cuts:
             raise ProtocolError(f"`{self.target.url}` knows no other cuts than the plan's", status=404)
         return request

@@ -62,10 +62,17 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One leg a tier."""
+    """One leg a tier.
+
+    Attributes:
+        cuts: The position that each link crosses.
+        legs: From tier 0 up.
+        tile: The file of the one tile that is asked for, in place of all else.
+    """
 
     cuts: Cuts
     legs: tuple[Leg, ...]
+    tile: str | None = None
 
     @property
     def links(self) -> int:
@@ -113,6 +120,20 @@ class Routes:
                 self._routes.clear()
             self._routes[key] = found
         return found
+
+    def tile(self, tier: int, file: str) -> Route:
+        """The route of one tile of the plan's slice of a tier.
+
+        Raises:
+            ProtocolError: There is no such tile.
+        """
+        record = self.manifest.slices[tier]
+        tile = next((tile for tile in record.tiles if tile.file == file), None)
+        if tile is None:
+            raise ProtocolError(f"tier `{record.tier}` has no tile `{file[:200]}`", status=404)
+        leg = Leg(tier, record.tier, record.of_tile(tile), tile.inputs, (), tile.assemble, goes_on=False)
+        legs = (*self.default.legs[:tier], leg, *self.default.legs[tier + 1 :])
+        return Route(self.cuts, legs, file)
 
     def check_identity(self, theirs: object, name: str) -> None:
         """Refuses a sender whose slices were not cut as these were.
@@ -208,6 +229,9 @@ def identity(manifest: Manifest) -> str:
     """What two tiers must have in common: the model and all slices, not where they lie."""
     content = manifest.model_dump(mode="json", include={"slices", "candidates"})
     content["model"] = manifest.model.sha256
+    for record in (*content["slices"], *content["candidates"]):
+        if not record["tiles"]:  # as earlier releases have it
+            del record["tiles"]
     if manifest.states:
         content["states"] = manifest.state_pairs
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -236,7 +260,8 @@ def _ports(manifest: Manifest, records: Iterable[SliceRecord]) -> dict[str, Port
     """The port of every value that may travel."""
     found: dict[str, Port] = {}
     for record in records:
-        for port in (*record.inputs, *record.outputs):
+        of_tiles = (port for tile in record.tiles for port in (*tile.inputs, *tile.assemble))
+        for port in (*record.inputs, *record.outputs, *of_tiles):
             found.setdefault(port.name, port)
     for port in (*manifest.model.inputs, *manifest.model.outputs):
         found[port.name] = port
