@@ -154,6 +154,7 @@ class Tier(_Table):
         machines: Machines that share the stage, each computing some rows; the lowest tier
             alone can have them. They have the speeds, and the tier has none of its own.
         lan: What joins them.
+        private_inputs: The same for some of the model's inputs, by their names.
     """
 
     name: Name
@@ -171,6 +172,7 @@ class Tier(_Table):
     private: bool = False
     machines: Annotated[tuple[Machine, ...], Field(alias="machine", max_length=_MOST_MACHINES)] = ()
     lan: Lan | None = None
+    private_inputs: tuple[str, ...] = ()
 
     def __init__(self, /, name: str | None = None, **fields: Any) -> None:
         super().__init__(**({} if name is None else {"name": name}), **fields)

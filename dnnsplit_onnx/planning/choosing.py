@@ -20,7 +20,7 @@ from dnnsplit_onnx.planning.planners.dag import gap_above, lower_bound
 from dnnsplit_onnx.planning.planners.pareto import pareto_front
 from dnnsplit_onnx.planning.plans import Figures, Objective, Optimality, Plan, PlannedModel, SingleTier
 from dnnsplit_onnx.planning.problem import Problem, Solution
-from dnnsplit_onnx.planning.rules import allowed_cuts
+from dnnsplit_onnx.planning.rules import rules_of
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.work.analysing import Source, analysis_from
 from dnnsplit_onnx.work.analysis import Analysis
@@ -125,7 +125,9 @@ def plan_of(
     figures = planned.figures(solution.cuts)
     broken = planned.violations(figures)
     is_bounded = bound and cuts is None and problem.accounting == "live"
-    least = lower_bound(problem, analysis) if is_bounded else None
+    least = solution.bound if solution.bound is not None and is_bounded else None
+    if least is None and is_bounded:
+        least = lower_bound(problem, analysis)
     gap = None if least is None else gap_above(least, problem, figures)
     limits = problem.topology.limits.model_dump()
     return Plan(
@@ -136,7 +138,7 @@ def plan_of(
         violations=broken,
         figures=_with_values(figures, planned.analysis.graph, problem.accounting),
         single_tier=single_tiers(problem),
-        pareto=pareto_front(problem) if pareto and cuts is None else (),
+        pareto=pareto_front(planned) if pareto and cuts is None else (),
         order=planned.analysis.order,
         accounting=problem.accounting,
         bindings=dict(analysis.types.bindings),
@@ -182,7 +184,8 @@ def _choose(
     name, planned_by = planner_of(planner)
     solution = planned_by(problem)
     if name == "exact":
-        broken = problem.violations(problem.figures(solution.cuts))
+        there = problem.in_order(solution.order)
+        broken = there.violations(there.figures(solution.cuts))
         assert not broken, f"planner `exact` chose a plan that breaks its limits: {broken[0]}"
     return solution, name
 
@@ -211,10 +214,16 @@ def problem_of(
     if weights is not None and not isinstance(weights, Weights):
         weights = Weights.of(weights)
     table = cost_table(analysis, topology, accounting, costs)
-    allowed = allowed_cuts(analysis.graph, topology)
-    if callable(objective):
-        return Problem(table, topology, "custom", allowed, weights, analysis, accounting, objective)
-    return Problem(table, topology, objective, allowed, weights, analysis, accounting)
+    return Problem(
+        table,
+        topology,
+        "custom" if callable(objective) else objective,
+        weights=weights,
+        analysis=analysis,
+        accounting=accounting,
+        function=objective if callable(objective) else None,
+        rules=rules_of(analysis.graph, topology),
+    )
 
 
 def single_tiers(problem: Problem) -> tuple[SingleTier, ...]:

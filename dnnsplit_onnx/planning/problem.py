@@ -31,6 +31,7 @@ from dnnsplit_onnx.planning.objective import (
 )
 from dnnsplit_onnx.planning.plans import Figures, Measure, Objective, Optimality
 from dnnsplit_onnx.planning.reorder import reordered_costs
+from dnnsplit_onnx.planning.rules import Rules, rules_of
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, staircase
@@ -58,13 +59,14 @@ class Problem:
         costs: Seconds and bytes along the graph's order.
         topology: Tiers, links and limits.
         objective: What is to be best. Throughput is maximised, all others minimised.
-        allowed: Shape (K - 1, n + 1): the positions each link may be cut at, as pins and
-            private inputs leave them; None if all.
+        allowed: Shape (K - 1, n + 1): the positions each link may be cut at, whoever closed
+            the others; None if all. The order is then the only one.
         weights: What the objective `weighted` is.
         analysis: The graph behind the costs, for planners that cut it anywhere; None if
             there is none, and the order is all there is.
         accounting: What the costs charge a cut.
         function: What the objective `custom` is.
+        rules: What pins, private inputs and prefixes ask of the nodes; None if nothing.
     """
 
     costs: CostTable
@@ -75,6 +77,7 @@ class Problem:
     analysis: Analysis | None = None
     accounting: Accounting = "live"
     function: ObjectiveFunction | None = None
+    rules: Rules | None = None
 
     def __post_init__(self) -> None:
         check_name("objective", self.objective, get_args(Objective))
@@ -103,19 +106,20 @@ class Problem:
             order: A permutation of the positions; None is the present order.
 
         Raises:
-            ValueError: The problem has no graph, or rules on positions, or the order puts a
+            ValueError: The problem has no graph, or closed positions, or the order puts a
                 node before one that it depends on.
         """
         if order is None:
             return self
         if self.analysis is None or self.allowed is not None:
-            raise ValueError("only a problem with a graph and without rules on nodes has other orders")
+            raise ValueError("only a problem with a graph and all positions open has other orders")
         analysis = in_order_of(self.analysis, self.analysis.graph.reordered(order))
         if self.costs.rows is not None:  # shared rows are no sum over nodes
             costs = cost_table(analysis, self.topology, self.accounting)
         else:
             costs = reordered_costs(self.costs, order, analysis, self.topology, self.accounting)
-        return replace(self, costs=costs, analysis=analysis)
+        rules = None if self.rules is None else rules_of(analysis.graph, self.topology)
+        return replace(self, costs=costs, analysis=analysis, rules=rules)
 
     def violations(self, figures: Figures) -> tuple[str, ...]:
         """The limits and rules that these figures break, each a sentence."""
@@ -136,8 +140,10 @@ class Problem:
                 broken.append(
                     f"link {t} may send {self.topology.links[t].max_mb:g} MB, less than cut {cut} needs"
                 )
-            if self.allowed is not None and not self.allowed[t, cut]:
+            if self.permitted is not None and not self.permitted[t, cut]:
                 broken.append(f"a pinned or private node forbids link {t} to be cut at {cut}")
+        if self.rules is not None and self.rules.contradiction is not None:
+            broken.append(self.rules.contradiction)
         return broken
 
     def is_better(self, one: Figures, other: Figures) -> bool:
@@ -177,10 +183,18 @@ class Problem:
         """Shape (K - 1, n + 1): whether each link may be cut at each position."""
         links = len(self.topology.links)
         known: NDArray[np.bool_] = np.tile(self.is_known, (links, 1))
-        if self.allowed is not None:
-            known &= self.allowed
+        if self.permitted is not None:
+            known &= self.permitted
         known &= self._small_enough
         return known
+
+    @cached_property
+    def permitted(self) -> NDArray[np.bool_] | None:
+        """Shape (K - 1, n + 1): what is allowed and keeps the rules; None if that is all."""
+        if self.rules is None:
+            return self.allowed
+        positions = self.rules.positions()
+        return positions if self.allowed is None else positions & self.allowed
 
     @cached_property
     def _small_enough(self) -> NDArray[np.bool_]:
@@ -261,8 +275,8 @@ class Problem:
         starts[0] = True
         if self.topology.limits.return_output:
             starts[1:] |= np.diff(self.costs.down_nbytes) != 0
-        if self.allowed is not None:
-            starts[1:] |= (self.allowed[:, 1:] & ~self.allowed[:, :-1]).any(axis=0)
+        if self.permitted is not None:
+            starts[1:] |= (self.permitted[:, 1:] & ~self.permitted[:, :-1]).any(axis=0)
         edges = [*np.flatnonzero(starts[:-1]).tolist(), self.costs.size]
         stairs = [at for low, high in pairwise(edges) for at in staircase(nbytes[: high + 1], low)]
         return (*stairs, self.costs.size)
@@ -321,6 +335,8 @@ class Solution:
         notes: What the user should know of it, each a sentence.
         order: The problem's positions in the order in which `cuts` counts them; None if
             that is the problem's own (`Problem.in_order`).
+        bound: What no plan over the DAG falls below, if the planner knows it; see
+            `plans.Plan.lower_bound`.
     """
 
     cuts: tuple[int, ...]
@@ -328,6 +344,7 @@ class Solution:
     evaluated: int
     notes: tuple[str, ...] = ()
     order: tuple[int, ...] | None = None
+    bound: float | None = None
 
     @classmethod
     def of_sets(

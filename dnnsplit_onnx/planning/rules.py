@@ -1,17 +1,21 @@
-"""Rules of a tiers file that name nodes: pins, prefixes and private tiers.
+"""Rules of a tiers file that name nodes or inputs: pins, prefixes and private data.
 
-Along a graph's order each becomes a set of positions that a link may be cut at. With link t
-between tier t and tier t + 1, and v the position of a node:
+They are part of the graph, not of an order of it. With link t between tier t and tier t + 1:
 
-1. pinned to tier t: link t is cut after v, link t - 1 not after it;
-2. `min_prefix` and `max_prefix` of tier t: bounds on the cut of link t;
-3. private tiers: above the last of them only such values may be live as depend on the
-   model's inputs through the node `private_until` alone. Whatever goes around that node,
-   a residual branch or the input itself, holds the cut back.
+1. a node pinned to tier t is below link t, and above link t - 1;
+2. private inputs of a tier, or all of them with `private`, may not leave it but through the
+   node `private_until`: whatever reads them, or what was made of them around that node, is
+   below the tier's link. A residual branch around it, or the input itself, so holds the cut
+   back. Tiers below are private too, since the data comes from them;
+3. `min_prefix` and `max_prefix` of tier t bound how many nodes are below link t.
+
+The first two are hard edges of the minimum cut over the DAG (`planners.dag`); along an order,
+all three become the positions that each link may be cut at.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 import numpy as np
@@ -19,54 +23,180 @@ from numpy.typing import NDArray
 
 from dnnsplit_onnx.errors import TopologyError
 from dnnsplit_onnx.graph.graph import Graph
-from dnnsplit_onnx.machines.topology import Topology
-from dnnsplit_onnx.work.cuts import lifetimes
+from dnnsplit_onnx.machines.topology import Tier, Topology
 
 
-def allowed_cuts(graph: Graph, topology: Topology) -> NDArray[np.bool_] | None:
-    """The positions that each link may be cut at.
+@dataclass(frozen=True)
+class Rules:
+    """What a topology's rules mean for a graph of n nodes on K tiers.
+
+    Attributes:
+        size: Number of nodes, n.
+        below: For each link, the positions of the nodes that must be below it; closed, so
+            that whatever these depend on is among them.
+        above: For each link, those that must be above it; whatever depends on these, too.
+        fewest: For each link, the least number of nodes below it.
+        most: For each link, the largest.
+        contradiction: Why nothing keeps the rules, if that is so, as a sentence.
+    """
+
+    size: int
+    below: tuple[frozenset[int], ...]
+    above: tuple[frozenset[int], ...]
+    fewest: tuple[int, ...]
+    most: tuple[int, ...]
+    contradiction: str | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether numbers of nodes are bounded, which no minimum cut knows."""
+        return any(self.fewest) or any(most < self.size for most in self.most)
+
+    @property
+    def held(self) -> frozenset[int]:
+        """The nodes that some link has to have below it."""
+        return frozenset().union(*self.below)
+
+    def positions(self) -> NDArray[np.bool_]:
+        """The positions that each link may be cut at along the order, shape (K - 1, n + 1)."""
+        rows = np.ones((len(self.below), self.size + 1), dtype=np.bool_)
+        for row, below, above, fewest, most in zip(
+            rows, self.below, self.above, self.fewest, self.most, strict=True
+        ):
+            row[: max(fewest, 1 + max(below, default=-1))] = False
+            row[min(most, min(above, default=self.size)) + 1 :] = False
+        return rows & (self.contradiction is None)
+
+
+def rules_of(graph: Graph, topology: Topology) -> Rules | None:
+    """The rules of a topology for a graph, along the graph's order.
 
     Returns:
-        Shape (K - 1, n + 1), None if there are no such rules.
+        The rules, None if there are none.
 
     Raises:
         TopologyError: A rule names nothing in the graph.
     """
-    if not any(t.pin or t.private or t.min_prefix or t.max_prefix is not None for t in topology.tiers):
+    if not any(_has_rules(tier) for tier in topology.tiers):
         return None
-    size = len(graph.nodes)
-    # One row more at either end: below tier 0 nothing runs, above the last tier all has.
-    rows = np.ones((len(topology.tiers) + 1, size + 1), dtype=np.bool_)
-    rows[0, 1:], rows[-1, :-1] = False, False
+    size, count = len(graph.nodes), len(topology.tiers)
+    # A row more at the top: whatever is pinned anywhere is below that.
+    below: list[set[int]] = [set() for _ in range(count)]
+    above: list[set[int]] = [set() for _ in range(count)]
+    pinned: dict[int, int] = {}
+    contradiction = None
     for t, tier in enumerate(topology.tiers):
         for name in tier.pin:
             at = _position(graph, name, f"tier.{tier.name}.pin")
-            rows[t, at + 1 :] = False
-            rows[t + 1, : at + 1] = False
-        rows[t + 1, : min(tier.min_prefix or 0, size)] = False
-        if tier.max_prefix is not None:
-            rows[t + 1, tier.max_prefix + 1 :] = False
-    private = [t for t, tier in enumerate(topology.tiers) if tier.private]
-    if private:
-        rows[private[-1] + 1] &= _safe(graph, topology.limits.private_until)
-    # A rule of the lowest or highest tier that cannot be kept at all closes every link.
-    return rows[1:-1] & bool(rows[0, 0] and rows[-1, -1])
+            if pinned.setdefault(at, t) != t:
+                other = topology.tiers[pinned[at]].name
+                contradiction = (
+                    f"node `{graph.nodes[at].name}` is pinned to tier `{other}` and to tier `{tier.name}`"
+                )
+            below[t].add(at)
+            if t:
+                above[t - 1].add(at)
+        below[t] |= _private(graph, tier, topology)
+    fewest = [min(tier.min_prefix or 0, size) for tier in topology.tiers]
+    most = [size if tier.max_prefix is None else min(tier.max_prefix, size) for tier in topology.tiers]
+    _close(graph, below, above)
+    contradiction = (
+        contradiction or _crossed(graph, topology, below, above, pinned) or _miscounted(topology, most, size)
+    )
+    return Rules(
+        size,
+        tuple(frozenset(nodes) for nodes in below[:-1]),
+        tuple(frozenset(nodes) for nodes in above[:-1]),
+        tuple(fewest[:-1]),
+        tuple(most[:-1]),
+        contradiction,
+    )
 
 
-def _safe(graph: Graph, until: str | None) -> NDArray[np.bool_]:
-    """Positions at which no live value depends on the inputs but through one node."""
+def _has_rules(tier: Tier) -> bool:
+    prefixes = tier.min_prefix or tier.max_prefix is not None
+    return bool(tier.pin or tier.private or tier.private_inputs or prefixes)
+
+
+def _private(graph: Graph, tier: Tier, topology: Topology) -> set[int]:
+    """The nodes that read private inputs of a tier, or what was made of them."""
+    if not tier.private and not tier.private_inputs:
+        return set()
+    until = topology.limits.private_until
     through = None if until is None else _position(graph, until, "limits.private_until")
-    bare = set(graph.inputs)  # values, not nodes, so `graph.dag` does not know: one pass finds them
-    for at, node in enumerate(graph.nodes):
-        if at != through and not bare.isdisjoint(node.inputs):
-            bare.update(node.outputs)
-    steps = np.zeros(len(graph.nodes) + 2, dtype=np.int64)  # how many bare values are live
-    for value, born, last in lifetimes(graph):
-        if value in bare:
-            steps[born] += 1
-            steps[last + 1] -= 1
-    safe: NDArray[np.bool_] = np.cumsum(steps)[:-1] == 0
-    return safe
+    kept = {state.input for state in graph.states}
+    for name in tier.private_inputs:
+        if name not in graph.inputs:
+            raise TopologyError(
+                f"`tier.{tier.name}.private_inputs` = {name!r}: the model has no input of this name",
+                hint=f"its inputs are {', '.join(graph.inputs)}",
+            )
+    # Values, not nodes, so `graph.dag` does not know. A state holds what earlier requests
+    # left in it, so it is as private as what it is made of.
+    bare = set(graph.inputs) - kept if tier.private else set(tier.private_inputs)
+    while True:
+        readers = set()
+        for at, node in enumerate(graph.nodes):
+            if not bare.isdisjoint(node.inputs):
+                readers.add(at)
+                if at != through:
+                    bare.update(node.outputs)
+        states = {state.input for state in graph.states if state.output in bare} - bare
+        if not states:
+            return readers
+        bare |= states
+
+
+def _close(graph: Graph, below: list[set[int]], above: list[set[int]]) -> None:
+    """Adds what the nodes below depend on and what depends on those above; links nest."""
+    for t in range(1, len(below)):
+        below[t] |= below[t - 1]
+    for t in range(len(above) - 2, -1, -1):
+        above[t] |= above[t + 1]
+    needs = [
+        {graph.producer[value] for value in node.inputs if value in graph.producer} for node in graph.nodes
+    ]
+    for nodes in below:
+        for at in range(max(nodes, default=-1), -1, -1):
+            if at in nodes:
+                nodes.update(needs[at])
+    for nodes in above:
+        for at in range(min(nodes, default=len(needs)), len(needs)):
+            if not nodes.isdisjoint(needs[at]):
+                nodes.add(at)
+
+
+def _crossed(
+    graph: Graph, topology: Topology, below: list[set[int]], above: list[set[int]], pinned: dict[int, int]
+) -> str | None:
+    """Names a node that must be on both sides of a link, and why, if there is one."""
+    for t, (low, high) in enumerate(zip(below, above, strict=True)):
+        both = low & high
+        if not both:
+            continue
+        name, tier = graph.nodes[min(both)].name, topology.tiers[t].name
+        lower = _pins(graph, topology, {at: to for at, to in pinned.items() if to <= t})
+        upper = _pins(graph, topology, {at: to for at, to in pinned.items() if to > t})
+        reasons = f"{lower or 'private data'} and {upper}"
+        return (
+            f"node `{name}` would have to run both on tier `{tier}` or below and on a tier above it, "
+            f"because of {reasons}"
+        )
+    return None
+
+
+def _pins(graph: Graph, topology: Topology, pinned: dict[int, int]) -> str:
+    """A few pins, in words."""
+    named = [f"`{graph.nodes[at].name}` pinned to `{topology.tiers[t].name}`" for at, t in pinned.items()]
+    return ", ".join(named[:3])
+
+
+def _miscounted(topology: Topology, most: list[int], size: int) -> str | None:
+    """Names a prefix of the top tier that leaves nodes without one."""
+    if most[-1] < size:
+        name, left = topology.tiers[-1].name, size - most[-1]
+        return f"`max_prefix` = {most[-1]} of the last tier, `{name}`, leaves {left} nodes nowhere to run"
+    return None
 
 
 def _position(graph: Graph, name: str, key: str) -> int:

@@ -12,7 +12,7 @@ without limits over the whole DAG, for any number of tiers (design, section 4).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from dnnsplit_onnx.graph.graph import Graph
@@ -46,12 +46,13 @@ class Blocks:
         return [node for node, block in enumerate(self.block) if block in chosen]
 
 
-def contract(analysis: Analysis, *, merge: bool = True) -> Blocks:
+def contract(analysis: Analysis, *, merge: bool = True, held: Set[int] = frozenset()) -> Blocks:
     """The blocks of an analysis.
 
     Args:
         analysis: A graph with its work and sizes.
         merge: Whether to contract at all; otherwise each node is a block.
+        held: Nodes that may not be moved up: a rule wants them below.
     """
     graph = analysis.graph
     readers = readers_of_values(graph)
@@ -62,7 +63,7 @@ def contract(analysis: Analysis, *, merge: bool = True) -> Blocks:
     head = list(range(len(graph.nodes)))  # the node that a node is moved up to
     if merge:
         for at in reversed(range(len(graph.nodes))):
-            if at in tied:
+            if at in tied or at in held:
                 continue
             node = graph.nodes[at]
             above = {head[reader] for value in node.outputs for reader in readers.get(value, ())}

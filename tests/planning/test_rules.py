@@ -9,7 +9,7 @@ import pytest
 from dnnsplit_onnx.errors import InfeasibleError, TopologyError
 from dnnsplit_onnx.machines.topology import Topology, parse_topology
 from dnnsplit_onnx.planning.choosing import plan
-from dnnsplit_onnx.planning.rules import allowed_cuts
+from dnnsplit_onnx.planning.rules import rules_of
 
 # x -> a -> b -> c -> d, and x goes around b to c.
 MODEL = """
@@ -42,8 +42,8 @@ def tiers(edge: dict[str, Any], cloud: dict[str, Any] | None = None, **limits: A
     return parse_topology(table, "tiers.toml")
 
 
-def test_no_rules_no_mask(graph) -> None:
-    assert allowed_cuts(graph, tiers({})) is None
+def test_no_rules(graph) -> None:
+    assert rules_of(graph, tiers({})) is None
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,13 @@ def test_no_rules_no_mask(graph) -> None:
         (tiers({"private": True}, private_until="second"), [4]),
         (tiers({"private": True}, private_until="d"), [4]),
         (tiers({}, {"private": True}), [0, 1, 2, 3, 4]),  # nothing lies above the last tier
+        (tiers({"private_inputs": ["x"]}, private_until="third"), [3, 4]),
     ],
 )
 def test_positions(graph, topology: Topology, positions: list[int]) -> None:
-    mask = allowed_cuts(graph, topology)
-    assert mask is not None
-    assert mask[0].nonzero()[0].tolist() == positions
+    rules = rules_of(graph, topology)
+    assert rules is not None
+    assert rules.positions()[0].nonzero()[0].tolist() == positions
 
 
 def test_plans_keep_the_rules(graph) -> None:
@@ -91,8 +92,25 @@ def test_unknown_names_are_refused_with_a_guess(graph) -> None:
 
 
 def test_rules_that_contradict_each_other(graph) -> None:
-    with pytest.raises(InfeasibleError, match="pinned, prefix and private rules"):
-        plan(graph, tiers({"pin": ["fourth"]}, {"pin": ["first"]}))
+    with pytest.raises(InfeasibleError) as error:
+        plan(graph, tiers({"pin": ["fourth"]}, {"pin": ["second"]}))
+    assert error.value.message.endswith("`fourth` pinned to `edge` and `second` pinned to `cloud`")
+    with pytest.raises(InfeasibleError, match="is pinned to tier `edge` and to tier `cloud`"):
+        plan(graph, tiers({"pin": ["second"]}, {"pin": ["b"]}))
+    with pytest.raises(InfeasibleError, match="because of private data and `second` pinned to `cloud`"):
+        plan(graph, tiers({"private": True}, {"pin": ["second"]}, private_until="third"))
+
+
+def test_a_single_tier_keeps_its_prefix(graph) -> None:
+    alone = {"tier": [{"name": "edge", "gflops": 1.0, "max_prefix": 3}]}
+    with pytest.raises(InfeasibleError, match="leaves 1 nodes nowhere to run"):
+        plan(graph, parse_topology(alone, "t"))
+
+
+def test_private_inputs_are_inputs(graph) -> None:
+    with pytest.raises(TopologyError, match="no input of this name") as error:
+        plan(graph, tiers({"private_inputs": ["a"]}))
+    assert error.value.hint == "its inputs are x"
 
 
 def test_a_link_sends_no_more_than_its_cap(graph) -> None:

@@ -79,6 +79,8 @@ def chain_of(
     Returns:
         The chain, None if there is no such plan.
     """
+    if problem.rules is not None and problem.rules.contradiction is not None:
+        return None
     size = problem.costs.size
     mask = np.ones(size + 1, dtype=np.bool_)
     if positions is None and bound == np.inf and problem.is_dominated(measures):

@@ -1,6 +1,9 @@
-"""Planner `exact`: provably best over the graph's order, for any number of tiers.
+"""Planner `exact`: provably best over the DAG or the graph's order, for any number of tiers.
 
-Without limits the best plan is a shortest path over (tier, stop), found exactly in time
+For a sum within rules on nodes, the minimum cut over the DAG is the plan. Where limits that
+are no sums, or limits at all, come in, several orders are searched (`several`).
+
+Along an order without limits the best plan is a shortest path over (tier, stop), found exactly in time
 linear in the positions. Under limits it is a label search (`labels`), narrowed first by
 Lagrangian bounds where there is much to search. Throughput is a min-max (`throughput`).
 
@@ -23,6 +26,7 @@ from dnnsplit_onnx.planning.planners.chain import Chain, chain_of, least
 from dnnsplit_onnx.planning.planners.infeasible import infeasible
 from dnnsplit_onnx.planning.planners.labels import Bound, TooManyLabelsError, bound_of, prune, search
 from dnnsplit_onnx.planning.planners.lagrange import Duals, Relaxation
+from dnnsplit_onnx.planning.planners.several import best_of_orders
 from dnnsplit_onnx.planning.planners.throughput import widest
 from dnnsplit_onnx.planning.planners.trying import try_out
 from dnnsplit_onnx.planning.plans import Measure
@@ -35,22 +39,38 @@ MOST_LABELS = 4_000_000
 
 
 def plan(problem: Problem) -> Solution:
-    """The best plan over the positions of the graph's order.
+    """The best plan over the DAG where that is a minimum cut, else along several orders.
 
     Raises:
         TopologyError: Energy is asked for and cannot be known.
         InfeasibleError: No plan keeps to the limits.
     """
+    return best_of_orders(problem, along_order, is_feasible)
+
+
+def along_order(problem: Problem) -> Solution:
+    """The best plan over the positions of the problem's own order.
+
+    Raises:
+        TopologyError: Energy is asked for and cannot be known.
+        InfeasibleError: No plan along it keeps to the limits.
+    """
     if problem.objective == "throughput":
         found = widest(problem, within)
     elif problem.objective == "custom":
-        return _unsplit(problem, try_out(problem, plan))
+        return _unsplit(problem, try_out(problem, along_order))
     else:
         measures = (problem.objective, *problem.limits)
         found = within(problem, problem.objective, chain_of(problem, measures))
     if found is None:
         raise infeasible(problem, within)
     return _unsplit(problem, found)
+
+
+def is_feasible(problem: Problem) -> bool:
+    """Whether some plan along the problem's order keeps to the limits."""
+    aim: Measure = next(iter(problem.limits), "latency")
+    return within(problem, aim, chain_of(problem, tuple(problem.limits))) is not None
 
 
 def _unsplit(problem: Problem, found: Solution) -> Solution:

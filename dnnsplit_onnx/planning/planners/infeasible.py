@@ -45,6 +45,11 @@ def infeasible(problem: Problem, within: Within) -> DnnsplitError:
 
 def _no_plan_at_all(problem: Problem) -> InfeasibleError:
     """Not one plan, whatever it takes: a rule, a link's cap or a tier's memory is too tight."""
+    if problem.rules is not None and problem.rules.contradiction is not None:
+        return InfeasibleError(
+            f"no plan keeps to the rules of the tiers: {problem.rules.contradiction}",
+            hint="take one of the rules out of the tiers file",
+        )
     topology = problem.topology
     no_caps = tuple(link.changed(max_mb=None) for link in topology.links)
     no_memory = tuple(tier.changed(memory_gb=None) for tier in topology.tiers)
@@ -55,7 +60,7 @@ def _no_plan_at_all(problem: Problem) -> InfeasibleError:
         return InfeasibleError(
             f"no plan sends as little as the links' max_mb = {caps}", hint="raise `max_mb`"
         )
-    if _is_possible(replace(problem, allowed=None)):
+    if _is_possible(replace(problem, allowed=None, rules=None)):
         return InfeasibleError(
             "no plan keeps to the pinned, prefix and private rules of the tiers",
             hint="is a node pinned above one that depends on it, or to two tiers?",

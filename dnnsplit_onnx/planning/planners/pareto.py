@@ -113,7 +113,7 @@ def _thinned(problem: Problem, positions: Cuts, most_plans: int) -> Cuts:
 def _extremes(problem: Problem) -> Iterable[tuple[int, ...]]:
     for objective in _OBJECTIVES:
         try:
-            yield exact.plan(problem.with_objective(objective)).cuts
+            yield exact.along_order(problem.with_objective(objective)).cuts
         except (RequestError, TopologyError):  # no such plan, or its energy is unknown
             continue
 

@@ -38,7 +38,7 @@ class Replanner:
         self.is_fast = (
             problem.objective == measure
             and not problem.limits
-            and problem.allowed is None
+            and problem.permitted is None
             and all(window is None for window in problem.windows(()))
             and all(link.max_mb is None for link in problem.topology.links)
         )
@@ -62,7 +62,7 @@ class Replanner:
         """
         if not self.is_fast or any(link.max_mb is not None for link in links):
             topology = self.problem.topology.changed(links=links)
-            return exact.plan(replace(self.problem, topology=topology))
+            return exact.along_order(replace(self.problem, topology=topology))
         # Along the order a plan takes the sum over links of `moved` and the transfer at the
         # link's cut, and what the top tier would take for all.
         value, came = np.zeros(len(self._at)), []

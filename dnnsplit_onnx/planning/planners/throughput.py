@@ -79,6 +79,8 @@ def _least_bound(
 
 def reach(problem: Problem, bound: float, measures: tuple[Measure, ...] = ()) -> tuple[int, ...] | None:
     """Cuts whose every stage and transfer takes at most `bound` seconds, if there are any."""
+    if problem.rules is not None and problem.rules.contradiction is not None:
+        return None
     size = problem.costs.size
     index = np.arange(size + 1)
     windows = problem.windows(measures)

@@ -66,7 +66,7 @@ def plan(problem: Problem) -> Solution:
         InfeasibleError: Values of unknown size cross every cut.
     """
     need_objective(problem, _NAME, "latency", "throughput")
-    if problem.allowed is not None:
+    if problem.permitted is not None:
         raise InputError(f"planner `{_NAME}` knows no rules on nodes (`pin`, `private`, prefixes)")
     values = _values(problem)
     if problem.costs.size + len(values) > MOST:
