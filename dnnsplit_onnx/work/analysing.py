@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from dnnsplit_onnx.errors import DnnsplitError, InputError
 from dnnsplit_onnx.graph.graph import Graph, load_graph, signatures
 from dnnsplit_onnx.graph.identity import in_file_order
@@ -23,8 +25,10 @@ from dnnsplit_onnx.graph.states import likely_states, parse_states
 from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.orders import in_order
 
-#: What a model may be given as; an analysis is one that was made before.
-Source = Graph | Analysis | str | os.PathLike[str]
+#: What a model may be given as.
+Model = Graph | onnx.ModelProto | bytes | str | os.PathLike[str]
+#: The same, or what was made of it before.
+Source = Model | Analysis
 
 # A model with more weights is not run unless the user asks for it.
 _MOST_UNASKED = 1_000_000_000
@@ -33,7 +37,7 @@ _MOST_TOLD = 3
 
 
 def analyse(
-    model: Graph | str | os.PathLike[str],
+    model: Model,
     bindings: Mapping[str, int] | None = None,
     *,
     order: str = "envelope",
@@ -44,7 +48,7 @@ def analyse(
     """Sizes, work and order of a model: what planning starts from.
 
     Args:
-        model: A graph, in whatever order, or an ONNX file.
+        model: A graph, in whatever order, an ONNX file, or a model in memory.
         bindings: Numbers for symbolic dimensions, by name.
         order: The order of the nodes that positions count in: `envelope`, in which the best
             cuts of the whole graph are positions, or `file`.
@@ -93,9 +97,9 @@ def analysis_from(source: Source, bindings: Mapping[str, int] | None = None) -> 
     return source
 
 
-def _graph(model: Graph | str | os.PathLike[str], states: Sequence[str] | None) -> Graph:
+def _graph(model: Model, states: Sequence[str] | None) -> Graph:
     if not isinstance(model, Graph):
-        return load_graph(Path(model), states)
+        return load_graph(Path(model) if isinstance(model, os.PathLike) else model, states)
     if states is None:
         return model
     return replace(model, states=parse_states(states, model.inputs, model.outputs))
