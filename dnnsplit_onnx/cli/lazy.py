@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "compose",
         "Write a docker-compose file and systemd units, one service for each tier.",
     ),
+    "ship": ("ship", "ship", "Send a tier's files to its machine, check them there, and switch over."),
     "export": ("export", "app", "Write slices for Triton and KServe."),
     "doctor": (
         "doctor",
