@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,15 +24,15 @@ from dnnsplit_onnx.running.origin import slices_folder
 from dnnsplit_onnx.runtime.inputs import check_inputs
 from dnnsplit_onnx.runtime.options import TIER, SessionOptions
 from dnnsplit_onnx.serving.edge.choosing import Chooser, FixedCuts, Prepare
-from dnnsplit_onnx.serving.edge.health import Health
 from dnnsplit_onnx.serving.edge.history import History
 from dnnsplit_onnx.serving.tier.engine import Engine, Times
+from dnnsplit_onnx.serving.tier.health import Health
 from dnnsplit_onnx.serving.tier.remote import Remote
 from dnnsplit_onnx.serving.tier.routes import Cuts, Route, Routes, format_cuts
 from dnnsplit_onnx.serving.tier.sequences import Sequence
 from dnnsplit_onnx.serving.tier.stage import Stage
 from dnnsplit_onnx.serving.tier.tiles import Machines
-from dnnsplit_onnx.serving.wire.errors import DeadlineError, LinkError, ServingError
+from dnnsplit_onnx.serving.wire.errors import BusyError, DeadlineError, LinkError, ServingError
 from dnnsplit_onnx.serving.wire.exchange import as_failure
 from dnnsplit_onnx.serving.wire.metrics import Metrics
 from dnnsplit_onnx.serving.wire.pool import Target
@@ -44,6 +45,7 @@ _log = logging.getLogger(__name__)
 #: Makes what chooses the cuts.
 MakeChooser = Callable[[Routes, Remote | None, Prepare], Chooser]
 
+_MOST_ATTEMPTS = 64
 # All tiers may take to open the slices of new cuts; requests go on meanwhile.
 _PREPARE_S = 60.0
 
@@ -69,12 +71,8 @@ class Answer:
     attempts: int
 
 
-class _HopError(Exception):
-    """A link failed under a request."""
-
-    def __init__(self, link: int, error: ServingError) -> None:
-        super().__init__(error.message)
-        self.link, self.error = link, error
+#: The route that answered, what the model makes, the times on each tier, and the way over link 0.
+_Run = tuple[Route, Arrays, tuple[TierTrace, ...], Hop | None]
 
 
 class Edge:
@@ -122,7 +120,8 @@ class Edge:
             self.chooser = chooser(self.routes, self.remote, self.prepare)
         self.metrics = _declare(Metrics("dnnsplit_edge_"))
         self.history = History()
-        self.health = Health(self.remote, links, on_change=self._link_changed)
+        self.health = Health(None, 0, links) if self.remote is None else self.remote.health
+        self.health.on_change = self._link_changed
         self._local_s: float | None = None
         self._lock = threading.Lock()
         self._cuts: Cuts | None = None
@@ -183,20 +182,10 @@ class Edge:
         """
         start = time.perf_counter()
         deadline = Deadline(self.deadline_s if deadline_s is None else deadline_s)
-        attempts = 0
         self.history.began()
         try:
             values: Arrays = check_inputs(inputs, self.routes.manifest.fresh_inputs)
-            while True:
-                attempts += 1
-                route = self._choose() if cuts is None else self.routes.route(cuts)
-                try:
-                    outputs, tiers, hop = self._run(route, values, deadline, sequence)
-                    break
-                except _HopError as failure:
-                    self.health.down(failure.link, failure.error.message)
-                    if cuts is not None or attempts > len(self.routes.tiers) or deadline.remaining_s <= 0:
-                        raise failure.error from None
+            (route, outputs, tiers, hop), attempts = self._try(values, deadline, sequence, cuts)
         except DnnsplitError as error:
             self._failed(type(error).__name__, error.message)
             raise
@@ -238,7 +227,6 @@ class Edge:
     def close(self) -> None:
         """Closes connections, and stops probing."""
         self.chooser.close()
-        self.health.close()
         self.stage.close()
         if self.remote is not None:
             self.remote.close()
@@ -251,8 +239,30 @@ class Edge:
     ) -> None:
         self.close()
 
-    def _choose(self) -> Route:
-        reach = self.health.reach
+    def _try(
+        self, values: Arrays, deadline: Deadline, sequence: Sequence | None, cuts: Cuts | None
+    ) -> tuple[_Run, int]:
+        """Runs a request, on other cuts if those before failed; and how many ways were tried."""
+        limit = len(self.routes.tiers) - 1  # how far up this request may still go
+        for attempts in count(1):
+            route = self._choose(limit) if cuts is None else self.routes.route(cuts)
+            try:
+                return self._run(route, values, deadline, sequence), attempts
+            except (LinkError, DeadlineError, BusyError) as error:
+                if error.link is None or deadline.remaining_s <= 0 or attempts > _MOST_ATTEMPTS:
+                    raise
+                below = None if cuts is not None else self.chooser.choose(min(error.link, self.health.reach))
+                if below is not None or (isinstance(error, LinkError) and cuts is None):
+                    limit = error.link
+                elif not isinstance(error, BusyError) or deadline.remaining_s <= error.retry_s:
+                    raise
+                else:
+                    time.sleep(error.retry_s)
+        raise AssertionError("it returns or raises")
+
+    def _choose(self, limit: int) -> Route:
+        """The route to take, by no link from `limit` up."""
+        reach = min(self.health.reach, limit)
         cuts = self.chooser.choose(reach)
         if cuts is None:
             raise LinkError(
@@ -260,6 +270,8 @@ class Edge:
                 link=reach,
                 hint="lay down the slices of all candidate cuts: split --all-candidates",
             )
+        if reach < self.health.reach:
+            return self.routes.route(cuts)  # for this request alone
         with self._lock:
             before, self._cuts = self._cuts, cuts
         if before is not None and before != cuts:
@@ -269,9 +281,7 @@ class Edge:
             _log.warning("cuts changed from %s to %s: %s", list(before), list(cuts), why)
         return self.routes.route(cuts)
 
-    def _run(
-        self, route: Route, values: Arrays, deadline: Deadline, sequence: Sequence | None
-    ) -> tuple[Arrays, tuple[TierTrace, ...], Hop | None]:
+    def _run(self, route: Route, values: Arrays, deadline: Deadline, sequence: Sequence | None) -> _Run:
         start, times = time.perf_counter(), Times()
         leg = route.legs[0]
         made = self.stage.run(leg, values, deadline, times, sequence)
@@ -282,7 +292,7 @@ class Edge:
             self._local_s = time.perf_counter() - start
         mine = TierTrace(leg.name, times.queue_s, times.compute_s, time.perf_counter() - start, hop=hop)
         outputs = {port.name: live.get(port.name) for port in self.routes.manifest.results}
-        return outputs, (mine, *(hop.tiers if hop else ())), hop
+        return route, outputs, (mine, *(hop.tiers if hop else ())), hop
 
     def _send_on(self, route: Route, live: Arrays, deadline: Deadline, sequence: Sequence | None) -> Hop:
         """Has the tiers above do the rest, and adds what they make to the live values."""
@@ -290,13 +300,8 @@ class Edge:
         sent = {port.name: live.get(port.name) for port in route.legs[0].sends}
         nbytes = sum(value.nbytes for value in sent.values() if value is not None)
         hop_deadline = Deadline(deadline.remaining_s - self._reserve_s(deadline))
-        try:
-            with self.chooser.under_way(nbytes):
-                results, hop = self.remote.infer(route, sent, hop_deadline, sequence)
-        except LinkError as error:
-            raise _HopError(error.link or 0, error) from None
-        except DeadlineError as error:
-            raise _HopError(0, error) from None
+        with self.chooser.under_way(nbytes):
+            results, hop = self.remote.infer(route, sent, hop_deadline, sequence)
         live.update(results)
         self.metrics.observe("transfer_seconds", hop.wire_s)
         self.metrics.add("sent_bytes_total", hop.sent_nbytes)

@@ -9,17 +9,19 @@ the binary tensor extension: tensors then travel as JSON, which is exact too, an
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from dnnsplit_onnx.graph.ports import Port
-from dnnsplit_onnx.serving.tier.breaker import Breaker
+from dnnsplit_onnx.serving.tier.health import Health
 from dnnsplit_onnx.serving.tier.routes import Leg, Route, Routes, format_cuts
 from dnnsplit_onnx.serving.tier.sequences import Sequence
 from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX, datatype_of, misfit
 from dnnsplit_onnx.serving.wire.errors import (
+    BusyError,
     DeadlineError,
     LinkError,
     ProtocolError,
@@ -39,6 +41,10 @@ _LONGEST_JSON = 64 << 20
 _LONGEST_ANSWER = 4 << 30
 _PROBE_S = 1.0
 _MOST_TIERS = 64
+_LONGEST_NAME = 256
+_LONGEST_RETRY_S = 60.0
+# What the next tier is told to take at most, of the time that is left.
+_SHARE_ABOVE = 0.9
 _BINARY = "binary_tensor_data"
 
 
@@ -49,15 +55,21 @@ class Remote:
         target: Where it is.
         routes: Of the manifest that both must have.
         tier: Which tier it is, counted from 0.
+        alone: Whether it is asked for itself, and tiers above it do not matter.
+
+    Attributes:
+        link: The link that leads to it.
+        health: Which links can be used from here up.
     """
 
-    def __init__(self, target: Target, routes: Routes, tier: int) -> None:
+    def __init__(self, target: Target, routes: Routes, tier: int, *, alone: bool = False) -> None:
         self.target = target
         self.name = routes.tiers[tier]
         self._routes, self._tier = routes, tier
         self._path = f"/v2/models/{self.name}"
         self._pool = Pool(target, self._greet)
-        self._breaker = Breaker()
+        self.link = tier - 1
+        self.health = Health(self.probe, self.link, tier if alone else len(routes.tiers) - 1)
         # What it is is found out when a connection is made; until the first, nobody knows.
         self._is_known = False
         self._is_ours = self._is_binary = True
@@ -81,12 +93,14 @@ class Remote:
             The model's outputs that are made there or above, and where the time went.
 
         Raises:
-            LinkError: A tier above cannot be reached; `link` says which, None for this one.
-            DeadlineError: The answer did not come in time.
-            RefusedError: A tier above refuses the request.
+            LinkError: A tier above cannot be reached; `link` says which.
+            DeadlineError: The answer did not come in time; `link` says over which.
+            BusyError: A tier above has no room for it now; `link` leads there.
+            RefusedError: A tier above refuses the request, or answers wrongly.
         """
         leg = route.legs[self._tier]
-        with self._breaker.attempt():
+        self.health.check(max(route.links, self._tier))
+        with self._watching(deadline):
             self._meet(deadline)
             present = {name: value for name, value in values.items() if value is not None}
             if not self._is_binary:
@@ -110,25 +124,24 @@ class Remote:
                 # Another server does not know a step of a sequence that is sent again.
                 repeat=self._is_ours or sequence is None,
             )
-        hop = Hop(seconds, sent, received, read_trace(message.parameters.get("dnnsplit_trace")))
-        results: Arrays = {}
-        for port in leg.answers:
-            results[port.name] = _checked(port, arrays.get(port.name), self.target.url)
-        if not self._is_ours:
-            _check_sizes(leg, {**present, **arrays}, self.target.url)
-        return results, hop
+            results: Arrays = {}
+            for port in leg.answers:
+                results[port.name] = _checked(port, arrays.get(port.name), self.target.url)
+            if not self._is_ours:
+                _check_sizes(leg, {**present, **arrays}, self.target.url)
+        return results, Hop(seconds, sent, received, read_trace(message.parameters.get("dnnsplit_trace")))
 
     def probe(self) -> list[dict[str, Any]]:
         """The tiers from here up, each with its name and whether it is ready; never raises."""
+        # The tier that is asked asks the next one meanwhile: each has half the time of the one below.
+        deadline = Deadline(_PROBE_S / 2**self.link)
         try:
-            tiers, _ = self._pool.request("GET", "/v2/chain", _read_chain, Deadline(_PROBE_S))
+            tiers, _ = self._pool.request("GET", "/v2/chain", _read_chain, deadline)
             if tiers is None:  # not ours
-                ready, _ = self._pool.request("GET", f"{self._path}/ready", _read_ready, Deadline(_PROBE_S))
+                ready, _ = self._pool.request("GET", f"{self._path}/ready", _read_ready, deadline)
                 tiers = [{"tier": self.name, "ready": ready}]
         except ServingError as error:
             return [{"tier": self.name, "ready": False, "error": error.message}]
-        if tiers[0]["ready"]:
-            self._breaker.close()
         return tiers
 
     def prepare(self, route: Route, deadline: Deadline) -> None:
@@ -138,7 +151,8 @@ class Remote:
             ServingError: A tier cannot be reached, or cannot open its slice.
         """
         text = to_text({"dnnsplit_manifest": self._routes.identity, "dnnsplit_cuts": format_cuts(route.cuts)})
-        with self._breaker.attempt():
+        self.health.check(max(route.links, self._tier))
+        with self._watching(deadline):
             self._pool.request("POST", "/v2/cuts", self._read_prepared, deadline, buffers=[text])
 
     def measure(self, nbytes: int, deadline: Deadline) -> Hop:
@@ -155,8 +169,28 @@ class Remote:
         return Hop(seconds, nbytes, 0, (told,))
 
     def close(self) -> None:
-        """Closes its connections."""
+        """Closes its connections, and stops asking whether it is there."""
+        self.health.close()
         self._pool.close()
+
+    @contextmanager
+    def _watching(self, deadline: Deadline) -> Iterator[None]:
+        """Says of what goes wrong inside which link it was, and notes what that tells of the link."""
+        if deadline.remaining_s <= 0:
+            raise DeadlineError(f"no time is left for tier `{self.name}`", link=self.link)
+        try:
+            yield
+        except (LinkError, DeadlineError, BusyError) as error:
+            error.link = self.link if error.link is None else error.link
+            if isinstance(error, LinkError):
+                self.health.down(error.link, error.message)
+            elif isinstance(error, DeadlineError):
+                self.health.doubt()
+            raise
+        except RefusedError as error:
+            if error.status == 502 and error.link is None:
+                error.link = self.link
+            raise
 
     def _request(
         self, leg: Leg, route: Route, entries: Iterable[Mapping[str, Any]], deadline: Deadline
@@ -170,7 +204,8 @@ class Remote:
                 "dnnsplit_cuts": format_cuts(route.cuts),
                 "dnnsplit_trace": True,
                 **({} if route.tile is None else {"dnnsplit_tile": route.tile}),
-                "timeout": _rounded_us(deadline.need("sending on")),
+                # Less than there is left here: what goes wrong above is to be told in time.
+                "timeout": _rounded_us(_SHARE_ABOVE * deadline.need("sending on")),
             }
         elif route.tile is not None:
             raise ProtocolError(f"`{self.target.url}` is no `serve` of this folder", status=404)
@@ -200,13 +235,19 @@ class Remote:
 
     def _refusal(self, head: ResponseHead, body: Body) -> ServingError:
         text = body.read(min(body.length, 1 << 16))
-        message, link = read_error(text, head.status)
-        if link is not None:
-            return LinkError(message, link=link)
+        told = read_error(text, head.status)
+        link = told.link
+        if link is not None and not self.link <= link < len(self._routes.tiers) - 1:
+            link = self.link  # there is no such link above
         if head.status == 504:
-            return DeadlineError(message)
+            return DeadlineError(told.message, link=link)
+        if head.status in (429, 503) and (told.busy or link is None):
+            message = f"tier `{self.name}` refuses: {told.message}"
+            return BusyError(message, link=link, retry_s=_retry_s(head.fields.get("retry-after", "")))
+        if head.status == 503:
+            return LinkError(told.message, link=link)
         status = head.status if head.status >= 400 else 502
-        return RefusedError(f"tier `{self.name}` refuses: {message}", status=status)
+        return RefusedError(f"tier `{self.name}` refuses: {told.message}", status=status, link=link)
 
     def _meet(self, deadline: Deadline) -> None:
         """Makes the first connection, so that a request is written as the server reads it."""
@@ -237,8 +278,8 @@ class Remote:
 
     def _read_metadata(self, head: ResponseHead, body: Body) -> dict[str, Any]:
         if head.status != 200 or body.length > _LONGEST_JSON:
-            message, _ = read_error(body.read(min(body.length, 1 << 16)), head.status)
-            raise LinkError(f"`{self.target.url}` does not serve tier `{self.name}`: {message}")
+            told = read_error(body.read(min(body.length, 1 << 16)), head.status)
+            raise LinkError(f"`{self.target.url}` does not serve tier `{self.name}`: {told.message}")
         data = _read_json(body)
         if not isinstance(data, dict):
             raise LinkError(f"`{self.target.url}` does not describe tier `{self.name}`")
@@ -250,6 +291,11 @@ def _rounded_us(seconds: float) -> int:
     microseconds = max(1, int(seconds * 1e6))
     unit: int = 10 ** max(0, len(str(microseconds)) - 2)
     return microseconds // unit * unit
+
+
+def _retry_s(text: str) -> float:
+    """When to try again, from a header field; the protocol has it in whole seconds."""
+    return float(min(int(text), _LONGEST_RETRY_S)) if text.isdecimal() and len(text) < 9 else 1.0
 
 
 def _read_json(body: Body) -> Any:
@@ -269,7 +315,11 @@ def _read_chain(head: ResponseHead, body: Body) -> list[dict[str, Any]] | None:
         return None
     if not all(isinstance(tier, dict) and isinstance(tier.get("ready"), bool) for tier in tiers):
         return None
-    return tiers
+    return [
+        {"tier": str(tier.get("tier"))[:_LONGEST_NAME], "ready": tier["ready"]}
+        | ({"error": " ".join(str(tier["error"]).split())[:_LONGEST_NAME]} if "error" in tier else {})
+        for tier in tiers
+    ]
 
 
 def _read_seconds(head: ResponseHead, body: Body) -> float:

@@ -40,7 +40,7 @@ from dnnsplit_onnx.serving.tier.sequences import Numbering
 from dnnsplit_onnx.serving.tier.slots import Admission
 from dnnsplit_onnx.serving.wire.arena import Arena
 from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX, fixed_shape
-from dnnsplit_onnx.serving.wire.errors import LinkError, ProtocolError, ServingError
+from dnnsplit_onnx.serving.wire.errors import LinkError, ProtocolError
 from dnnsplit_onnx.serving.wire.exchange import Body, Response, json_response
 from dnnsplit_onnx.serving.wire.handler import Send
 from dnnsplit_onnx.serving.wire.http import RequestHead
@@ -187,18 +187,9 @@ class Service:
         """
         if self.draining:
             # To the tier below, that is a link that goes down.
-            raise ServingError("the server is stopping", status=503, link=max(0, self.stage.tier - 1))
-        with self.admission.enter(nbytes), self._naming_the_link():
+            raise LinkError("the server is stopping", link=max(0, self.stage.tier - 1))
+        with self.admission.enter(nbytes):
             yield Inference(self.stage, self.remote, self._numbering, self.limits, self.metrics)
-
-    @contextmanager
-    def _naming_the_link(self) -> Iterator[None]:
-        """Says of an error which link it is that failed, which only this tier knows."""
-        try:
-            yield
-        except LinkError as error:
-            error.link = self.stage.tier if error.link is None else error.link
-            raise
 
     def _measure_link(self, body: Body) -> Response:
         """Receives a body that means nothing, and tells how long that took."""
@@ -219,8 +210,7 @@ class Service:
         leg = route.legs[self.stage.tier]
         self.stage.open(leg)
         if leg.goes_on and self.remote is not None:
-            with self._naming_the_link():
-                self.remote.prepare(route, Deadline(self.limits.request_s))
+            self.remote.prepare(route, Deadline(self.limits.request_s))
         return json_response({"cuts": format_cuts(route.cuts)})
 
     def _check_lengths(self, body: Body) -> None:

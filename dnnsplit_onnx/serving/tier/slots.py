@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dnnsplit_onnx.serving.wire.errors import DeadlineError, ServingError
+from dnnsplit_onnx.serving.wire.errors import BusyError, DeadlineError
 from dnnsplit_onnx.serving.wire.stream import Deadline
 
 
@@ -36,12 +36,12 @@ class Admission:
         """Lets a request in, or refuses it without waiting.
 
         Raises:
-            ServingError: There are as many as there may be (503).
+            BusyError: There are as many as there may be.
         """
         with self._lock:
             # One request alone may always come in: its size has a bound of its own.
             if self.count >= self._limit or (self.count and self._held + nbytes > self._nbytes):
-                raise ServingError("the server is busy: its queue is full", status=503)
+                raise BusyError("the server is busy: its queue is full")
             self.count += 1
             self._held += nbytes
         try:

@@ -85,7 +85,9 @@ class Machines:
         self._me = me
         self._record = record
         self._peers = {
-            name: Remote(target, stage.routes, stage.tier) for name, target in peers.items() if name != me
+            name: Remote(target, stage.routes, stage.tier, alone=True)
+            for name, target in peers.items()
+            if name != me
         }
         self._pool = ThreadPoolExecutor(max(1, 4 * len(self._peers)), thread_name_prefix="tile")
 

@@ -4,6 +4,7 @@
     └── ServingError
         ├── ProtocolError             what arrived is not what the protocol says
         ├── RefusedError              the other side answered with an error
+        ├── BusyError                 the other side has no room for it now
         ├── DeadlineError             the time is up
         └── LinkError                 a tier cannot be reached, or went away
 
@@ -11,6 +12,8 @@ Each holds the HTTP status that a server answers with when it meets it.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from dnnsplit_onnx.errors import RequestError
 
@@ -45,6 +48,21 @@ class RefusedError(ServingError):
     """The other side answered with an error."""
 
     default_status = 502
+
+
+class BusyError(ServingError):
+    """A tier has no room for the request now.
+
+    Args:
+        retry_s: When to try again, in seconds.
+        others: As `ServingError` has them.
+    """
+
+    default_status = 503
+
+    def __init__(self, message: str, *, retry_s: float = 1.0, **others: Any) -> None:
+        super().__init__(message, **others)
+        self.retry_s = retry_s
 
 
 class DeadlineError(ServingError):

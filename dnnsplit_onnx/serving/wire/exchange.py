@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dnnsplit_onnx.errors import DnnsplitError
-from dnnsplit_onnx.serving.wire.errors import ProtocolError, ServingError
+from dnnsplit_onnx.serving.wire.errors import BusyError, ProtocolError, ServingError
 from dnnsplit_onnx.serving.wire.http import JSON_LENGTH, Head
 from dnnsplit_onnx.serving.wire.protocol import to_text
 from dnnsplit_onnx.serving.wire.stream import Deadline, Stream
@@ -119,16 +119,33 @@ def error_response(error: ServingError) -> Response:
     data: dict[str, Any] = {"error": error.message}
     if error.link is not None:
         data["link"] = error.link
+    if isinstance(error, BusyError):
+        data["busy"] = True
     fields = {"Retry-After": "1"} if error.status == 503 else {}
     return json_response(data, error.status, **fields)
 
 
-def read_error(text: bytes, status: int) -> tuple[str, int | None]:
-    """The message of an error response, and the link that failed if it says one."""
+@dataclass(frozen=True, slots=True)
+class ToldError:
+    """What an error response says.
+
+    Attributes:
+        message: One line.
+        link: The link that failed, None if it says none.
+        busy: Whether the tier behind that link is there, and has no room now.
+    """
+
+    message: str
+    link: int | None = None
+    busy: bool = False
+
+
+def read_error(text: bytes, status: int) -> ToldError:
+    """Reads the body of an error response."""
     try:
         data = json.loads(text)
-        message, link = data["error"], data.get("link")
+        message, link, busy = data["error"], data.get("link"), data.get("busy")
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        return f"HTTP status {status}", None
+        return ToldError(f"HTTP status {status}")
     good = isinstance(link, int) and not isinstance(link, bool)
-    return " ".join(str(message).split())[:500], link if good else None
+    return ToldError(" ".join(str(message).split())[:500], link if good else None, busy is True)

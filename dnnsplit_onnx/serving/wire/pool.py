@@ -84,12 +84,13 @@ class Connection:
         limit = min(target.connect_s, deadline.need("connecting"))
         try:
             sock = socket.create_connection((target.host, target.port), timeout=limit)
+            _watch(sock, target.silence_s)
+            self.stream = Stream(sock) if context is None else _secured(sock, context, target)
         except TimeoutError:
+            deadline.need(f"connecting to `{target.url}`")  # in a hurry: that tells nothing of the link
             raise LinkError(f"`{target.url}` does not answer within {limit:.2g} s") from None
         except OSError as error:
             raise LinkError(f"cannot reach `{target.url}`: {error.strerror or error}") from None
-        _watch(sock, target.silence_s)
-        self.stream = Stream(sock) if context is None else _secured(sock, context, target)
 
     def exchange(
         self,
@@ -214,6 +215,7 @@ class Pool:
                 raise LinkError(f"`{self.target.url}` went away: {error.strerror or error}") from None
             except DeadlineError:
                 connection.stream.close()
+                deadline.need(f"asking `{self.target.url}` what it serves")
                 raise LinkError(f"`{self.target.url}` does not say what it serves in time") from None
             except BaseException:
                 connection.stream.close()
@@ -250,6 +252,9 @@ def _watch(sock: socket.socket, silence_s: float) -> None:
 def _secured(sock: socket.socket, context: ssl.SSLContext, target: Target) -> TlsStream:
     try:
         return TlsStream(context.wrap_socket(sock, server_hostname=target.host))
+    except TimeoutError:
+        sock.close()
+        raise
     except OSError as error:
         sock.close()
         reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or error

@@ -14,9 +14,8 @@ import pytest
 from dnnsplit_onnx.runtime.sessions import SessionOptions
 from dnnsplit_onnx.serving.edge.aio import AsyncEdge
 from dnnsplit_onnx.serving.edge.edge import Answer, Edge
-from dnnsplit_onnx.serving.tier.breaker import Breaker
 from dnnsplit_onnx.serving.tier.stage import Stage
-from dnnsplit_onnx.serving.wire.errors import DeadlineError, LinkError, RefusedError, ServingError
+from dnnsplit_onnx.serving.wire.errors import DeadlineError, LinkError, ServingError
 from dnnsplit_onnx.serving.wire.pool import Pool, Target
 from dnnsplit_onnx.serving.wire.stream import Deadline
 from tests.serving.conftest import CUTS, NODES, Network, eventually, inputs, same
@@ -98,18 +97,6 @@ def test_a_tier_that_never_answers_is_given_up_within_the_deadline(network: Netw
     assert time.monotonic() - start < 1.0
     assert answer.attempts == 2
     assert same(answer.outputs, whole(inputs(1)))
-
-
-def test_a_busy_tier_is_an_error_and_no_reason_to_open_the_circuit(network: Network, monkeypatch):
-    edge = network.edge(network.chain(requests=1))
-    edge.infer(inputs())
-    near = network.servers["near"]
-    assert eventually(lambda: near.service.admission.count == 0)
-    with near.service.admission.enter(1), pytest.raises(RefusedError, match="busy") as caught:
-        edge.infer(inputs())
-    assert caught.value.status == 503
-    assert edge.health.reach == 2
-    assert edge.infer(inputs()).cuts == CUTS
 
 
 def test_a_connection_that_was_closed_while_idle_is_replaced(network: Network):
@@ -265,35 +252,3 @@ def test_the_awaited_client_has_every_method_and_argument_of_the_other():
         assert awaited or name in ("__init__", "infer_all")
         more = set(theirs) - set(inspect.signature(method).parameters)
         assert more == ({"concurrency"} if name == "__init__" else set())
-
-
-def test_a_breaker_opens_on_failure_and_lets_one_through_after_a_pause():
-    breaker = Breaker(pause_s=0.05)
-
-    def fail() -> None:
-        with breaker.attempt():
-            raise LinkError("gone")
-
-    with pytest.raises(LinkError):
-        fail()
-    ran = []
-    with pytest.raises(LinkError, match="gone"), breaker.attempt():
-        ran.append("at once")
-    assert not ran
-
-    def passes() -> bool:
-        try:
-            with breaker.attempt():
-                return True
-        except LinkError:
-            return False
-
-    assert eventually(passes, 2)
-    assert not breaker.is_open
-
-
-def test_a_failure_further_up_does_not_open_the_breaker():
-    breaker = Breaker()
-    with pytest.raises(LinkError), breaker.attempt():
-        raise LinkError("link 1", link=1)
-    assert not breaker.is_open
