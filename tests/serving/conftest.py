@@ -75,7 +75,7 @@ def cut_model(
     """Slices a model given as text; returns the folder of slices."""
     onnx.save(onnx.parser.parse_model(text), folder / "model.onnx")
     graph = load_graph(folder / "model.onnx")
-    analysis = analyse(graph, {"B": 2}, order="file")
+    analysis = analyse(graph, {"B": 2} if "[B" in text else {}, order="file")
     chosen = plan(analysis, parse_topology(topology(tiers), "tiers"), cuts=cuts, pareto=False)
     if candidates:
         slice_all_candidates(graph, chosen, range(len(graph.nodes) + 1), folder / "out")

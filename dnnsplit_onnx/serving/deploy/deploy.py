@@ -1,5 +1,6 @@
 """Files that run each tier where it belongs: docker-compose, and systemd units.
 
+    OUT/dnnsplit_onnx-*.whl  this package, which the image installs
     OUT/docker-compose.yml   a service for each tier above the edge, on a network of their own
     OUT/Dockerfile           the image of all of them
     OUT/secrets.sh           makes an authority, certificates and a token, with openssl
@@ -17,10 +18,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnnsplit_onnx._version import __version__
 from dnnsplit_onnx.errors import InputError, OutputError
 from dnnsplit_onnx.files import already_exists
 from dnnsplit_onnx.running.origin import slices_folder
+from dnnsplit_onnx.serving.deploy.wheel import wheel_name, write_wheel
 from dnnsplit_onnx.slicing.manifest import load_manifest
 
 PORT = 8443
@@ -73,24 +74,27 @@ def write_deployment(deployment: Deployment, output: Path, *, force: bool) -> li
 
     Raises:
         OutputError: A file is there already, or cannot be written.
+        InputError: There is no wheel of this package to be had.
     """
     files = {
         "docker-compose.yml": compose_file(deployment),
-        "Dockerfile": _DOCKERFILE,
+        "Dockerfile": _DOCKERFILE.replace("@WHEEL@", wheel_name()),
         "secrets.sh": secrets_script(deployment),
         **{f"systemd/dnnsplit-{tier}.service": systemd_unit(deployment, tier) for tier in deployment.tiers},
     }
-    paths = [output / name for name in files]
+    wheel = output / wheel_name()
+    paths = [*(output / name for name in files), wheel]
     for path in paths:
         if path.exists() and not force:
             raise already_exists(path)
     try:
-        for path, text in zip(paths, files.values(), strict=True):
+        for path, text in zip(paths, files.values(), strict=False):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         (output / "secrets.sh").chmod(0o755)
     except OSError as error:
         raise OutputError(f"cannot write to `{output}`: {error.strerror or error}") from None
+    write_wheel(wheel)
     return paths
 
 
@@ -193,10 +197,12 @@ x-tier: &tier
 """
 
 _DOCKERFILE = f"""\
-# Written by `dnnsplit-onnx compose`.
+# Written by `dnnsplit-onnx compose`, as the wheel beside it was. The package is installed from
+# that and from no index, where anyone may have its name.
 FROM python:3.12-slim
 ARG RUNTIME=cpu
-RUN pip install --no-cache-dir "dnnsplit-onnx[$RUNTIME]=={__version__}"
+COPY @WHEEL@ /tmp/
+RUN pip install --no-cache-dir "/tmp/@WHEEL@[$RUNTIME]" && rm /tmp/@WHEEL@
 COPY <<"EOF" /healthy.py
 import glob, pathlib, socket, ssl
 folder = "/run/secrets/"
@@ -273,7 +279,7 @@ chmod 600 ca.key
 
 _UNIT = """\
 # Written by `dnnsplit-onnx compose`. Slices belong in /var/lib/dnnsplit/slices, what
-# secrets.sh makes in /etc/dnnsplit/secrets.
+# secrets.sh makes in /etc/dnnsplit/secrets; the wheel beside this folder is what to install.
 [Unit]
 Description=dnnsplit-onnx tier @TIER@
 After=network-online.target

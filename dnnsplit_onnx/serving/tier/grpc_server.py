@@ -69,6 +69,7 @@ _CONTENTS = {
 _HEALTH_CALLS = 4  # besides those that infer
 _UNCOMPRESSED = 1  # the set of the first algorithm alone, which is none
 _LONGEST_NAME = 1 << 14
+_STOP_S = 1.0
 _LONGEST_MS = 300_000  # a connection may live; then the client makes another
 _OPEN_CALLS = frozenset({"ServerLive", "ServerReady"})  # health is told to anyone
 
@@ -113,7 +114,7 @@ class GrpcServer:
             ],
         )
         self._server.add_generic_rpc_handlers((self._calls.handler(),))
-        self._drain_s = limits.drain_s
+        self._service = service
         name = f"[{host}]" if ":" in host else host
         try:
             self.port = self._listen(grpc, f"{name}:{port}", tls)
@@ -145,7 +146,8 @@ class GrpcServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Refuses new calls, lets those under way finish, and stops."""
-        self._server.stop(self._drain_s).wait()
+        self._service.drain()
+        self._server.stop(_STOP_S).wait()
 
 
 class _Calls:
@@ -163,7 +165,9 @@ class _Calls:
         """What gRPC calls, for each name."""
         answers: dict[str, Callable[[_Call], bytes]] = {
             "ServerLive": lambda _: self._message("ServerLive", live=True),
-            "ServerReady": lambda _: self._message("ServerReady", ready=self._service.ready),
+            "ServerReady": lambda _: self._message(
+                "ServerReady", ready=self._service.ready and not self._service.admission.is_full
+            ),
             "ServerMetadata": lambda _: self._message("ServerMetadata", **SERVER),
             "ModelReady": self._model_ready,
             "ModelMetadata": self._model_metadata,

@@ -82,8 +82,13 @@ class Health:
 
     def _begin(self, pause_s: float) -> None:
         if self._ask is not None and self._prober is None and not self._stop.is_set():
-            self._prober = threading.Thread(target=self._probe, args=(pause_s,), name="probe", daemon=True)
-            self._prober.start()
+            prober = threading.Thread(target=self._probe, args=(pause_s,), name="probe", daemon=True)
+            try:
+                prober.start()
+            except RuntimeError as error:  # there are too many threads: the next failure tries again
+                _log.error("cannot ask whether the tiers above are there: %s", error)
+            else:
+                self._prober = prober
 
     def _probe(self, pause_s: float) -> None:
         assert self._ask is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -26,12 +27,15 @@ from dnnsplit_onnx.serving.wire.pool import Target
 from dnnsplit_onnx.serving.wire.security import TlsFiles, check_exposure, read_token, server_context
 from dnnsplit_onnx.serving.wire.server import Server
 from dnnsplit_onnx.serving.wire.site import Site
+from dnnsplit_onnx.serving.wire.stream import Deadline
 from dnnsplit_onnx.slicing.manifest import FILE_NAME, load_manifest
 
 if TYPE_CHECKING:
     from dnnsplit_onnx.serving.tier.grpc_server import GrpcServer
 
 _log = logging.getLogger(__name__)
+
+_LOOK_S = 0.2
 
 #: The port that tiers serve on by default.
 PORT = 8000
@@ -215,6 +219,22 @@ def serve_until_stopped(
         stop.wait()
 
 
+class _Told(threading.Event):
+    """An event that a handler of signals sets.
+
+    A signal may reach another thread than the main one, after SIGCONT for one, and does not wake
+    this one up then, which alone runs handlers: so it looks up from time to time.
+    """
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until it is set, or so many seconds."""
+        deadline = Deadline(math.inf if timeout is None else timeout)
+        while not super().wait(min(_LOOK_S, max(0.0, deadline.remaining_s))):
+            if deadline.remaining_s <= 0:
+                return False
+        return True
+
+
 @contextmanager
 def until_told(*, insist: bool = False) -> Iterator[threading.Event]:
     """Yields what is set when the process is told to stop (SIGTERM or SIGINT).
@@ -222,7 +242,7 @@ def until_told(*, insist: bool = False) -> Iterator[threading.Event]:
     Args:
         insist: Whether telling it a second time does what it did before.
     """
-    stop = threading.Event()
+    stop = _Told()
     before: dict[int, Any] = {}
 
     def restore() -> None:

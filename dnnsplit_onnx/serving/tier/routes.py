@@ -20,7 +20,7 @@ from itertools import pairwise
 
 from dnnsplit_onnx.errors import ManifestError
 from dnnsplit_onnx.graph.ports import Port
-from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX
+from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX, fixed_nbytes
 from dnnsplit_onnx.serving.wire.errors import ProtocolError
 from dnnsplit_onnx.slicing.manifest import Manifest, SliceRecord, StateRecord
 
@@ -163,6 +163,13 @@ class Routes:
             for (name, _, _), record in self._records.items()
             if name == self.tiers[tier] and record.file is not None
         )
+
+    def most_nbytes(self, tier: int) -> int | None:
+        """The bytes of all that may ever arrive at a tier; None if something has no fixed size."""
+        records = (record for at in range(tier, len(self.tiers)) for record in self.ranges(at))
+        names = {port.name for record in records for port in record.inputs} - self._kept
+        sizes = [fixed_nbytes(self._ports[name]) for name in names]
+        return None if None in sizes else sum(size or 0 for size in sizes)
 
     def _make(self, cuts: Cuts) -> Route:
         bounds = (0, *cuts, self.size)

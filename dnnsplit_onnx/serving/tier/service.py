@@ -2,7 +2,7 @@
 
     GET  /v2                          the server
     GET  /v2/health/live              the process answers
-    GET  /v2/health/ready             a slice has really run
+    GET  /v2/health/ready             a slice has really run, and there is room for a request
     GET  /v2/models/NAME              what the tier reads and answers with
     GET  /v2/models/NAME/ready
     POST /v2/models/NAME/infer        one request
@@ -86,8 +86,14 @@ class Service:
         self.limits = limits or ServerLimits()
         self.admission = Admission(self.limits.requests, self.limits.bodies_nbytes)
         self.metrics = _declare(Metrics(), stage, self.admission)
+        # Where all shapes are fixed, nothing needs a longer body than they do.
+        most = stage.routes.most_nbytes(stage.tier)
+        self._longest = self.limits.body_nbytes
+        if most is not None:
+            self._longest = min(self._longest, most + self.limits.json_nbytes)
         self.draining = False
         self._origins, self._site = origins or Origins(), site
+        self._drained = Deadline(0.0)
         self._numbering = Numbering()
         self._token = None if token is None else f"Bearer {token}".encode()
 
@@ -119,8 +125,9 @@ class Service:
 
     def drain(self) -> None:
         """Refuses new requests, and waits for those under way."""
-        self.draining = True
-        self.admission.wait_idle(self.limits.drain_s)
+        if not self.draining:
+            self.draining, self._drained = True, Deadline(self.limits.drain_s)
+        self.admission.wait_idle(max(0.0, self._drained.remaining_s))
 
     def close(self) -> None:
         """Closes the connections to the next tier, and the engine."""
@@ -151,7 +158,7 @@ class Service:
             case ["v2", "health", "live"]:
                 return json_response({"live": True})
             case ["v2", "health", "ready"]:
-                return self._ready()
+                return self._ready(self.ready and not self.admission.is_full)
             case ["v2", "chain"]:
                 return json_response({"tiers": self._chain()})
             case ["metrics"]:
@@ -161,7 +168,7 @@ class Service:
                     case []:
                         return json_response(self.metadata())
                     case ["ready"]:
-                        return self._ready()
+                        return self._ready(self.ready)
         raise ProtocolError("there is nothing at this path", status=404)
 
     def _post(self, parts: list[str], body: Body, arena: Arena, send: Send) -> None:
@@ -216,9 +223,10 @@ class Service:
     def _check_lengths(self, body: Body) -> None:
         if body.length == 0:
             raise ProtocolError("the request has no body, or no `Content-Length`", status=411)
-        if body.length > self.limits.body_nbytes:
-            limit = self.limits.body_nbytes
-            raise ProtocolError(f"the body has {body.length} bytes; at most {limit} are taken", status=413)
+        if body.length > self._longest:
+            raise ProtocolError(
+                f"the body has {body.length} bytes; at most {self._longest} are taken", status=413
+            )
         if body.json_length > self.limits.json_nbytes:
             limit = self.limits.json_nbytes
             raise ProtocolError(
@@ -247,11 +255,12 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are taken."""
+        """Whether requests are taken, as long as there is room for them."""
         return self.stage.ready and not self.draining
 
-    def _ready(self) -> Response:
-        return json_response({"ready": self.ready}, 200 if self.ready else 503)
+    @staticmethod
+    def _ready(ready: bool) -> Response:
+        return json_response({"ready": ready}, 200 if ready else 503)
 
     def _chain(self) -> list[dict[str, Any]]:
         mine = {"tier": self.stage.name, "ready": self.ready}

@@ -52,6 +52,11 @@ class Admission:
                 self._held -= nbytes
                 self._idle.notify_all()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next request would be refused, however small it is."""
+        return self.count >= self._limit or self._held >= self._nbytes
+
     def wait_idle(self, seconds: float) -> bool:
         """Waits until no request is inside; False if some still are after so long."""
         with self._lock:

@@ -1,24 +1,75 @@
-"""Memory that a connection receives tensors into, used again for each request.
+"""Memory that requests receive tensors into, used again for the next ones.
 
-Fresh memory for each large body would cost a page fault every 4 KiB, more than the copy.
+Fresh memory for each large body would cost a page fault every 4 KiB, more than the copy. What
+is kept for that is one pool for a whole server, however many connections it has.
 """
 
 from __future__ import annotations
+
+import threading
 
 import numpy as np
 
 from dnnsplit_onnx.runtime.pinned import LEAST_NBYTES, pinned_block
 
 _ALIGNMENT = 64  # onnxruntime's kernels like whole cache lines
-#: Memory that is kept between requests; a larger block is given back.
-KEEP_NBYTES = 32 << 20
+#: Memory that is kept between requests, of a whole server.
+KEEP_NBYTES = 64 << 20
+# A block is not used for less than this share of it: small requests would hold what large ones need.
+_LEAST_SHARE = 8
+
+
+class Blocks:
+    """Blocks of memory that nobody uses now; safe to use from several threads.
+
+    Args:
+        keep_nbytes: How much is kept at most.
+    """
+
+    def __init__(self, keep_nbytes: int = KEEP_NBYTES) -> None:
+        self._most = keep_nbytes
+        self._lock = threading.Lock()
+        self._free: list[tuple[np.ndarray, bool]] = []  # each with whether it is pinned
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that is kept."""
+        with self._lock:
+            return sum(block.nbytes for block, _ in self._free)
+
+    def take(self, nbytes: int, *, pinned: bool) -> np.ndarray:
+        """The smallest block that is large enough, or a new one."""
+        with self._lock:
+            fitting = [
+                (block.nbytes, at)
+                for at, (block, is_pinned) in enumerate(self._free)
+                if is_pinned == pinned and nbytes <= block.nbytes <= _LEAST_SHARE * nbytes
+            ]
+            if fitting:
+                return self._free.pop(min(fitting)[1])[0]
+        return pinned_block(nbytes) if pinned else np.empty(nbytes, np.uint8)
+
+    def give(self, block: np.ndarray, *, pinned: bool) -> None:
+        """Takes a block back; those given back longest ago make room for it."""
+        if block.nbytes > self._most:
+            return
+        with self._lock:
+            self._free.append((block, pinned))
+            excess = sum(block.nbytes for block, _ in self._free) - self._most
+            while excess > 0:
+                excess -= self._free.pop(0)[0].nbytes
 
 
 class Arena:
-    """Arrays cut from one block. They are good until the next `reset`."""
+    """Arrays cut from one block. They are good until `release`, or the next `reset`.
 
-    def __init__(self) -> None:
-        self._block = np.empty(0, np.uint8)
+    Args:
+        blocks: Where the block comes from; memory of its own by default.
+    """
+
+    def __init__(self, blocks: Blocks | None = None) -> None:
+        self._blocks = blocks or Blocks(0)
+        self._block: np.ndarray | None = None
         self._used = 0
         self._pinned = False
 
@@ -30,23 +81,22 @@ class Arena:
             count: How many there are.
             pinned: Whether they go on to a GPU.
         """
-        need = nbytes + count * _ALIGNMENT
-        pinned = pinned and need >= LEAST_NBYTES
-        too_large = self._block.nbytes > max(need, KEEP_NBYTES)
-        if need > self._block.nbytes or too_large or (pinned and not self._pinned):
-            self._block = pinned_block(need) if pinned else np.empty(need, np.uint8)
-            self._pinned = pinned
+        self.release()
+        need = nbytes + (count + 1) * _ALIGNMENT
+        self._pinned = pinned and need >= LEAST_NBYTES
+        self._block = self._blocks.take(need, pinned=self._pinned)
         # The block itself begins wherever the allocator put it.
         self._used = -self._block.ctypes.data % _ALIGNMENT
 
     def release(self) -> None:
-        """Gives a large block back."""
-        if self._block.nbytes > KEEP_NBYTES:
-            self._block = np.empty(0, np.uint8)
-            self._pinned = False
+        """Gives its memory back."""
+        block, self._block = self._block, None
+        if block is not None:
+            self._blocks.give(block, pinned=self._pinned)
 
     def allocate(self, nbytes: int) -> np.ndarray:
         """A one-dimensional array of bytes."""
+        assert self._block is not None, "reset first"
         start = self._used
         self._used += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
         return self._block[start : start + nbytes]

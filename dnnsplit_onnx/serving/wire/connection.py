@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from dnnsplit_onnx.serving.wire.arena import Arena
+from dnnsplit_onnx.serving.wire.arena import Arena, Blocks
 from dnnsplit_onnx.serving.wire.errors import ProtocolError, ServingError
 from dnnsplit_onnx.serving.wire.exchange import Body, Response, as_failure, error_response
 from dnnsplit_onnx.serving.wire.handler import Handler, Send
 from dnnsplit_onnx.serving.wire.http import RequestHead, format_response, parse_request
-from dnnsplit_onnx.serving.wire.stream import Deadline, Stream, TlsStream
+from dnnsplit_onnx.serving.wire.stream import Deadline, Stream, TlsStream, watch
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class Connection:
         sock: The accepted socket; it is owned from here on.
         tls: The TLS context, None for plain HTTP.
         on_end: Called when the connection has ended.
+        blocks: Where its requests take memory.
 
     Attributes:
         idle_since: Since when it has waited for a request; None while one is under way.
@@ -47,11 +48,12 @@ class Connection:
         sock: socket.socket,
         tls: ssl.SSLContext | None,
         on_end: Callable[[Connection], None],
+        blocks: Blocks,
     ) -> None:
         self._service, self._limits = service, service.limits
         self._socket, self._tls = sock, tls
         self._on_end = on_end
-        self._arena = Arena()
+        self._arena = Arena(blocks)
         self._thread = threading.Thread(target=self._run, name="connection", daemon=True)
         self.idle_since: float | None = None
 
@@ -85,6 +87,7 @@ class Connection:
             self._on_end(self)
 
     def _open(self) -> Stream:
+        watch(self._socket, self._limits.silence_s)
         if self._tls is None:
             return Stream(self._socket)
         self._socket.settimeout(_HANDSHAKE_S)
@@ -104,7 +107,7 @@ class Connection:
             self._send(stream, error_response(error), keep_alive=False)
             self._linger(stream)
             return False
-        body = Body(stream, head, Deadline(self._limits.body_s(head.length or 0)))
+        body = Body(stream, head, self._limits.pace())
         if head.fields.get("expect", "").lower() == "100-continue":
             body.on_read = lambda: stream.write([_CONTINUE], body.deadline)
         keep_alive = False
@@ -116,8 +119,10 @@ class Connection:
             keep_alive = head.keep_alive and can_go_on
             self._send(stream, response, keep_alive=keep_alive)
 
-        self._answer(head, body, send)
-        self._arena.release()
+        try:
+            self._answer(head, body, send)
+        finally:
+            self._arena.release()
         if keep_alive:
             body.discard()
         elif body.unread:
@@ -152,8 +157,8 @@ class Connection:
 
     def _send(self, stream: Stream, response: Response, *, keep_alive: bool) -> None:
         self._service.metrics.add("responses_total", label=f'code="{response.status}"')
-        deadline = Deadline(self._limits.body_s(response.length))
-        stream.write([response_head(response, keep_alive=keep_alive), *response.buffers], deadline)
+        head = response_head(response, keep_alive=keep_alive)
+        stream.write([head, *response.buffers], self._limits.pace())
 
     def _linger(self, stream: Stream) -> None:
         """Reads on for a moment: closing now would reset the connection, and the answer with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,14 @@ def fixed_shape(port: Port) -> list[int]:
     if port.shape is None:
         return [-1]
     return [size if isinstance(size, int) else -1 for size in port.shape]
+
+
+def fixed_nbytes(port: Port) -> int | None:
+    """The bytes of a port's value, None if they differ from request to request."""
+    itemsize = BY_ONNX[port.dtype or ""].itemsize
+    if port.shape is None or itemsize is None or not all(isinstance(size, int) for size in port.shape):
+        return None
+    return math.prod(fixed_shape(port)) * itemsize
 
 
 def datatype_of(array: np.ndarray) -> Datatype | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.serving.wire.stream import Pace
 
 MIB = 1 << 20
 
@@ -22,8 +23,9 @@ class ServerLimits:
         states_nbytes: Of the states of all sequences together.
         head_s: From the first byte of a head to its last.
         idle_s: A connection may be silent between requests.
-        slack_s: A body or an answer may take, besides what `slowest_bytes_per_s` allows it.
+        slack_s: So long nothing may come of a body, or go of an answer.
         slowest_bytes_per_s: A client that is slower than this for long is dropped.
+        silence_s: So long a client's machine may give no sign of life.
         request_s: A request without a deadline of its own may take.
         drain_s: Requests under way may take after the server was told to stop.
     """
@@ -38,6 +40,7 @@ class ServerLimits:
     idle_s: float = 300.0
     slack_s: float = 10.0
     slowest_bytes_per_s: float = 32 * 1024
+    silence_s: float = 20.0
     request_s: float = 60.0
     drain_s: float = 10.0
 
@@ -46,6 +49,6 @@ class ServerLimits:
             if not getattr(self, name) > 0:
                 raise InputError(f"limit `{name}` is not above 0")
 
-    def body_s(self, nbytes: int) -> float:
-        """How long a body of so many bytes may take."""
-        return self.slack_s + nbytes / self.slowest_bytes_per_s
+    def pace(self) -> Pace:
+        """How fast a body must come, or an answer go, from now on."""
+        return Pace(self.slack_s, self.slowest_bytes_per_s)

@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ from dnnsplit_onnx.serving.wire.errors import DeadlineError, LinkError
 from dnnsplit_onnx.serving.wire.exchange import Body
 from dnnsplit_onnx.serving.wire.http import ResponseHead, format_request, parse_response
 from dnnsplit_onnx.serving.wire.security import TlsFiles, client_context
-from dnnsplit_onnx.serving.wire.stream import Deadline, Stream, TlsStream
+from dnnsplit_onnx.serving.wire.stream import Deadline, Stream, TlsStream, watch
 
 T = TypeVar("T")
 Buffers = Sequence[bytes | memoryview]
@@ -84,7 +85,7 @@ class Connection:
         limit = min(target.connect_s, deadline.need("connecting"))
         try:
             sock = socket.create_connection((target.host, target.port), timeout=limit)
-            _watch(sock, target.silence_s)
+            watch(sock, target.silence_s)
             self.stream = Stream(sock) if context is None else _secured(sock, context, target)
         except TimeoutError:
             deadline.need(f"connecting to `{target.url}`")  # in a hurry: that tells nothing of the link
@@ -151,6 +152,7 @@ class Pool:
         self._on_connect = on_connect
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
+        self._used: set[Connection] = set()
         self._closed = False
 
     def request(
@@ -194,19 +196,39 @@ class Pool:
         raise AssertionError("a fresh connection either works or raises")
 
     def close(self) -> None:
-        """Closes the connections that are idle, and the others as soon as they are."""
+        """Closes all connections; a request that is under way fails."""
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
-        for connection in idle:
+            left, self._idle = [*self._idle, *self._used], []
+        for connection in left:
             connection.stream.close()
 
     def _connections(self, deadline: Deadline) -> Iterator[tuple[Connection, bool]]:
         """A used connection if there is one, then a fresh one; and whether it is fresh."""
         used = self._take()
         if used is not None:
-            yield used, False
+            with self._using(used):
+                yield used, False
+        if self._closed:
+            raise LinkError(f"the way to `{self.target.url}` was closed")
         connection = Connection(self.target, self._context, deadline)
+        with self._using(connection):
+            self._meet(connection, deadline)
+            yield connection, True
+
+    @contextmanager
+    def _using(self, connection: Connection) -> Iterator[None]:
+        """Knows of a connection while it is in use, so that it can be closed then too."""
+        with self._lock:
+            self._used.add(connection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._used.discard(connection)
+
+    def _meet(self, connection: Connection, deadline: Deadline) -> None:
+        """Has a fresh connection looked at before it is used."""
         if self._on_connect is not None:
             try:
                 self._on_connect(connection, deadline.sooner(self.target.connect_s))
@@ -220,7 +242,6 @@ class Pool:
             except BaseException:
                 connection.stream.close()
                 raise
-        yield connection, True
 
     def _take(self) -> Connection | None:
         while True:
@@ -238,15 +259,6 @@ class Pool:
                 self._idle.append(connection)
                 return
         connection.stream.close()
-
-
-def _watch(sock: socket.socket, silence_s: float) -> None:
-    """Asks the kernel to notice a peer that is gone without a word."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence_s * 1000))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, round(silence_s / 2)))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
 
 
 def _secured(sock: socket.socket, context: ssl.SSLContext, target: Target) -> TlsStream:

@@ -37,6 +37,7 @@ _MOST_TENSORS = 4096
 _MOST_DIMS = 32
 _MOST_STRINGS = 1 << 20
 _LONGEST_NAME = 1024
+_MOST_BESIDES_ZERO = 1 << 20
 _SHORT = 4096
 _LENGTH = struct.Struct("<I")
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
@@ -243,6 +244,9 @@ def _tensor(entry: Any, kind: str) -> TensorHead:
         or not all(type(size) is int and 0 <= size < 1 << 48 for size in shape)
     ):
         raise ProtocolError(f"the shape of tensor `{name}` is not a list of sizes")
+    # It takes no bytes, and what a model makes of its other dimensions may take any number.
+    if 0 in shape and math.prod(filter(None, shape)) > _MOST_BESIDES_ZERO:
+        raise ProtocolError(f"tensor `{name}` has a dimension of 0, and others of too many elements")
     nbytes = _parameters(entry, f"tensor `{name}`").get("binary_data_size")
     if nbytes is None:
         data = entry.get("data")

@@ -5,7 +5,7 @@ serve; what makes them safe is that they are few and that none can be held for l
 
 1. A connection over the bound takes the place of the one that has been idle for longest.
    If none is idle, it is answered 503 and closed.
-2. A head, a body and an answer each have a deadline, however slowly the bytes drip.
+2. A head has a deadline, and a body and an answer must keep a pace, however the bytes drip.
 3. Requests over the bound are answered 503 before their body is read (`Admission`).
 """
 
@@ -15,20 +15,23 @@ import logging
 import socket
 import ssl
 import threading
-import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.serving.wire.arena import Blocks
 from dnnsplit_onnx.serving.wire.connection import Connection, response_head
 from dnnsplit_onnx.serving.wire.errors import ServingError
 from dnnsplit_onnx.serving.wire.exchange import error_response
 from dnnsplit_onnx.serving.wire.handler import Handler
+from dnnsplit_onnx.serving.wire.stream import Deadline
 
 _log = logging.getLogger(__name__)
 
 _BACKLOG = 128
+_PAUSE_S = 0.1
+_JOIN_S = 1.0
 
 H = TypeVar("H", bound=Handler)
 
@@ -57,6 +60,7 @@ class Server(Generic[H]):
         except OSError as error:
             raise InputError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
         self._lock = threading.Lock()
+        self._blocks = Blocks()
         self._connections: set[Connection] = set()
         self._closing = threading.Event()
         self._acceptor = threading.Thread(target=self._accept, name="accept", daemon=True)
@@ -91,9 +95,11 @@ class Server(Generic[H]):
             left = list(self._connections)
         for connection in left:
             connection.abort()
-        for connection in left:
-            connection.join(self.service.limits.drain_s)
+        # What computes ends by itself, and what waits for the next tier when that is closed.
         self.service.close()
+        deadline = Deadline(_JOIN_S)
+        for connection in left:
+            connection.join(max(0.0, deadline.remaining_s))
 
     def __enter__(self) -> Self:
         self.start()
@@ -108,20 +114,28 @@ class Server(Generic[H]):
         while not self._closing.is_set():
             try:
                 sock, _ = self._listener.accept()
-            except OSError as error:
+                self._take(sock)
+            except Exception as error:
                 if self._closing.is_set():
                     return
-                # Out of file descriptors, most likely: those in use will be given back.
+                # Out of file descriptors or threads, most likely: those in use will be given back.
                 _log.error("cannot accept a connection: %s", error)
-                time.sleep(0.1)
-                continue
-            if not self._make_room():
-                self._turn_away(sock)
-                continue
-            connection = Connection(self.service, sock, self._tls, self._forget)
-            with self._lock:
-                self._connections.add(connection)
+                self._closing.wait(_PAUSE_S)
+
+    def _take(self, sock: socket.socket) -> None:
+        """Serves a connection, or turns it away."""
+        if not self._make_room():
+            self._turn_away(sock)
+            return
+        connection = Connection(self.service, sock, self._tls, self._forget, self._blocks)
+        with self._lock:
+            self._connections.add(connection)
+        try:
             connection.start()
+        except BaseException:
+            self._forget(connection)
+            self._turn_away(sock)
+            raise
 
     def _make_room(self) -> bool:
         """Whether there is room for one more connection, if need be in the place of an idle one."""

@@ -22,7 +22,7 @@ _TIMEVAL = struct.Struct("@ll")
 # 0 for "for ever".)
 _SPANS_S = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 _MOST_BUFFERS = 512  # the kernel takes 1024 at once
-_TLS_CHUNK = 1 << 20
+_TLS_CHUNK = 1 << 18
 #: Heads of HTTP messages may be this long.
 LONGEST_HEAD = 1 << 14
 
@@ -55,10 +55,32 @@ class Deadline:
             raise DeadlineError(f"{what} took too long")
         return left
 
+    def moved(self, nbytes: int) -> None:
+        """Notes that so many bytes have come or gone, which makes no difference to a moment."""
+
     def sooner(self, seconds: float) -> Deadline:
         """This moment, or one so many seconds from now if that is sooner."""
         other = Deadline(seconds)
         return other if other._end < self._end else self
+
+
+class Pace(Deadline):
+    """A moment that moves on with the bytes: whoever keeps the pace may take as long as it takes.
+
+    Args:
+        slack_s: How far it may fall behind, in seconds; so long, too, may nothing come at all.
+        bytes_per_s: The pace.
+    """
+
+    __slots__ = ("_rate", "_slack_s")
+
+    def __init__(self, slack_s: float, bytes_per_s: float) -> None:
+        super().__init__(slack_s)
+        self._slack_s, self._rate = slack_s, bytes_per_s
+
+    def moved(self, nbytes: int) -> None:
+        """Notes that so many bytes have come or gone."""
+        self._end = min(self._end + nbytes / self._rate, time.monotonic() + self._slack_s)
 
 
 class Stream:
@@ -122,6 +144,7 @@ class Stream:
             got = self._receive(view[count:], deadline, whole=True)
             if not got:
                 raise ConnectionError("the connection was closed within a message")
+            deadline.moved(got)
             count += got
 
     def read_some(self, view: memoryview, deadline: Deadline) -> int:
@@ -146,6 +169,7 @@ class Stream:
                 sent = self._socket.sendmsg(left[:_MOST_BUFFERS])
             except BlockingIOError:
                 continue  # until the deadline
+            deadline.moved(sent)
             while left and sent >= len(left[0]):
                 sent -= len(left.pop(0))
             if sent:
@@ -207,7 +231,9 @@ class TlsStream(Stream):
             for part in _joined(buffers):
                 for at in range(0, len(part), _TLS_CHUNK):
                     self._socket.settimeout(deadline.need("sending"))
-                    self._socket.sendall(part[at : at + _TLS_CHUNK])
+                    chunk = part[at : at + _TLS_CHUNK]
+                    self._socket.sendall(chunk)
+                    deadline.moved(len(chunk))
         except TimeoutError:
             raise DeadlineError("sending took too long") from None
 
@@ -231,6 +257,15 @@ class TlsStream(Stream):
             raise DeadlineError("receiving took too long") from None
         except ssl.SSLEOFError:
             return 0
+
+
+def watch(sock: socket.socket, silence_s: float) -> None:
+    """Asks the kernel to notice a peer that is gone without a word."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence_s * 1000))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, round(silence_s / 2)))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, round(silence_s / 8)))
 
 
 def _joined(buffers: Sequence[bytes | memoryview]) -> list[memoryview]:

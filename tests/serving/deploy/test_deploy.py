@@ -20,6 +20,7 @@ from dnnsplit_onnx.serving.deploy.deploy import (
     write_deployment,
 )
 from dnnsplit_onnx.serving.deploy.export import export_kserve, export_triton, triton_config
+from dnnsplit_onnx.serving.deploy.wheel import wheel_name
 from dnnsplit_onnx.slicing.manifest import SliceRecord, load_manifest
 from tests.serving.conftest import cut_model
 
@@ -33,6 +34,7 @@ def test_compose_and_units_are_written_once(slices: Path, tmp_path: Path):
         "secrets.sh",
         "dnnsplit-near.service",
         "dnnsplit-cloud.service",
+        wheel_name(),
     }
     with pytest.raises(OutputError, match="exists already"):
         write_deployment(deployment, tmp_path, force=False)

@@ -211,3 +211,20 @@ def test_a_page_is_kept_after_the_last_request(slices: Path):
         finally:
             process.kill()
             process.wait()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+def test_a_server_that_was_stopped_and_continued_still_ends_when_it_is_told(slices: Path):
+    process = subprocess.Popen(
+        [*PROGRAM, "serve", slices / "cloud", *ONE, "--json", "--port", "0"], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            assert process.stdout.readline()
+            for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGCONT):
+                process.send_signal(number)
+            assert process.wait(15) == 0
+        finally:
+            process.kill()
+            process.wait()
