@@ -51,6 +51,7 @@ class Relay:
         self._ways = (Way(), Way())
         self._open = threading.Event()
         self._open.set()
+        self._is_silent = False
         self._losing = threading.Semaphore(0)
         self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -66,6 +67,7 @@ class Relay:
 
     def cut(self, *, silently: bool = False) -> None:
         """Breaks the link: with a reset, or so that data just stops coming."""
+        self._is_silent = silently
         self._open.clear()
         if not silently:
             self._drop()
@@ -103,7 +105,7 @@ class Relay:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            if not self._open.is_set():
+            if not self._open.is_set() and not self._is_silent:
                 client.close()
                 continue
             try:

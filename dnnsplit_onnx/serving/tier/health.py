@@ -43,6 +43,7 @@ class Health:
         self.on_change: Callable[[int, bool, str], None] = lambda *_: None
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._told: set[int] = set()  # links that were said to be down
         self._prober: threading.Thread | None = None
         self.reach = links if probe is not None else first
         self.reason = "" if probe is not None else "no URL of the next tier was given"
@@ -112,11 +113,13 @@ class Health:
                 self.reason = why
         if reach < before:
             self._tell(reach, why)
-        for link in range(before, reach):
+        for link in [link for link in range(before, reach) if link in self._told]:
+            self._told.discard(link)
             _log.warning("link %d is back", link)
             self.on_change(link, True, "it answers again")
         return whole
 
     def _tell(self, link: int, reason: str) -> None:
+        self._told.add(link)
         _log.warning("link %d is down: %s", link, reason)
         self.on_change(link, False, reason)

@@ -84,7 +84,7 @@ def test_an_editable_package_is_built_from_its_source(
         "run",
         lambda *_, **__: type("Done", (), {"returncode": 1, "stderr": "no\nsetuptools"}),
     )
-    with pytest.raises(InputError, match="cannot build a wheel of .*: setuptools"):
+    with pytest.raises(InputError, match=r"cannot build a wheel of .*: setuptools"):
         write_wheel(tmp_path / "out.whl")
 
 

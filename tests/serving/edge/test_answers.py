@@ -16,6 +16,7 @@ import pytest
 from dnnsplit_onnx.serving.tier.remote import Remote
 from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.wire.errors import (
+    BusyError,
     DeadlineError,
     LinkError,
     ProtocolError,
@@ -178,7 +179,7 @@ def test_a_server_that_is_not_ours_knows_no_other_cuts(routes: Routes) -> None:
 @pytest.mark.parametrize(
     ("status", "kind", "carried"),
     [
-        (503, RefusedError, 503),
+        (503, BusyError, 503), (429, BusyError, 503),
         (499, RefusedError, 499),
         (422, RefusedError, 422),
         (302, RefusedError, 502),

@@ -100,10 +100,10 @@ def test_one_caller_in_a_hurry_costs_the_others_nothing(network: Network, whole:
         answers = [edge.infer(inputs(seed)) for seed in range(20)]
         stop.set()
         thread.join()
-    assert {answer.cuts for answer in answers} == {CUTS}
-    assert {answer.attempts for answer in answers} == {1}
-    assert edge.health.reach == 2
-    assert edge.metrics.value("link_changes_total") == 0
+        assert {answer.cuts for answer in answers} == {CUTS}
+        assert {answer.attempts for answer in answers} == {1}
+        assert edge.health.reach == 2
+        assert edge.metrics.value("link_changes_total") == 0
 
 
 def test_a_hurried_first_connection_tells_nothing_of_the_link(slices: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_request_that_failed_leaves_no_trace(sums: Path) -> None:
         with pytest.raises(urllib.error.HTTPError) as caught:
             add(near.url, 100)
         caught.value.close()
-        assert eventually(lambda: near.service.remote.probe()[0]["ready"])  # type: ignore[attr-defined]
+        assert eventually(lambda: near.service.remote.health.reach == 2)  # type: ignore[attr-defined]
         assert [add(near.url, 1) for _ in range(2)] == [4, 6]
 
 
