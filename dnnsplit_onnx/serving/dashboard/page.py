@@ -23,7 +23,7 @@ from dnnsplit_onnx.serving.wire.exchange import Body, Response, json_response
 from dnnsplit_onnx.serving.wire.handler import Send
 from dnnsplit_onnx.serving.wire.http import RequestHead
 from dnnsplit_onnx.serving.wire.limits import ServerLimits
-from dnnsplit_onnx.serving.wire.metrics import CONTENT_TYPE, Metrics
+from dnnsplit_onnx.serving.wire.metrics import CONTENT_TYPE, Metrics, process_metrics
 from dnnsplit_onnx.serving.wire.security import is_loopback
 from dnnsplit_onnx.serving.wire.server import Server
 
@@ -79,6 +79,8 @@ class Page:
         metrics: Of the page's own server.
     """
 
+    methods = "GET, HEAD"
+
     def __init__(self, edge: Edge) -> None:
         self.limits = _LIMITS
         self.metrics = Metrics("dnnsplit_dashboard_")
@@ -107,14 +109,14 @@ class Page:
         """Leaves the client as it is."""
 
     def _get(self, head: RequestHead) -> Response:
-        if head.method != "GET":
+        if head.method not in ("GET", "HEAD"):
             raise ProtocolError(f"method {head.method} is not supported", status=405)
         if head.path in self._files:
             return self._files[head.path]
         if head.path == "/state.json":
             return json_response(state_of(self._edge), 200, **_GUARDS)
         if head.path == "/metrics":
-            text = self._edge.metrics.render() + self.metrics.render()
+            text = self._edge.metrics.render() + self.metrics.render() + process_metrics()
             return Response(200, {"Content-Type": CONTENT_TYPE}, [text.encode()])
         raise ProtocolError("there is nothing at this path", status=404)
 

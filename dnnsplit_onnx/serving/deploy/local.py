@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +23,8 @@ from dnnsplit_onnx.slicing.manifest import load_manifest
 #: How a process of a tier is started; the tier and its options follow.
 COMMAND = (sys.executable, "-m", "dnnsplit_onnx", "serve")
 
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
 _START_S = 120.0
 _STOP_S = 15.0
 _LONGEST_LINE = 1 << 16
@@ -103,7 +107,13 @@ class LocalTiers:
 
 
 def _start(name: str, words: Sequence[str]) -> LocalTier:
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    parent = os.getpid()
+    process = subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=None if _LIBC is None else lambda: _die_with(parent),  # noqa: PLW1509  # calls the kernel alone
+    )
     line = _first_line(process, Deadline(_START_S))
     try:
         url = json.loads(line)["url"]
@@ -116,6 +126,14 @@ def _start(name: str, words: Sequence[str]) -> LocalTier:
             f"tier `{name}` did not start", hint="its errors are above", context=" ".join(words)
         ) from None
     return LocalTier(name, url, process)
+
+
+def _die_with(parent: int) -> None:
+    """Has the kernel end this process when its parent is gone, even by `kill -9`."""
+    assert _LIBC is not None
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it was faster
+        os._exit(1)
 
 
 def _first_line(process: subprocess.Popen[bytes], deadline: Deadline) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from dnnsplit_onnx.serving.wire.exchange import Body, Response, tensor_response
 from dnnsplit_onnx.serving.wire.limits import ServerLimits
 from dnnsplit_onnx.serving.wire.metrics import Metrics
 from dnnsplit_onnx.serving.wire.protocol import Message, ReadInto, TensorHead, encode, parse, receive
-from dnnsplit_onnx.serving.wire.stream import Deadline
+from dnnsplit_onnx.serving.wire.stream import Deadline, Wanted
 from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace
 
 Arrays = dict[str, "np.ndarray | None"]
@@ -49,6 +49,7 @@ class Inference:
         self._stage, self._remote, self._numbering = stage, remote, numbering
         self._limits, self._metrics = limits, metrics
         self._times = Times()
+        self._is_gone: Callable[[], bool] = lambda: False
         self._start = time.perf_counter()
 
     def run(self, body: Body, arena: Arena) -> Response:
@@ -57,6 +58,7 @@ class Inference:
         Raises:
             ServingError: The request is wrong, or cannot be met.
         """
+        self._is_gone = body.is_gone
         message = parse(body.read(body.json_length), "inputs", body.unread)
         response = self._respond(message, *self.answer(message, body.read_into, body.length, arena))
         self.count_sent(response.length)
@@ -141,7 +143,7 @@ class Inference:
         timeout = message.parameters.get("timeout")
         if isinstance(timeout, int) and not isinstance(timeout, bool) and timeout > 0:
             seconds = min(timeout, int(seconds * 1e6)) / 1e6  # it may be beyond what a float holds
-        return Deadline(seconds - (time.perf_counter() - self._start))
+        return Wanted(seconds - (time.perf_counter() - self._start), self._is_gone)
 
     def _compute(
         self, route: Route, leg: Leg, values: Arrays, deadline: Deadline, sequence: Sequence | None

@@ -24,7 +24,13 @@ from dnnsplit_onnx.serving.tier.tiles import Machines, parse_peers
 from dnnsplit_onnx.serving.wire.limits import ServerLimits
 from dnnsplit_onnx.serving.wire.origins import origins_of
 from dnnsplit_onnx.serving.wire.pool import Target
-from dnnsplit_onnx.serving.wire.security import TlsFiles, check_exposure, read_token, server_context
+from dnnsplit_onnx.serving.wire.security import (
+    TlsFiles,
+    check_exposure,
+    is_loopback,
+    read_token,
+    server_context,
+)
 from dnnsplit_onnx.serving.wire.server import Server
 from dnnsplit_onnx.serving.wire.site import Site
 from dnnsplit_onnx.serving.wire.stream import Deadline
@@ -130,6 +136,7 @@ def open_server(path: Path, options: ServeOptions) -> Server[Service]:
         has_pages=site is not None,
         has_tls=tls is not None,
         has_token=token is not None,
+        is_local=is_loopback(options.host),
     )
     stage = _engine(folder, routes, tier, options)
     service = Service(stage, remote, options.limits, token, origins=origins, site=site)

@@ -5,6 +5,8 @@
     GET  /v2/health/ready             a slice has really run, and there is room for a request
     GET  /v2/models/NAME              what the tier reads and answers with
     GET  /v2/models/NAME/ready
+    GET  /v2/models/NAME/config       the same as Triton's model configuration
+    GET  /v2/models/NAME/stats        counts and times, as Triton's statistics
     POST /v2/models/NAME/infer        one request
     GET  /v2/chain                    this tier and those above it (an extension)
     POST /v2/link                     measures the link that leads here (an extension)
@@ -38,6 +40,7 @@ from dnnsplit_onnx.serving.tier.remote import Remote
 from dnnsplit_onnx.serving.tier.routes import format_cuts, parse_cuts
 from dnnsplit_onnx.serving.tier.sequences import Numbering
 from dnnsplit_onnx.serving.tier.slots import Admission
+from dnnsplit_onnx.serving.tier.triton import model_config, model_statistics
 from dnnsplit_onnx.serving.wire.arena import Arena
 from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX, fixed_shape
 from dnnsplit_onnx.serving.wire.errors import LinkError, ProtocolError
@@ -45,15 +48,16 @@ from dnnsplit_onnx.serving.wire.exchange import Body, Response, json_response
 from dnnsplit_onnx.serving.wire.handler import Send
 from dnnsplit_onnx.serving.wire.http import RequestHead
 from dnnsplit_onnx.serving.wire.limits import ServerLimits
-from dnnsplit_onnx.serving.wire.metrics import CONTENT_TYPE, Metrics
+from dnnsplit_onnx.serving.wire.metrics import CONTENT_TYPE, Metrics, process_metrics
 from dnnsplit_onnx.serving.wire.origins import Origins
 from dnnsplit_onnx.serving.wire.protocol import read_object
 from dnnsplit_onnx.serving.wire.site import Site
 from dnnsplit_onnx.serving.wire.stream import Deadline
 
 _VERSION = "1"
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 #: What the server says of itself.
-SERVER = {"name": "dnnsplit-onnx", "version": __version__, "extensions": ["binary_tensor_data"]}
+SERVER = {"name": "dnnsplit-onnx", "version": __version__, "extensions": list(EXTENSIONS)}
 _LONGEST_MEASURE = 4 << 20
 _LONGEST_CUTS = 4096
 # What begins otherwise belongs to a site.
@@ -71,6 +75,8 @@ class Service:
         origins: Which pages of browsers may ask; none by default.
         site: Files for browsers, for which no token is asked; None if there are none.
     """
+
+    methods = "GET, HEAD, POST"
 
     def __init__(
         self,
@@ -112,13 +118,13 @@ class Service:
             send(self._origins.preflight(head.fields))
             return
         parts = head.path.split("/")[1:]
-        if head.method == "GET" and self._site is not None and parts[0] not in _OWN_PATHS:
+        if head.method in ("GET", "HEAD") and self._site is not None and parts[0] not in _OWN_PATHS:
             send(self._site.get(head.path))
             return
         self._authorize(head, parts)
         if head.method == "POST":
             self._post(parts, body, arena, send)
-        elif head.method == "GET":
+        elif head.method in ("GET", "HEAD"):
             send(self._get(parts))
         else:
             raise ProtocolError(f"method {head.method} is not supported", status=405)
@@ -162,11 +168,18 @@ class Service:
             case ["v2", "chain"]:
                 return json_response({"tiers": self._chain()})
             case ["metrics"]:
-                return Response(200, {"Content-Type": CONTENT_TYPE}, [self.metrics.render().encode()])
+                text = self.metrics.render() + process_metrics()
+                return Response(200, {"Content-Type": CONTENT_TYPE}, [text.encode()])
+            case ["v2", "models", "stats"]:
+                return json_response(model_statistics(self.stage.name, self.metrics))
             case ["v2", "models", *rest]:
                 match self._of_model(rest):
                     case []:
                         return json_response(self.metadata())
+                    case ["config"]:
+                        return json_response(model_config(self.metadata()))
+                    case ["stats"]:
+                        return json_response(model_statistics(self.stage.name, self.metrics))
                     case ["ready"]:
                         return self._ready(self.ready)
         raise ProtocolError("there is nothing at this path", status=404)
@@ -195,8 +208,16 @@ class Service:
         if self.draining:
             # To the tier below, that is a link that goes down.
             raise LinkError("the server is stopping", link=max(0, self.stage.tier - 1))
-        with self.admission.enter(nbytes):
+        with self.admission.enter(nbytes), self._counting_failures():
             yield Inference(self.stage, self.remote, self._numbering, self.limits, self.metrics)
+
+    @contextmanager
+    def _counting_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            self.metrics.add("requests_failed_total")
+            raise
 
     def _measure_link(self, body: Body) -> Response:
         """Receives a body that means nothing, and tells how long that took."""
@@ -288,6 +309,7 @@ def _described(port: Port) -> dict[str, Any]:
 def _declare(metrics: Metrics, stage: Engine, admission: Admission) -> Metrics:
     started = time.time()
     metrics.counter("responses_total", "Answers, by HTTP status.")
+    metrics.counter("requests_failed_total", "Requests that were let in and got an error.")
     metrics.counter("received_bytes_total", "Bytes of bodies received, by peer.")
     metrics.counter("sent_bytes_total", "Bytes of bodies sent, by peer.")
     metrics.histogram("receive_seconds", "Time to receive the body of a request.")

@@ -90,6 +90,9 @@ class Slots:
         finally:
             with self._lock:
                 self.waiting -= 1
+        if got and deadline.remaining_s <= 0:  # nobody waits for it any more
+            self._free.release()
+            got = False
         if not got:
             raise DeadlineError("no time was left in the queue", status=503)
         try:

@@ -117,7 +117,7 @@ class Connection:
             # A client that still waits for leave to send its body must not be waited for.
             can_go_on = not body.is_broken and body.on_read is None and body.unread <= _WORTH_READING
             keep_alive = head.keep_alive and can_go_on
-            self._send(stream, response, keep_alive=keep_alive)
+            self._send(stream, response, keep_alive=keep_alive, bodiless=head.method == "HEAD")
 
         try:
             self._answer(head, body, send)
@@ -153,12 +153,14 @@ class Connection:
             failure = as_failure(error)
             level = logging.INFO if failure.status < 500 else logging.WARNING
             _log.log(level, "%s %s: %d, %s", head.method, head.path, failure.status, failure.message)
+            if failure.status == 405:
+                shared = {**shared, "Allow": self._service.methods}
             once(error_response(failure))
 
-    def _send(self, stream: Stream, response: Response, *, keep_alive: bool) -> None:
+    def _send(self, stream: Stream, response: Response, *, keep_alive: bool, bodiless: bool = False) -> None:
         self._service.metrics.add("responses_total", label=f'code="{response.status}"')
         head = response_head(response, keep_alive=keep_alive)
-        stream.write([head, *response.buffers], self._limits.pace())
+        stream.write([head] if bodiless else [head, *response.buffers], self._limits.pace())
 
     def _linger(self, stream: Stream) -> None:
         """Reads on for a moment: closing now would reset the connection, and the answer with it."""

@@ -57,6 +57,10 @@ class Body:
         self.read_into(memoryview(part))
         return bytes(part)
 
+    def is_gone(self) -> bool:
+        """Whether whoever sent it has closed the connection."""
+        return self._stream.is_gone()
+
     def discard(self) -> None:
         """Reads the rest and drops it."""
         scrap = memoryview(bytearray(min(_DISCARD, self.unread)))

@@ -20,11 +20,13 @@ class Handler(Protocol):
 
     Attributes:
         limits: What is too much.
+        methods: What may be asked for, as the header field `Allow` has it.
         metrics: Where the server counts; it declares `connections` there, and adds to
             `responses_total`.
     """
 
     limits: ServerLimits
+    methods: str
     metrics: Metrics
 
     def admit(self, head: RequestHead) -> Mapping[str, str]:

@@ -4,8 +4,8 @@ A browser sends the `Origin` of the page that asks; no other client has one. Wit
 page of any site that a person happens to visit could send requests to a server on that
 person's own machine, so every origin is refused that was not named.
 
-Once there are pages, the `Host` is looked at too: a name that leads here from elsewhere (DNS
-rebinding) would make someone else's page one of this server's own.
+Once there are pages, and on loopback always, the `Host` is looked at too: a name that leads
+here from elsewhere (DNS rebinding) would make someone else's page one of this server's own.
 
 Source: https://fetch.spec.whatwg.org/#http-cors-protocol
 """
@@ -24,6 +24,7 @@ from dnnsplit_onnx.serving.wire.exchange import Response
 from dnnsplit_onnx.serving.wire.http import JSON_LENGTH
 
 ANY = "*"
+_FORMS = frozenset({"text/plain", "multipart/form-data", "application/x-www-form-urlencoded"})
 _PORTS = {"http": 80, "https": 443}
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST",
@@ -41,11 +42,14 @@ class Origins:
         allowed: Origins that may use the server, `https://example.org`; `*` is any.
         names: What the server may be called, besides addresses and `localhost`.
         own: The scheme of pages that the server itself hands out; None if it has none.
+        is_local: Whether the server listens on loopback alone, where every page of this
+            machine's browsers could reach it.
     """
 
     allowed: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()
     own: str | None = None
+    is_local: bool = False
 
     def admit(self, fields: Mapping[str, str]) -> dict[str, str]:
         """Lets a request in.
@@ -60,7 +64,11 @@ class Origins:
             ProtocolError: The page may not ask (403), or calls this server by another's name (421).
         """
         host = fields.get("host", "").lower()
-        if (self.allowed or self.own) and ANY not in self.allowed and not self._is_mine(host):
+        kind = fields.get("content-type", "").partition(";")[0].strip().lower()
+        if self.is_local and kind in _FORMS:  # what a page may send anywhere, without leave
+            raise ProtocolError(f"`{kind}` is what forms send: send application/json", status=415)
+        looks = bool(self.allowed or self.own or self.is_local)
+        if looks and ANY not in self.allowed and not self._is_mine(host):
             raise ProtocolError(
                 f"no page here is served as `{host}`: serve --allow-origin with that name", status=421
             )
@@ -103,7 +111,13 @@ class Origins:
 
 
 def origins_of(
-    allowed: Iterable[str], *, host: str, has_pages: bool, has_tls: bool, has_token: bool
+    allowed: Iterable[str],
+    *,
+    host: str,
+    has_pages: bool,
+    has_tls: bool,
+    has_token: bool,
+    is_local: bool = False,
 ) -> Origins:
     """What is decided about pages on a server.
 
@@ -113,6 +127,7 @@ def origins_of(
         has_pages: Whether the server hands out pages of its own.
         has_tls: Whether it speaks TLS.
         has_token: Whether clients must show a token.
+        is_local: Whether it listens on loopback alone.
 
     Raises:
         InputError: One is no origin, or all are let in and a token is asked for.
@@ -125,7 +140,8 @@ def origins_of(
         )
     machine = {socket.gethostname().lower(), socket.getfqdn().lower()} if origins or has_pages else set()
     names = {host.lower(), *machine, *(urlsplit(origin).hostname or "" for origin in origins)}
-    return Origins(origins, frozenset(names - {""}), ("https" if has_tls else "http") if has_pages else None)
+    own = ("https" if has_tls else "http") if has_pages else None
+    return Origins(origins, frozenset(names - {""}), own, is_local)
 
 
 def read_origin(text: str) -> str:

@@ -40,7 +40,7 @@ _LONGEST_NAME = 1024
 _MOST_BESIDES_ZERO = 1 << 20
 _SHORT = 4096
 _LENGTH = struct.Struct("<I")
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,6 +368,11 @@ def _to_json(name: str, array: np.ndarray, datatype: Datatype) -> list[Any]:
         raise ProtocolError(f"value `{name}` is {datatype.name}: ask for it as binary data")
     if datatype.name == BYTES:
         return [_as_bytes(element).decode("utf-8", "replace") for element in array.reshape(-1)]
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ProtocolError(
+            f"value `{name}` has numbers that are not finite, which JSON lacks: ask for it as binary data",
+            status=422,
+        )
     elements: list[Any] = array.reshape(-1).tolist()
     return elements
 

@@ -11,7 +11,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from dnnsplit_onnx.serving.wire.errors import DeadlineError, ProtocolError
@@ -81,6 +81,26 @@ class Pace(Deadline):
     def moved(self, nbytes: int) -> None:
         """Notes that so many bytes have come or gone."""
         self._end = min(self._end + nbytes / self._rate, time.monotonic() + self._slack_s)
+
+
+class Wanted(Deadline):
+    """A moment that has passed as soon as nobody waits for the answer any more.
+
+    Args:
+        seconds: From now.
+        is_gone: Whether whoever asked has gone.
+    """
+
+    __slots__ = ("_is_gone",)
+
+    def __init__(self, seconds: float, is_gone: Callable[[], bool]) -> None:
+        super().__init__(seconds)
+        self._is_gone = is_gone
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds left, below 0 if it has passed or nobody waits."""
+        return -1.0 if self._is_gone() else super().remaining_s
 
 
 class Stream:
@@ -186,6 +206,17 @@ class Stream:
         except OSError:
             return True
 
+    def is_gone(self) -> bool:
+        """Whether the other side has closed the connection while it is waited for."""
+        try:
+            return self._start == self._end and not self._socket.recv(
+                1, socket.MSG_PEEK | socket.MSG_DONTWAIT
+            )
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def stop_writing(self) -> None:
         """Tells the other side that nothing more will come."""
         with suppress(OSError):
@@ -236,6 +267,10 @@ class TlsStream(Stream):
                     deadline.moved(len(chunk))
         except TimeoutError:
             raise DeadlineError("sending took too long") from None
+
+    def is_gone(self) -> bool:
+        """Never known: the kernel's bytes are not the connection's here, and to read would take them."""
+        return False
 
     def is_stale(self) -> bool:
         """Whether a connection that should be silent is closed, or has said something."""

@@ -179,7 +179,8 @@ def test_a_server_that_is_not_ours_knows_no_other_cuts(routes: Routes) -> None:
 @pytest.mark.parametrize(
     ("status", "kind", "carried"),
     [
-        (503, BusyError, 503), (429, BusyError, 503),
+        (503, BusyError, 503),
+        (429, BusyError, 503),
         (499, RefusedError, 499),
         (422, RefusedError, 422),
         (302, RefusedError, 502),

@@ -228,3 +228,26 @@ def test_a_server_that_was_stopped_and_continued_still_ends_when_it_is_told(slic
         finally:
             process.kill()
             process.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux is asked for it")
+def test_a_killed_up_takes_its_servers_along(slices: Path):
+    words = [*PROGRAM, "up", str(slices), *ONE, "--json"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            url = json.loads(process.stdout.readline())["url"]
+            assert urllib.request.urlopen(f"{url}/v2/health/live", timeout=10).status == 200
+        finally:
+            process.kill()
+            process.wait()
+
+    def answers() -> bool:
+        try:
+            urllib.request.urlopen(f"{url}/v2/health/live", timeout=10).close()
+        except OSError:
+            return False
+        return True
+
+    assert eventually(lambda: not answers(), 20)

@@ -32,6 +32,8 @@ from tests.serving.wire.test_server import read_answer
 class Failing:
     """Raises what it is told to; a `Handler`."""
 
+    methods = "GET"
+
     def __init__(self) -> None:
         self.limits = ServerLimits()
         self.metrics = Metrics()
