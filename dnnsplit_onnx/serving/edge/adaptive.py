@@ -7,13 +7,15 @@ estimate has moved, the plan is made again over the cuts that there are slices f
 The slices of new cuts are opened first, on all tiers, while requests go on with the cuts
 they have: no request waits for a slice to be opened.
 
-So that it does not flap, the cuts change only for a gain that is worth it, and after a
-change nothing but a large gain changes them again for a while.
+So that it does not flap, the cuts change only for a gain that is larger than what the
+measurements waver by, and after a change nothing but a large gain changes them again for a
+while.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -33,7 +35,7 @@ from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.running.origin import bindings_of, find_model, slices_folder
 from dnnsplit_onnx.serving.edge.choosing import Prepare, clipped
 from dnnsplit_onnx.serving.edge.edge import Edge
-from dnnsplit_onnx.serving.edge.estimate import LinkState
+from dnnsplit_onnx.serving.edge.estimate import LinkState, Spread
 from dnnsplit_onnx.serving.edge.watching import LinkWatch
 from dnnsplit_onnx.serving.tier.remote import Remote
 from dnnsplit_onnx.serving.tier.routes import Cuts, Routes, format_cuts
@@ -51,7 +53,7 @@ _log = logging.getLogger(__name__)
 Measure = Callable[[int, Deadline], Hop]
 
 _TICK_S = 0.1
-_WORTH = 0.10  # gain, as a share of what the present cuts take
+_WORTH = 0.05  # gain, as a share of what the present cuts take, where nothing wavers
 _LARGE = 0.40  # gain that is worth it at once
 _DWELL_S = 1.0
 _OVERDUE = 3.0  # times what a transfer should take
@@ -83,6 +85,7 @@ class Adaptive:
         self._prepare = prepare
         self._seen = LinkWatch([(link.bandwidth_mbps, link.delay_ms) for link in problem.topology.links])
         self._scales = [1.0] * len(problem.topology.tiers)
+        self._spreads = [Spread() for _ in problem.topology.tiers]
         self._lock = threading.Lock()
         self._cuts = routes.cuts
         self._fallbacks: dict[int, Cuts | None] = {}
@@ -130,7 +133,9 @@ class Adaptive:
         below = self._problem.costs.seconds_below[tier]
         predicted = float(below[stop]) - float(below[start])
         if predicted > 1e-4 and seconds > 0:
-            self._scales[tier] += _SCALE_WEIGHT * (seconds / predicted - self._scales[tier])
+            scale = seconds / predicted
+            self._spreads[tier].learn(scale / self._scales[tier])
+            self._scales[tier] += _SCALE_WEIGHT * (scale - self._scales[tier])
 
     def _watch(self) -> None:
         while not self._stop.is_set():
@@ -186,9 +191,9 @@ class Adaptive:
             best = self._best(len(self._seen.links))
             if best is None or best == self._cuts:
                 return
-            gain = self._gain(best)
+            gain, least = self._gain(best), self._least_gain(best)
             dwelt = time.monotonic() - self._changed_at >= _DWELL_S
-            if gain < _WORTH or (gain < _LARGE and not dwelt):
+            if gain < least or (gain < max(_LARGE, 2 * least) and not dwelt):
                 return
             reason = f"{gain:.0%} better at " + ", ".join(
                 f"{_short(s.bandwidth_mbps)} Mbit/s and {s.delay_ms:.2g} ms" for s in self.links
@@ -204,6 +209,22 @@ class Adaptive:
         if problem.objective == "throughput":
             mine, theirs = 1 / mine, 1 / theirs
         return 1 - theirs / mine
+
+    def _least_gain(self, cuts: Cuts) -> float:
+        """What other cuts must be better by: more than what the measurements waver by.
+
+        Each tier's and link's seconds are uncertain by its spread; independent errors add in
+        squares, those of the present cuts and of the others.
+        """
+        problem = self._now()
+        squares, present_s = 0.0, 0.0
+        for each in (self._cuts, cuts):
+            figures = problem.figures(each)
+            seconds = [stage.seconds for stage in figures.stages] + [link.seconds for link in figures.links]
+            spreads = [spread.value for spread in self._spreads] + [state.spread for state in self.links]
+            squares += sum((s * spread) ** 2 for s, spread in zip(seconds, spreads, strict=True))
+            present_s = present_s or sum(seconds)
+        return max(_WORTH, math.sqrt(squares) / present_s) if present_s else _WORTH
 
     def _is_prepared(self, cuts: Cuts) -> bool:
         """Whether all tiers have the slices of these cuts open; if not, it is tried again later."""

@@ -25,8 +25,11 @@ _TELLING_NBYTES = 48 << 10
 _TELLING_S = 0.002
 _WEIGHT = 0.5
 _DELAY_WEIGHT = 0.3
-#: A transfer that shows a bandwidth this far from the estimate is believed at once.
+#: A transfer that shows a bandwidth this far from the estimate is believed at once, and one that
+#: is so many spreads from it.
 _LEAP = 2.0
+_LEAP_SPREADS = 4.0
+_SPREAD_WEIGHT = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,29 @@ class LinkState:
         delay_ms: One-way delay.
         samples: How many transfers told a bandwidth.
         age_s: Since the last of them, infinite if there was none.
+        spread: How far transfers are from the estimate, as a share of it.
     """
 
     bandwidth_mbps: float
     delay_ms: float
     samples: int
     age_s: float
+    spread: float = 0.0
+
+
+class Spread:
+    """How far what is measured lies from what is believed, as a share of it: an exponential average."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def is_leap(self, ratio: float) -> bool:
+        """Whether something is so many times what was believed, beyond what it always wavers by."""
+        return max(ratio, 1 / ratio) >= max(_LEAP, 1 + _LEAP_SPREADS * self.value)
+
+    def learn(self, ratio: float) -> None:
+        """Learns from a measurement that is so many times what was believed."""
+        self.value += _SPREAD_WEIGHT * (min(abs(ratio - 1), 1.0) - self.value)
 
 
 class LinkEstimate:
@@ -58,6 +78,7 @@ class LinkEstimate:
         self._lock = threading.Lock()
         self._bandwidth, self._delay_s = bandwidth_mbps * 1e6, delay_ms / 1e3
         self._samples = 0
+        self._spread = Spread()
         self._last = float("-inf")
 
     @property
@@ -65,7 +86,9 @@ class LinkEstimate:
         """The estimate as it is now."""
         with self._lock:
             age = time.monotonic() - self._last
-            return LinkState(self._bandwidth / 1e6, self._delay_s * 1e3, self._samples, age)
+            return LinkState(
+                self._bandwidth / 1e6, self._delay_s * 1e3, self._samples, age, self._spread.value
+            )
 
     def observe(self, hop: Hop, *, others: float = 0.0) -> None:
         """Learns from a request that crossed the link.
@@ -104,9 +127,11 @@ class LinkEstimate:
                 self._learn_bandwidth(ceiling)
 
     def _learn_bandwidth(self, sample: float) -> None:
-        leap = max(sample / self._bandwidth, self._bandwidth / sample) >= _LEAP
-        weight = 1.0 if leap or self._samples == 0 else _WEIGHT
-        # Averaged in seconds a bit, which is what is paid.
+        # Seconds a bit, which are what is paid.
+        leap = self._samples == 0 or self._spread.is_leap(self._bandwidth / sample)
+        if self._samples:
+            self._spread.learn(self._bandwidth / sample)
+        weight = 1.0 if leap else _WEIGHT
         self._bandwidth = 1 / ((1 - weight) / self._bandwidth + weight / sample)
         self._samples += 1
         self._last = time.monotonic()
