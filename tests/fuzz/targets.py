@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 
 from dnnsplit_onnx.errors import DnnsplitError
 from dnnsplit_onnx.graph.graph import Graph, build_graph
@@ -25,10 +26,14 @@ from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.planning.plans import parse_plan
 from dnnsplit_onnx.running.origin import bindings_of
 from dnnsplit_onnx.runtime.archive import read_arrays
+from dnnsplit_onnx.serving.tier.grpc_server import as_json
 from dnnsplit_onnx.serving.tier.routes import Routes, parse_cuts
+from dnnsplit_onnx.serving.tier.sequences import Memories, Numbering, read_sequence
 from dnnsplit_onnx.serving.wire.exchange import read_error
+from dnnsplit_onnx.serving.wire.grpc_messages import RAW_INPUTS, message_classes, parted
 from dnnsplit_onnx.serving.wire.http import parse_request, parse_response
-from dnnsplit_onnx.serving.wire.protocol import parse, receive
+from dnnsplit_onnx.serving.wire.protocol import message_of, parse, read_object, receive
+from dnnsplit_onnx.serving.wire.stream import Deadline
 from dnnsplit_onnx.serving.wire.trace import read_trace
 from dnnsplit_onnx.slicing.manifest import parse_manifest
 from dnnsplit_onnx.slicing.records import check_stages
@@ -40,6 +45,7 @@ Target = Callable[[bytes], None]
 # A folder that is not there: weights outside the model are looked for and not found.
 _NOWHERE = Path("/nonexistent/model.onnx")
 _MOST_PROFILED = 10_000
+_SOON = Deadline(1e9)
 
 
 def wire(data: bytes) -> None:
@@ -108,6 +114,42 @@ def body(data: bytes) -> None:
     read_trace(text.decode("utf-8", "replace"))
 
 
+def sequences(data: bytes) -> None:
+    """What a request says of its sequence, and steps of a tier that keeps states."""
+    memories, numbering = Memories(1 << 16, size_of=lambda _: 1 << 12), Numbering()
+    for line in data.split(b"\n")[:64]:
+        try:
+            place = read_sequence(read_object(line))
+            if place is None:
+                continue
+            assert read_sequence(place.parameters()) == place
+            with numbering.numbered(place, _SOON) as numbered:
+                assert numbered is not None
+                with memories.step(numbered, "slice", lambda: {"sum": 0}, _SOON) as turn:
+                    turn.after = {"sum": turn.states["sum"] + 1}
+            assert memories.nbytes <= 1 << 16
+        except DnnsplitError:
+            continue
+
+
+def grpc(data: bytes) -> None:
+    """A request over gRPC, up to the message that a tier works on."""
+    head, contents = parted(data, RAW_INPUTS, 1 << 16)
+    try:
+        request = message_classes()["ModelInferRequest"].FromString(head)
+    except DecodeError:
+        return
+    nbytes = sum(map(len, contents))
+    message = message_of(as_json(request, contents, None), "inputs", nbytes)
+    parts = iter(contents)
+
+    def read_into(view: memoryview) -> None:
+        view[:] = next(parts)
+
+    for tensor in message.tensors:
+        receive(tensor, read_into, lambda size: np.empty(size, np.uint8))
+
+
 def archive(data: bytes) -> None:
     """An archive of inputs."""
     read_arrays(BytesIO(data), "inputs.npz")
@@ -154,6 +196,8 @@ TARGETS: dict[str, Target] = {
     "plan": plan_file,
     "head": head,
     "body": body,
+    "sequences": sequences,
+    "grpc": grpc,
     "archive": archive,
 }
 

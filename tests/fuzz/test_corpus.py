@@ -32,7 +32,7 @@ def test_every_target_gets_behind_its_parser(name: str) -> None:
     )
 
 
-_GOOD = {"chain", "full", "cut", "two", "post", "binary", "stored"}
+_GOOD = {"typed", "steps", "chain", "full", "cut", "two", "post", "binary", "stored"}
 
 
 def test_an_error_of_another_kind_is_a_find(monkeypatch: pytest.MonkeyPatch) -> None:

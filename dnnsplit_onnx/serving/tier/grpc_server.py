@@ -240,7 +240,7 @@ class _Calls:
             request = self._parse("ModelInfer", head)
             self._check_model(request.model_name, request.model_version)
             nbytes = sum(map(len, contents))
-            message = message_of(_as_json(request, contents, asked.remaining_s), "inputs", nbytes)
+            message = message_of(as_json(request, contents, asked.remaining_s), "inputs", nbytes)
             parts = iter(contents)
 
             def read_into(view: memoryview) -> None:
@@ -299,7 +299,7 @@ class _Call:
         return message
 
 
-def _as_json(request: Any, raws: list[memoryview], seconds: float | None) -> dict[str, Any]:
+def as_json(request: Any, raws: list[memoryview], seconds: float | None) -> dict[str, Any]:
     """The message as the JSON part of a request over HTTP would have it.
 
     Raises:
