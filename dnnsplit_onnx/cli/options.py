@@ -85,6 +85,36 @@ NodeOrder = Annotated[
         "positions, or the file's own.",
     ),
 ]
+Samples = Annotated[
+    Path | None,
+    typer.Option(
+        "--samples",
+        metavar="X.npz",
+        help="Inputs to judge codes on, several along the first axis. [default: the inputs of the proof]",
+        show_default=False,
+    ),
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        "--tolerance",
+        metavar="X",
+        min=0,
+        help="With codes: the largest error of an output that is allowed, over its largest element.",
+        show_default=False,
+    ),
+]
+Agreement = Annotated[
+    float | None,
+    typer.Option(
+        "--agreement",
+        metavar="X",
+        min=0,
+        max=1,
+        help="With codes: the share of samples whose largest output element must stay where it is.",
+        show_default=False,
+    ),
+]
 
 
 Debug = Annotated[

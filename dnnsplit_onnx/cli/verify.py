@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dnnsplit_onnx.cli.options import CudaGraph, Folder, Reporting, takes
+from dnnsplit_onnx.cli.options import Agreement, CudaGraph, Folder, Reporting, Samples, Tolerance, takes
 from dnnsplit_onnx.errors import VerificationError
 
 
@@ -32,6 +32,9 @@ def verify(
         ),
     ] = "cpu",
     cuda_graph: CudaGraph = False,
+    samples: Samples = None,
+    tolerance: Tolerance = None,
+    agreement: Agreement = None,
 ) -> None:
     """Prove that the chain of slices computes what the whole model computes.
 
@@ -48,7 +51,17 @@ def verify(
 
     whole = None if model is None else model_file(model)
     with progress("verifying") as update:
-        found = verify(folder, whole, inputs, provider=provider, cuda_graph=cuda_graph, progress=update)
+        found = verify(
+            folder,
+            whole,
+            inputs,
+            provider=provider,
+            cuda_graph=cuda_graph,
+            progress=update,
+            samples=samples,
+            tolerance=tolerance,
+            agreement=agreement,
+        )
     data = found.to_dict()
     if options.json:
         print_json(data)

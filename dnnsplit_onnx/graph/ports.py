@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Port(BaseModel):
@@ -14,6 +14,8 @@ class Port(BaseModel):
         shape: A number, a symbolic name or None for each dimension; None if the rank is
             unknown.
         kind: "tensor", or "sequence", "optional", "map".
+        code: The code that it is written in, if it is one tensor of a coded value.
+        stands_for: The name of that value.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
@@ -22,3 +24,6 @@ class Port(BaseModel):
     dtype: str | None = None
     shape: tuple[int | str | None, ...] | None = None
     kind: str = "tensor"
+    # Left out where there is none, so that what has no codes is written as it always was.
+    code: str | None = Field(default=None, exclude_if=lambda code: code is None)
+    stands_for: str | None = Field(default=None, exclude_if=lambda value: value is None)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dnnsplit_onnx.measuring.coded import CodeCheck, OutputError
+
 
 @dataclass(frozen=True, slots=True)
 class OutputCheck:
@@ -148,6 +150,9 @@ class Verification:
         slices: Where each slice of it ran.
         error: Why the chain did not run, or None.
         tiles: Each machine's tiles, where machines of a tier share rows.
+        codes: The values that cross in codes. All else is of the slices with their codes taken
+            out.
+        coded_output: How far the chain with its codes is from the whole; None if it has none.
     """
 
     passed: bool
@@ -167,6 +172,8 @@ class Verification:
     error: str | None = None
     forced_rounding: ForcedRounding | None = None
     tiles: tuple[TileCheck, ...] = ()
+    codes: tuple[CodeCheck, ...] = ()
+    coded_output: OutputError | None = None
 
     def worst(self, figure: str) -> float:
         """The largest of a figure of `OutputCheck` over all outputs; 0 if there are none."""
@@ -205,6 +212,13 @@ class Verification:
         if self.boundaries:
             notes.append(
                 f"{len(self.boundaries)} values that cross the cuts were compared too: {telling} of them vary"
+            )
+        if self.coded_output is not None:
+            kept = sum(check.kept for check in self.codes)
+            notes.append(
+                f"with codes, outputs err by at most {self.coded_output.relative:.2g} of their largest "
+                f"element, and {self.coded_output.agreement:.0%} of {self.coded_output.samples} samples "
+                f"agree on it; {kept} of {len(self.codes)} coded values keep their bounds"
             )
         wrong = next((boundary for boundary in self.boundaries if not boundary.bitwise), None)
         if wrong is not None:
@@ -247,6 +261,10 @@ class Verification:
             "bindings": dict(self.bindings),
             "assumed": dict(self.assumed),
             "error": self.error,
+            "codes": [asdict(check) for check in self.codes],
+            "output_error": None if self.coded_output is None else self.coded_output.relative,
+            "agreement": None if self.coded_output is None else self.coded_output.agreement,
+            "samples": None if self.coded_output is None else self.coded_output.samples,
             "notes": list(self.notes),
         }
         finite: dict[str, Any] = _finite(data)

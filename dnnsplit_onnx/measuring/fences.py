@@ -57,7 +57,8 @@ def fences_of(folder: Path, manifest: Manifest, graph: Graph) -> Fences:
         if record.file is None:
             continue
         nodes = open_model(folder / record.file).proto.graph.node
-        made_by.update((name, at) for node in nodes for name in node.output)
+        for name in (name for node in nodes for name in node.output):
+            made_by.setdefault(name, at)  # a coded value is made again by those who read it
         leaves.update((port.name, at) for port in record.outputs if _may_round(port))
     fences: dict[str, set[int]] = {}
     for node in graph.nodes:

@@ -24,6 +24,7 @@ from ml_dtypes import finfo
 
 from dnnsplit_onnx.errors import InputError, ModelError
 from dnnsplit_onnx.graph.graph import Graph, load_graph
+from dnnsplit_onnx.measuring.coded import check_codes, output_error
 from dnnsplit_onnx.measuring.compare import Difference, combine, compare, vacuous
 from dnnsplit_onnx.measuring.evidence import (
     BoundaryCheck,
@@ -39,8 +40,10 @@ from dnnsplit_onnx.measuring.tiles import check_tiles
 from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.running.origin import bindings_of, find_model, random_values, slices_folder
 from dnnsplit_onnx.running.slices import options_on
+from dnnsplit_onnx.running.uncoded import uncoded_chain, uncoded_manifest
 from dnnsplit_onnx.runtime.inputs import Inputs, input_sets, to_values
 from dnnsplit_onnx.runtime.provider import runtime
+from dnnsplit_onnx.runtime.samples import sample_sets
 from dnnsplit_onnx.runtime.sessions import TIER, Session, SessionOptions, open_session
 from dnnsplit_onnx.runtime.values import Value, to_python
 from dnnsplit_onnx.slicing.manifest import Manifest, check_files, load_manifest
@@ -73,8 +76,14 @@ def verify(
     cuda_graph: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
+    samples: str | Path | None = None,
+    tolerance: float | None = None,
+    agreement: float | None = None,
 ) -> Verification:
     """Holds the chain of slices against the whole model.
+
+    Slices with codes are held against it with every code taken out, bit for bit; and then with
+    them, where each coded value must keep its bound, and the outputs the tolerances given.
 
     A chain that computes something else is no error here: `passed` is then False.
 
@@ -93,6 +102,11 @@ def verify(
         cuda_graph: Whether slices on CUDA run as CUDA graphs.
         threads: Threads within an operator; None leaves it to onnxruntime.
         progress: Called as steps are done.
+        samples: Of slices with codes: an `.npz` file of inputs to judge the codes on, several
+            along the first axis; by default the inputs of the proof.
+        tolerance: The largest error of an output with codes, over its largest element.
+        agreement: The least share of samples whose largest element must stand where the whole
+            model's does.
 
     Raises:
         ManifestError: A slice's file is not the one that was written, or the whole model
@@ -114,8 +128,13 @@ def verify(
         rtol = 1e-2 if "cuda" in used else 1e-4
     if cuda_graph and "cuda" not in used:
         raise InputError("no slice runs on `cuda`, so there is nothing to make a CUDA graph of")
-    proof = _Proof(place, manifest, path, sets, optimized, progress)
-    return proof.verify({"rtol": rtol, "atol": atol, "mismatched_share": _MISMATCHED_SHARE}, seed)
+    raw = uncoded_manifest(place, manifest)
+    proof = _Proof(place, raw, path, sets, optimized, progress, None if raw is manifest else manifest)
+    found = proof.verify({"rtol": rtol, "atol": atol, "mismatched_share": _MISMATCHED_SHARE}, seed)
+    if raw is manifest:
+        return found
+    judged = sets if samples is None else sample_sets(manifest.model.inputs, samples, bindings_of(manifest))
+    return proof.with_codes(found, judged, tolerance, agreement)
 
 
 @dataclass
@@ -154,6 +173,7 @@ class _Proof:
     sets: Sequence[Inputs]
     optimized: SessionOptions
     progress: Progress | None
+    coded: Manifest | None = None
     steps: int = 0
     places: tuple[SlicePlace, ...] = ()
     fences: Fences = field(default_factory=dict)
@@ -282,7 +302,45 @@ class _Proof:
     def open_chain(self, optimize: bool) -> Chain:
         """The slices; their hashes have been checked."""
         options = self.optimized if optimize else self.options(optimize)
+        if self.coded is not None:
+            return uncoded_chain(self.folder, self.coded, self.manifest, options)
         return Chain.open(self.folder, lambda _: options, manifest=self.manifest, check=False)
+
+    def with_codes(
+        self, found: Verification, sets: Sequence[Inputs], tolerance: float | None, agreement: float | None
+    ) -> Verification:
+        """What was found of the slices without codes, and what their codes do."""
+        assert self.coded is not None, "only slices with codes are judged by them"
+        if found.error is not None:
+            return found
+        values = [to_values(self.manifest.model.inputs, one.values) for one in sets]
+        try:
+            checks = check_codes(self.folder, self.coded, values)
+            chain = Chain.open(self.folder, lambda _: self.optimized, manifest=self.coded, check=False)
+            ours = [self.python(chain.run_values(one)) for one in values]
+            del chain
+        except ModelError as failure:
+            return replace(found, passed=False, error=failure.message)
+        session = open_session(self.path, self.options(optimize=True), label="the whole model")
+        theirs = [self.python(self.run_whole(session, one)) for one in values]
+        comparable = [name for name in self.names if name not in {o.name for o in found.not_comparable}]
+        apart = output_error(
+            [{name: one[name] for name in comparable} for one in ours],
+            [{name: one[name] for name in comparable} for one in theirs],
+        )
+        within = tolerance is None or apart.relative <= tolerance
+        agrees = agreement is None or apart.agreement >= agreement
+        return replace(
+            found,
+            passed=found.passed and within and agrees and all(check.kept for check in checks),
+            codes=tuple(checks),
+            coded_output=apart,
+            tolerance={
+                **found.tolerance,
+                **({} if tolerance is None else {"output_error": tolerance}),
+                **({} if agreement is None else {"agreement": agreement}),
+            },
+        )
 
     def python(self, values: Mapping[str, Value]) -> dict[str, Any]:
         """Results as numpy arrays and lists of them."""

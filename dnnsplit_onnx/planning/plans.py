@@ -129,6 +129,23 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class CodedValue:
+    """A value that crosses a link in a code.
+
+    Attributes:
+        value: Its name.
+        code: The code.
+        raw_nbytes: Bytes of the value as it is.
+        nbytes: Bytes that cross.
+    """
+
+    value: str
+    code: str
+    raw_nbytes: Whole
+    nbytes: Whole
+
+
+@dataclass(frozen=True, slots=True)
 class Transfer:
     """What a plan sends over one link.
 
@@ -142,6 +159,8 @@ class Transfer:
         cost_usd: What the transfer costs.
         energy_j: Energy it takes, None if the link's watts are unknown.
         values: The values that cross, away from tier 0.
+        code: How those of them are written to which it applies; the others cross as they are.
+        coded: The values that are written in it.
     """
 
     source: Annotated[str, Field(validation_alias="from")]
@@ -153,6 +172,8 @@ class Transfer:
     cost_usd: Figure
     energy_j: Real | None
     values: tuple[str, ...] = ()
+    code: str = "raw"
+    coded: tuple[CodedValue, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +207,11 @@ class Figures(_Valued):
     def cuts(self) -> tuple[int, ...]:
         """The position each link crosses, from tier 0 up."""
         return tuple(stage.stop for stage in self.stages[:-1])
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The code of each link, from tier 0 up."""
+        return tuple(link.code for link in self.links)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +356,11 @@ class Plan:
         return self.figures.latency_s
 
     @property
+    def codes(self) -> tuple[str, ...]:
+        """The code of each link."""
+        return self.figures.codes
+
+    @property
     def best_single_tier(self) -> SingleTier | None:
         """The single tier with the best objective among the feasible ones, if any is known."""
         unknown = 0.0 if self.objective == "throughput" else math.inf
@@ -384,9 +415,7 @@ class Plan:
             rows.append({"kind": "tier", "name": stage.tier, **_row(asdict(stage), "tier")})
             for link in self.figures.links[at : at + 1]:
                 name = f"{link.source} - {link.target}"
-                rows.append(
-                    {"kind": "link", "name": name, **_row(asdict(link), "source", "target", "values")}
-                )
+                rows.append({"kind": "link", "name": name, **_row(asdict(link), "source", "target", *_LISTS)})
         return rows
 
     def to_dict(self) -> dict[str, Any]:
@@ -461,6 +490,8 @@ class Plan:
             raise PlanError(f"not a plan: {error.message}", hint=_WRITE_ONE) from None
 
 
+#: What is no figure of a link.
+_LISTS = ("values", "coded")
 _FIGURES = ("stages", "links", "latency_s", "cost_usd", "throughput_per_s", "energy_j", "weighted", "custom")
 #: What a plan's file must have; later releases wrote the other keys.
 NEEDED = (

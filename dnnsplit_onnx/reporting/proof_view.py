@@ -27,6 +27,7 @@ def print_verification(console: Console, found: Mapping[str, Any]) -> None:
                 f"{units.clean(row['name'])}{where}", _yes(row["bitwise"]), _number(row["max_abs_diff"])
             )
         console.print(table)
+    _print_codes(console, found)
     console.print(_optimized(found), style="dim")
     console.print(_inputs(found), style="dim")
     for note in (*caveats(found), *_left_on_cpu(found)):
@@ -53,8 +54,15 @@ def headline(found: Mapping[str, Any]) -> str:
     """The result of a verification in one sentence."""
     if found.get("error"):
         return f"FAILED: the chain does not run: {units.clean(found['error'])}"
+    if found["bitwise"] and not found["passed"] and (broken := _broken_codes(found)):
+        return f"FAILED: {broken}."
     if found["passed"] and found["bitwise"]:
         count = units.count(len(found["outputs"]), "output")
+        if found.get("codes"):
+            return (
+                f"Verified: without its codes the chain equals the whole model bit for bit ({count}); with "
+                f"them it errs by {_number(found['output_error'])} of the largest output."
+            )
         rounded = ", half precision rounded at the cuts" if found.get("forced_rounding") else ""
         return f"Verified: the chain equals the whole model bit for bit{rounded} ({count})."
     if found["passed"]:
@@ -62,6 +70,41 @@ def headline(found: Mapping[str, Any]) -> str:
     if not found["bitwise"]:
         return f"FAILED: the chain differs from the whole model by {_number(found['max_abs_diff'])}."
     return "FAILED: bit for bit without optimisations, and beyond the tolerance with them."
+
+
+def _broken_codes(found: Mapping[str, Any]) -> str | None:
+    """What codes break, None if nothing."""
+    for check in found.get("codes", ()):
+        if not check["kept"]:
+            return (
+                f"value `{units.clean(check['value'])}` as {check['code']} errs by "
+                f"{_number(check['largest_error'])}, beyond its bound"
+            )
+    allowed, error = found["tolerance"].get("output_error"), found.get("output_error")
+    if allowed is not None and (error is None or error > allowed):
+        return f"with codes, outputs err by {_number(error)} of the largest; allowed is {_number(allowed)}"
+    least, agreement = found["tolerance"].get("agreement"), found.get("agreement")
+    if least is not None and agreement is not None and agreement < least:
+        return f"with codes, {agreement:.1%} of the samples agree; at least {least:.1%} must"
+    return None
+
+
+def _print_codes(console: Console, found: Mapping[str, Any]) -> None:
+    """Prints what each code does to its value."""
+    if not found.get("codes"):
+        return
+    table = grid("coded value", "code", "from", ">smaller by", ">largest error", ">bound", "kept")
+    for check in found["codes"]:
+        table.add_row(
+            units.clean(check["value"]),
+            check["code"],
+            units.clean(check["tier"]),
+            f"{check['ratio']:.2f}",
+            _number(check["largest_error"]),
+            _number(check["bound"]),
+            _yes(check["kept"]),
+        )
+    console.print(table)
 
 
 def print_bench(console: Console, report: Mapping[str, Any]) -> None:

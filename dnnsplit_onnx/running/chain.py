@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dnnsplit_onnx.errors import ManifestError
+from dnnsplit_onnx.errors import ManifestError, ModelError
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.running.origin import slices_folder
 from dnnsplit_onnx.running.slices import open_slice
@@ -23,6 +23,7 @@ from dnnsplit_onnx.runtime.placement import Crossings
 from dnnsplit_onnx.runtime.provider import DEVICES, runtime
 from dnnsplit_onnx.runtime.sessions import Session, SessionOptions
 from dnnsplit_onnx.runtime.values import Value, on_device, to_python
+from dnnsplit_onnx.slicing.coding import NO_CODE, faults
 from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest
 
 #: Called after each stage with its tier and the seconds it took.
@@ -37,6 +38,8 @@ class Chain:
         inputs: What the whole model reads.
         outputs: Names of what the whole model makes, in its order.
         states: Those that only the next run reads; they stay on the device that made them.
+
+    What a slice writes in a code is looked at before it goes on: NaN and infinity are refused.
     """
 
     def __init__(
@@ -45,8 +48,10 @@ class Chain:
         inputs: Sequence[Port],
         outputs: Sequence[str],
         states: Collection[str] = (),
+        coded: Mapping[str, Sequence[Port]] | None = None,
     ) -> None:
         self.stages = tuple(stages)
+        self._coded = {tier: tuple(ports) for tier, ports in (coded or {}).items() if ports}
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.states = frozenset(states)
@@ -87,7 +92,9 @@ class Chain:
             for record in manifest.slices
             if record.file is not None
         ]
-        return cls(stages, manifest.model.inputs, [port.name for port in manifest.model.outputs], states)
+        outputs = [port.name for port in manifest.model.outputs]
+        coded = {record.tier: record.coded_outputs for record in manifest.slices}
+        return cls(stages, manifest.model.inputs, outputs, states, coded)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Runs the chain on Python objects: arrays, and lists of arrays for sequences.
@@ -124,6 +131,7 @@ class Chain:
         kept: dict[str, Value] = {}
         copies: dict[str, Value] = {}  # of live values, on the device
         uploads = 0
+        results: dict[str, Value] = {}
         for at, (tier, session) in enumerate(self.stages):
             start = time.perf_counter()
             feeds = live
@@ -135,13 +143,29 @@ class Chain:
             made = session.run(feeds, on_device=self._on_device[at].difference(keep))
             if on_stage is not None:
                 on_stage(tier, time.perf_counter() - start)
+            self._check_codes(tier, made)
+            # A model output that crosses in a code is made again above, and is no more what it was.
+            results = {name: value for name, value in made.items() if name in self.outputs} | results
             live.update(made)
             kept.update((name, made[name]) for name in made if name in keep)
             for name in self._dead[at]:
                 live.pop(name, None)
                 copies.pop(name, None)
         self._uploads = uploads
-        return {name: live[name] for name in self.outputs} | kept
+        return {name: results[name] if name in results else live[name] for name in self.outputs} | kept
+
+    def _check_codes(self, tier: str, made: Mapping[str, Value]) -> None:
+        """Refuses what a code cannot hold.
+
+        Raises:
+            ModelError: There is such a value.
+        """
+        ports = self._coded.get(tier)
+        if ports is None:
+            return
+        ort = runtime()
+        for fault in faults(ports, {port.name: to_python(ort, made[port.name]) for port in ports}):
+            raise ModelError(f"slice `{tier}`: {fault}", hint=NO_CODE)
 
     @property
     def crossings(self) -> Crossings:

@@ -86,14 +86,22 @@ def load_inputs(path: str | Path, ports: Sequence[Port]) -> Inputs:
         InputError: The file cannot be read, or an input is missing, unknown, or of
             another type or shape.
     """
+    return Inputs(check_inputs(load_arrays(path), ports, where=f"in {path}"), str(path))
+
+
+def load_arrays(path: str | Path) -> dict[str, Any]:
+    """The arrays of an `.npz` file, by name.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
     try:
         with Path(path).open("rb") as file:  # given a path, numpy leaves a broken archive open
-            arrays = read_arrays(file, str(path))
+            return read_arrays(file, str(path))
     except FileNotFoundError:
         raise InputError(f"no such file: `{path}`", hint=_SAVE) from None
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read inputs from `{path}`: {error}", hint=_SAVE) from None
-    return Inputs(check_inputs(arrays, ports, where=f"in {path}"), str(path))
 
 
 def check_inputs(

@@ -15,7 +15,7 @@ Elementary operators alone, so that opsets from 7 on have them. Slices with code
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +23,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.graph.shapes import ValueType
 from dnnsplit_onnx.work.codes import parts, range_dtype, reduced_axes
 
 # The smallest normal numbers: a value without a range has a scale of that, and comes back exactly.
 _TINY: dict[int, float] = {TensorProto.FLOAT: 2.0**-126, TensorProto.DOUBLE: 2.0**-1022}
 _STEPS = 255
+#: What to do about what `faults` finds.
+NO_CODE = "send this cut as it is: split with --codes raw, or with a code of wider range"
 # Half a unit in the last place of a value that is rounded once more when it is read back.
 _ROUNDING: dict[int, float] = {TensorProto.FLOAT16: 2.0**-11, TensorProto.BFLOAT16: 2.0**-8}
 
@@ -53,6 +56,21 @@ class Coded:
     def names(self) -> dict[str, str]:
         """The names of the parts that cross, by their roles."""
         return {part.role: f"{self.prefix}/{part.role}" for part in parts(self.code, self.type)}
+
+    @property
+    def ports(self) -> list[Port]:
+        """The parts as a manifest lists them."""
+        names = self.names
+        return [
+            Port(
+                name=names[part.role],
+                dtype=part.type.dtype_name,
+                shape=part.type.shape,
+                code=self.code,
+                stands_for=self.value,
+            )
+            for part in parts(self.code, self.type)
+        ]
 
     def outputs(self) -> list[onnx.ValueInfoProto]:
         """The parts, as outputs of the slice below and inputs of the one above."""
@@ -163,22 +181,24 @@ def decode(coded: Coded, opset: int) -> Nodes:
     return made
 
 
-def faults(coded: Coded, values: Mapping[str, np.ndarray]) -> Iterator[str]:
-    """Why a coded value may not be passed on, each a sentence; nothing if it may.
+def faults(ports: Iterable[Port], values: Mapping[str, np.ndarray | None]) -> Iterator[str]:
+    """Why coded values may not be passed on, each a sentence; nothing if they may.
 
     Args:
-        coded: The value and its code.
-        values: Its parts, by name.
+        ports: What a slice makes; those that stand for no coded value are left alone.
+        values: What it made, by name.
     """
-    names = coded.names
-    array = values[names["coded"]]
-    if array.size == 0:
-        return
-    if coded.code == "fp16":
-        if not np.isfinite(array).all():
-            yield f"value `{coded.value}` holds what fp16 cannot: NaN, infinity, or beyond 65504"
-    elif not (np.isfinite(values[names["scale"]]).all() and np.isfinite(values[names["least"]]).all()):
-        yield f"value `{coded.value}` holds what {coded.code} cannot: NaN, infinity, or too wide a range"
+    tensors: dict[tuple[str, str], list[np.ndarray]] = {}
+    for port in ports:
+        array = values.get(port.name)
+        if port.code is not None and port.stands_for is not None and array is not None:
+            tensors.setdefault((port.stands_for, port.code), []).append(array)
+    for (value, code), arrays in tensors.items():
+        if any(array.size == 0 for array in arrays):
+            continue
+        if not all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f"):
+            beyond = "beyond 65504" if code == "fp16" else "too wide a range"
+            yield f"value `{value}` holds what {code} cannot: NaN, infinity, or {beyond}"
 
 
 def bound(coded: Coded, value: np.ndarray) -> np.ndarray:

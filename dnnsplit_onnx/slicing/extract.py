@@ -135,13 +135,13 @@ def _add_boundary(
     """
     listed = weights.union(inputs)
     graph.input.extend(value for name, value in index.inputs.items() if name in listed)
-    graph.input.extend(_inner_value(index, name) for name in inputs if name not in index.inputs)
+    graph.input.extend(inner_value(index, name) for name in inputs if name not in index.inputs)
     graph.output.extend(
-        index.outputs[name] if name in index.outputs else _inner_value(index, name) for name in outputs
+        index.outputs[name] if name in index.outputs else inner_value(index, name) for name in outputs
     )
 
 
-def _inner_value(index: SliceIndex, name: str) -> onnx.ValueInfoProto:
+def inner_value(index: SliceIndex, name: str) -> onnx.ValueInfoProto:
     """An inner value: the model's own words for it, with a type that can be relied on."""
     value = onnx.ValueInfoProto(name=name)
     said = index.inner.get(name) or index.outputs.get(name)

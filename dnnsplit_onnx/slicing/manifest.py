@@ -168,6 +168,11 @@ class SliceRecord(_Record):
     def _inside(cls, value: str | None) -> str | None:
         return None if value is None else _safe(value)
 
+    @property
+    def coded_outputs(self) -> tuple[Port, ...]:
+        """Those outputs that are tensors of coded values."""
+        return tuple(port for port in self.outputs if port.code is not None)
+
 
 class ModelRecord(_Record):
     """The model that was cut.

@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
+from dnnsplit_onnx.errors import PlanError
 from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.planning.fitting import graph_of
 from dnnsplit_onnx.planning.plans import Plan, Stage
+from dnnsplit_onnx.slicing.coded import Codes, codes_of, with_codes
 from dnnsplit_onnx.slicing.copying import Copier
 from dnnsplit_onnx.slicing.extract import Extract, extract
 from dnnsplit_onnx.slicing.files import Content, as_it_is, lay_out, lay_out_data, refer_to, weight_ranges
@@ -79,7 +82,11 @@ def slice_model(
     with output_folder(graph, output, force) as folder, Copier(graph.file) as copier:
         graph.file.begin_sha256()
         index = SliceIndex(graph)
-        drafts = [_draft(index, stage, plan.bindings) for stage in plan.figures.stages]
+        codes: list[Codes] = [{}, *codes_of(index, plan), {}]
+        drafts = [
+            _draft(index, stage, ends, plan.bindings)
+            for stage, ends in zip(plan.figures.stages, pairwise(codes), strict=True)
+        ]
         copier.report = counting(progress, sum(draft.nbytes for draft in drafts))
         written = [_write(draft, folder / draft.tier, copier) for draft in drafts]
         path = recorded_path(model_path or graph.file.path, Path(output))
@@ -151,13 +158,21 @@ class _Written:
         return record.model_copy(update={"tiles": tiles})
 
 
-def _draft(index: SliceIndex, stage: Stage, bindings: Mapping[str, int]) -> _Draft:
+def _draft(
+    index: SliceIndex, stage: Stage, codes: tuple[Codes, Codes], bindings: Mapping[str, int]
+) -> _Draft:
     tier = stage.tier
-    part = extract(index, stage.start, stage.stop)
+    is_tiled = any(share.rows is not None for share in stage.machines)
+    if is_tiled and any(codes):
+        raise PlanError(
+            f"tier `{tier}` shares rows among its machines, and what it reads or sends has a code",
+            hint="leave out --codes, or give the tier one machine",
+        )
+    part = with_codes(index, extract(index, stage.start, stage.stop), *codes)
     if part.is_empty:
         return _Draft(tier, part, None, None)
     tag_nodes(part, tier)
-    if any(share.rows is not None for share in stage.machines):
+    if is_tiled:
         weights = lay_out_data(weight_ranges(part.proto), DATA_NAME)
         refer_to(weights, part.proto)
         tiles = draft_tiles(index, stage.machines, weights, bind_shapes(index.graph, bindings))

@@ -43,7 +43,7 @@ def through(value: np.ndarray, code: str, opset: int) -> tuple[dict[str, np.ndar
         sessions.append(ort.InferenceSession(model.SerializeToString(), options))
     names = list(coded.names.values())
     made = dict(zip(names, sessions[0].run(names, {"in": value}), strict=True))
-    assert list(faults(coded, made)) == [] or not np.isfinite(value).all() or code == "fp16"
+    assert list(faults(coded.ports, made)) == [] or not np.isfinite(value).all() or code == "fp16"
     return made, sessions[1].run(["out"], made)[0]
 
 
@@ -95,14 +95,14 @@ def test_what_a_code_cannot_write_is_never_clipped(code: str, opset: int, bad: f
     value[1, 2, 3] = bad
     made, back = through(value, code, opset)
     coded = Coded("x", code, ValueType("tensor", TensorProto.FLOAT, value.shape), f"x/{code}")
-    assert len(list(faults(coded, made))) == 1
+    assert len(list(faults(coded.ports, made))) == 1
     assert not np.isfinite(back[1, 2, 3])
 
 
 def test_too_large_for_fp16_is_noticed() -> None:
     made, _ = through(np.full((2, 2), 70000, np.float32), "fp16", 13)
     coded = Coded("x", "fp16", ValueType("tensor", TensorProto.FLOAT, (2, 2)), "x/fp16")
-    assert "65504" in next(faults(coded, made))
+    assert "65504" in next(faults(coded.ports, made))
 
 
 def test_codes_apply_to_floats_alone() -> None:

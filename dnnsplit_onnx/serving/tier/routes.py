@@ -179,13 +179,17 @@ class Routes:
         legs: list[Leg] = []
         needed: dict[str, None] = {}
         answers: set[str] = set()
+        owner: dict[str, int] = {}  # who makes an output; above, one that crosses in a code is made again
+        for tier, record in enumerate(records):
+            for port in record.outputs if record is not None else ():
+                owner.setdefault(port.name, tier)
         for tier in reversed(range(len(self.tiers))):
             record, sends, goes_on = records[tier], tuple(needed), any(records[tier + 1 :])
             if record is not None:
                 made = {port.name for port in record.outputs} - self._kept
                 reads = dict.fromkeys(port.name for port in record.inputs if port.name not in self._kept)
                 needed = reads | {name: None for name in needed if name not in made}
-                answers |= made
+                answers.update(name for name in made if owner[name] == tier)
             returned = tuple(port for port in self.manifest.model.outputs if port.name in answers)
             arrives = tuple(self._ports[name] for name in needed)
             leg = Leg(
@@ -211,9 +215,9 @@ class Routes:
         return tuple(s for s in self.manifest.states if s.input in reads or s.output in made)
 
     def _record(self, tier: int, start: int, stop: int) -> SliceRecord | None:
-        if start == stop:
-            return None
         found = self._records.get((self.tiers[tier], start, stop))
+        if found is None and start == stop:
+            return None
         if found is None:
             raise ProtocolError(
                 f"tier `{self.tiers[tier]}` has no slice of nodes {start} to {stop}",

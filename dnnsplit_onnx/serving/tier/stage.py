@@ -33,6 +33,7 @@ from dnnsplit_onnx.serving.tier.slots import Slots
 from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX
 from dnnsplit_onnx.serving.wire.errors import ProtocolError
 from dnnsplit_onnx.serving.wire.stream import Deadline
+from dnnsplit_onnx.slicing.coding import NO_CODE, faults
 from dnnsplit_onnx.slicing.manifest import SliceRecord, check_files
 
 # bfloat16 is no type of numpy's, and strings need conversion.
@@ -182,7 +183,22 @@ class Stage:
             turn.after = {
                 state.input: made[state.output] for state in leg.states if state.input in turn.states
             }
-        return {name: to_python(self._ort, value) for name, value in made.items() if name not in made_states}
+        return self._checked(
+            leg.record,
+            {name: to_python(self._ort, value) for name, value in made.items() if name not in made_states},
+        )
+
+    def _checked(
+        self, record: SliceRecord, made: dict[str, np.ndarray | None]
+    ) -> dict[str, np.ndarray | None]:
+        """What a slice made, unless it holds what its code cannot.
+
+        Raises:
+            ProtocolError: It does.
+        """
+        for fault in faults(record.coded_outputs, made):
+            raise ProtocolError(f"tier `{self.name}`: {fault}", status=422, hint=NO_CODE)
+        return made
 
     def _feeds(self, record: SliceRecord, values: Values) -> dict[str, Any]:
         if self._is_plain(record):
@@ -193,8 +209,9 @@ class Stage:
         self, session: Session, record: SliceRecord, feeds: dict[str, Any]
     ) -> dict[str, np.ndarray | None]:
         if not self._is_plain(record):
-            return {name: to_python(self._ort, value) for name, value in session.run(feeds).items()}
-        return {**session.run_arrays(feeds)}
+            made = {name: to_python(self._ort, value) for name, value in session.run(feeds).items()}
+            return self._checked(record, made)
+        return self._checked(record, {**session.run_arrays(feeds)})
 
     @property
     def sequences(self) -> int:
