@@ -18,7 +18,7 @@ from pathlib import Path
 
 import onnx
 
-from dnnsplit_onnx.graph.graph import subgraphs
+from dnnsplit_onnx.graph.bodies import subgraphs
 from dnnsplit_onnx.graph.layers import LAYER_KEY, set_layer
 from dnnsplit_onnx.graph.modelfile import ModelFile, data_range, open_model, set_data_range, tensors
 from dnnsplit_onnx.graph.protobuf import DataRange, attach

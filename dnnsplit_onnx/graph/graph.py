@@ -26,24 +26,15 @@ from typing import TYPE_CHECKING
 import onnx
 
 from dnnsplit_onnx.errors import ModelError
+from dnnsplit_onnx.graph.bodies import reads_of
 from dnnsplit_onnx.graph.bounds import check_bounds
 from dnnsplit_onnx.graph.modelfile import ModelFile, open_model, open_proto
+from dnnsplit_onnx.graph.operators import ONNX_DOMAINS, OperatorFacts
 from dnnsplit_onnx.graph.states import Signature, State, named_states, parse_states
 
 if TYPE_CHECKING:
     import networkx as nx
 
-_GRAPH = onnx.AttributeProto.GRAPH
-_GRAPHS = onnx.AttributeProto.GRAPHS
-
-ONNX_DOMAINS = frozenset({"", "ai.onnx"})
-# Domains whose operators are known to be deterministic unless listed in `_RANDOM`.
-_KNOWN_DOMAINS = ONNX_DOMAINS | {"ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"}
-_RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
-    | {"Sampling", "BitmaskDropout", "BiasDropout", "TrainableDropout"}
-)
-_DEEPEST = 50
 _LONGEST_ENDS = 80
 
 
@@ -223,7 +214,7 @@ def build_graph(file: ModelFile) -> Graph:
     """The data-flow graph of an opened model. See `load_graph`."""
     proto = file.proto.graph
     _check_bounds(file)
-    facts = _Facts(file.proto)
+    facts = OperatorFacts(file.proto)
     weights = {tensor.name for tensor in proto.initializer}
     weights.update(sparse.values.name for sparse in proto.sparse_initializer)
     inputs = tuple(value.name for value in proto.input if value.name not in weights)
@@ -279,90 +270,6 @@ def _signature(kind: onnx.TypeProto) -> Signature | None:
         return tensor.elem_type, None
     sizes = (d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim)
     return tensor.elem_type, tuple(sizes)
-
-
-def reads_of(node: onnx.NodeProto) -> tuple[str, ...]:
-    """The outer values a node reads, each once: its inputs, then what its subgraphs capture."""
-    reads = dict.fromkeys(name for name in node.input if name)
-    for body in subgraphs(node):
-        reads.update(dict.fromkeys(captures(body)))
-    return tuple(reads)
-
-
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The bodies a node holds: branches of If, bodies of Loop and Scan."""
-    for attribute in node.attribute:
-        if attribute.type == _GRAPH:
-            yield attribute.g
-        elif attribute.type == _GRAPHS:
-            yield from attribute.graphs
-
-
-def captures(body: onnx.GraphProto, depth: int = 0) -> Iterator[str]:
-    """The values of outer scopes that a subgraph reads, nested subgraphs included.
-
-    A branch may also *return* an outer value without touching it; that is a capture too.
-    """
-    if depth > _DEEPEST:
-        raise ModelError(f"subgraphs are nested more than {_DEEPEST} deep")
-    own = {value.name for value in body.input}
-    own.update(tensor.name for tensor in body.initializer)
-    own.update(sparse.values.name for sparse in body.sparse_initializer)
-    for node in body.node:
-        own.update(node.output)
-    own.add("")
-    for node in body.node:
-        for name in node.input:
-            if name not in own:
-                yield name
-        for inner in subgraphs(node):
-            for name in captures(inner, depth + 1):
-                if name not in own:
-                    yield name
-    for value in body.output:
-        if value.name not in own:
-            yield value.name
-
-
-class _Facts:
-    """What is known of operators: whether they are random, whether they are known at all.
-
-    Local functions are looked into, each once.
-    """
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._functions = {(f.domain, f.name, f.overload): f for f in model.functions}
-        self._random: dict[tuple[str, str, str], bool] = {}
-        self._known: dict[tuple[str, str, str], bool] = {}
-
-    def is_random(self, node: onnx.NodeProto) -> bool:
-        """Whether two runs of this node on the same inputs may differ."""
-        key = (node.domain, node.op_type, node.overload)
-        function = self._functions.get(key)
-        if function is not None:
-            if key not in self._random:
-                self._random[key] = False  # ends the walk on a function that calls itself
-                self._random[key] = any(self.is_random(inner) for inner in function.node)
-            return self._random[key]
-        if node.op_type in _RANDOM:
-            return True
-        # Dropout draws numbers only when training_mode, its third input, may be true.
-        if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
-            return True
-        return any(self.is_random(inner) for body in subgraphs(node) for inner in body.node)
-
-    def is_known(self, node: onnx.NodeProto) -> bool:
-        """Whether the operator's behaviour is defined, so that weights in mean weights out."""
-        key = (node.domain, node.op_type, node.overload)
-        function = self._functions.get(key)
-        if function is not None:
-            if key not in self._known:
-                self._known[key] = False
-                self._known[key] = all(self.is_known(inner) for inner in function.node)
-            return self._known[key]
-        if node.domain not in _KNOWN_DOMAINS:
-            return False
-        return all(self.is_known(inner) for body in subgraphs(node) for inner in body.node)
 
 
 def _runnable_order(file: ModelFile, available: set[str]) -> Iterator[tuple[int, tuple[str, ...]]]:

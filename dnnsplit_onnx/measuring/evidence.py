@@ -236,6 +236,12 @@ class Verification:
         ]
         return tuple(notes)
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each output that was compared, then one for each value that crosses."""
+        rows = [{"kind": "output", **asdict(output)} for output in self.outputs]
+        rows += [{"kind": "boundary", **asdict(boundary)} for boundary in self.boundaries]
+        return [dict(_finite(row)) for row in rows]
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready data; infinite distances are None."""
         figures = ("optimized_max_abs_diff", "optimized_max_rel_diff", "whole_optimization_shift")

@@ -25,7 +25,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from dnnsplit_onnx.graph.graph import Graph, captures, subgraphs
+from dnnsplit_onnx.graph.bodies import captures, subgraphs
+from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.modelfile import open_model
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.slicing.manifest import Manifest

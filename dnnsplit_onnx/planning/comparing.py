@@ -114,6 +114,10 @@ class Comparison:
         sign = -1.0 if self.objective == "throughput" else 1.0
         return min(kept, key=lambda row: sign * (row.value or 0.0), default=None)
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each planner."""
+        return [row.to_dict() for row in self.rows]
+
     def to_dict(self) -> dict[str, Any]:
         """The comparison as JSON-ready data."""
         return {

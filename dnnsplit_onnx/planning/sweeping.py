@@ -113,6 +113,10 @@ class Sweep:
     def __len__(self) -> int:
         return len(self.points)
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each point."""
+        return [point.to_dict() for point in self.points]
+
     def to_dict(self) -> dict[str, Any]:
         """The sweep as JSON-ready data."""
         return {

@@ -12,7 +12,8 @@ from typing import Any
 
 import onnx
 
-from dnnsplit_onnx.graph.graph import Graph, reads_of
+from dnnsplit_onnx.graph.bodies import reads_of
+from dnnsplit_onnx.graph.graph import Graph
 
 _EXTERNAL = onnx.TensorProto.EXTERNAL
 

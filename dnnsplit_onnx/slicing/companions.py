@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 
 import onnx
 
-from dnnsplit_onnx.graph.graph import captures, subgraphs
+from dnnsplit_onnx.graph.bodies import captures, subgraphs
 from dnnsplit_onnx.slicing.index import SliceIndex
 
 

@@ -7,7 +7,8 @@ from functools import cached_property
 
 import onnx
 
-from dnnsplit_onnx.graph.graph import Graph, reads_of
+from dnnsplit_onnx.graph.bodies import reads_of
+from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.slicing.types import BoundaryTypes
 
 # What a slice has of its own; all else in the model and its graph is copied as it is,

@@ -26,8 +26,9 @@ from functools import cached_property
 import onnx
 
 from dnnsplit_onnx.errors import CutError
-from dnnsplit_onnx.graph.graph import ONNX_DOMAINS, Graph
+from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.inference import infer
+from dnnsplit_onnx.graph.operators import ONNX_DOMAINS
 from dnnsplit_onnx.slicing.ask_runtime import ask_runtime
 from dnnsplit_onnx.slicing.deduce import deduce_types
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from dnnsplit_onnx.errors import ShapeError
-from dnnsplit_onnx.graph.graph import Graph, build_graph, reads_of, subgraphs
+from dnnsplit_onnx.graph.bodies import reads_of, subgraphs
+from dnnsplit_onnx.graph.graph import Graph, build_graph
 from dnnsplit_onnx.graph.identity import in_file_order, model_digest, order_digest
 from dnnsplit_onnx.graph.modelfile import ModelFile
 from dnnsplit_onnx.graph.shapes import Types, bind_shapes, free_dimensions

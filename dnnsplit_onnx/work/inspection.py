@@ -101,6 +101,10 @@ class Inspection:
         """The values that cross at a position."""
         return crossing_values(self.analysis.graph, position, self.accounting)
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each node, in the order that positions count in."""
+        return list(self.to_dict()["nodes"])
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data, with the keys that scripts rely on; unknown sizes are None."""
         analysis = self.analysis

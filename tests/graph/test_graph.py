@@ -10,7 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from dnnsplit_onnx.errors import ModelError
-from dnnsplit_onnx.graph.graph import captures, load_graph
+from dnnsplit_onnx.graph.bodies import captures
+from dnnsplit_onnx.graph.graph import load_graph
 from tests.conftest import LIGHT, light
 
 RESIDUAL = """

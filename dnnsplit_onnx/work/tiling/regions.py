@@ -15,7 +15,8 @@ from functools import cached_property
 from typing import Literal
 
 from dnnsplit_onnx.errors import CutError
-from dnnsplit_onnx.graph.graph import Graph, subgraphs
+from dnnsplit_onnx.graph.bodies import subgraphs
+from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.shapes import Types
 from dnnsplit_onnx.work.ranges import boundary
 from dnnsplit_onnx.work.tiling import spatial
