@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -27,7 +28,8 @@ class InputSpec:
     Attributes:
         name: Its name, which the ONNX input gets too.
         dtype: A numpy dtype.
-        shape: A number for a fixed dimension, a name for one that stays open.
+        shape: A number for a fixed dimension; for one that stays open a name, or a sum or
+            another formula of names (`past + new`).
         below: For integers, the smallest value that is too large (a vocabulary's size).
         example: A value that the model is known to accept, if its author gave one.
         scale: For floats, the spread of values that the model expects: about 1, or about
@@ -51,6 +53,8 @@ class Adapter(ABC):
         layers: Number of layers of the framework's model.
         parameters: Number of elements in its weights.
         notes: What the user should know of this conversion.
+        limits: Smallest and largest size of open dimensions that have such, by name.
+        precision: The coarsest type that the model computes in, as numpy or ml_dtypes call it.
     """
 
     route: ClassVar[RouteName]
@@ -58,6 +62,8 @@ class Adapter(ABC):
     layers: int
     parameters: int
     notes: list[str]
+    limits: Mapping[str, tuple[int, int]] = MappingProxyType({})
+    precision: str = "float32"
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
@@ -65,11 +71,15 @@ class Adapter(ABC):
 
     @abstractmethod
     def run(self, feeds: Feeds) -> list[Array]:
-        """What the framework computes, outputs in the order of the ONNX model's."""
+        """What the framework computes in inference, outputs in the order of the ONNX model's."""
 
     @abstractmethod
-    def export(self, path: Path) -> None:
+    def export(self, path: Path, feeds: Feeds) -> None:
         """Writes the model as ONNX, with its weights inside or beside it.
+
+        Args:
+            path: Where to write.
+            feeds: Inputs to trace the model with.
 
         Raises:
             InputError: The exporter cannot take this model.

@@ -25,8 +25,7 @@ from types import ModuleType
 from typing import Any
 
 from dnnsplit_onnx import errors
-from dnnsplit_onnx.converters.conversion import Conversion
-from dnnsplit_onnx.converters.pipeline import Options
+from dnnsplit_onnx.converters.conversion import Conversion, Options
 from dnnsplit_onnx.converters.routes import Route
 from dnnsplit_onnx.converters.sources import Source
 from dnnsplit_onnx.errors import DnnsplitError, InputError

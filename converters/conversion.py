@@ -1,10 +1,34 @@
-"""What a conversion did, as data."""
+"""What a conversion is asked to do, and what it did, as data."""
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to convert.
+
+    Attributes:
+        check: Compare framework and onnxruntime.
+        tolerance: Largest relative difference allowed; None for what the model's precision allows.
+        seed: Seed of the inputs to compare on.
+        sizes: Numbers for open dimensions by name; `batch` fixes the batch size.
+        force: Replace an output that is there.
+        trust: Load files that can run code of their author's.
+    """
+
+    check: bool = True
+    tolerance: float | None = None
+    seed: int = 0
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    force: bool = False
+    trust: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +65,8 @@ class Conversion:
         parameters: Number of elements in its weights.
         layers_named: Share of nodes that carry a layer's name, from 0 to 1.
         checked: Whether framework and onnxruntime were compared.
+        checked_at: What they were compared at, one entry each: the author's example, then
+            sizes of the open dimensions (`batch=3 time=13`).
         max_abs_diff: Largest absolute difference of any output, None if not checked.
         max_rel_diff: The same over the output's largest magnitude, None if not checked.
         tolerance: The largest relative difference that was allowed.
@@ -61,6 +87,7 @@ class Conversion:
     parameters: int
     layers_named: float
     checked: bool
+    checked_at: tuple[str, ...]
     max_abs_diff: float | None
     max_rel_diff: float | None
     tolerance: float
@@ -82,6 +109,23 @@ class Conversion:
                 **data,
                 "inputs": ports(data["inputs"]),
                 "outputs": ports(data["outputs"]),
+                "checked_at": tuple(data["checked_at"]),
                 "notes": tuple(data["notes"]),
             }
         )
+
+
+def peak_nbytes() -> int:
+    """Peak resident memory of this process, in bytes.
+
+    On Linux from the kernel's own mark, which starts anew with each program: `getrusage`
+    also counts what the parent held when it started this process.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dnnsplit_onnx.converters.child import convert_in_child
-from dnnsplit_onnx.converters.conversion import Conversion
+from dnnsplit_onnx.converters.conversion import Conversion, Options
 from dnnsplit_onnx.converters.extras import require
 from dnnsplit_onnx.converters.loading import convert_here
-from dnnsplit_onnx.converters.parity import TOLERANCE
-from dnnsplit_onnx.converters.pipeline import Options
 from dnnsplit_onnx.converters.routes import choose_route
 from dnnsplit_onnx.converters.sources import parse_source
 from dnnsplit_onnx.errors import InputError, OutputError
@@ -26,11 +24,12 @@ def convert(
     *,
     route: str | None = None,
     check: bool = True,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     batch: int | None = None,
     sizes: Mapping[str, int] | None = None,
     seed: int = 0,
     force: bool = False,
+    trust: bool = False,
 ) -> Conversion:
     """Converts a Keras or PyTorch model to ONNX and checks that it computes the same.
 
@@ -44,12 +43,15 @@ def convert(
             input name and axis.
         output: The ONNX file. Weights of 2 GB and more go to `NAME.data` beside it.
         route: `keras-torch`, `keras-tf` or `pytorch`; None to choose, see `routes`.
-        check: Compare with onnxruntime on a seeded input.
-        tolerance: Largest difference allowed, relative to an output's largest magnitude.
+        check: Compare with onnxruntime, at several sizes of every open dimension.
+        tolerance: Largest difference allowed, relative to an output's largest magnitude;
+            None for 1e-4, and more where the model computes in half precision.
         batch: Fixed batch size; None leaves it open under the name `batch`.
         sizes: Numbers for other open dimensions, by name.
         seed: Seed of the input to compare on.
         force: Replace `output` if it is there.
+        trust: Load files that can run their author's code: exported programs that hold
+            more than tensors.
 
     Returns:
         What was done, how, and how close the two are.
@@ -74,7 +76,7 @@ def convert(
     if check:
         require("the check of the converted model", "cpu")
     start = time.perf_counter()
-    options = Options(check, tolerance, seed, bound, force)
+    options = Options(check, tolerance, seed, bound, force, trust)
     if parsed.live is not None:
         report = convert_here(parsed, output, chosen, options)
     else:

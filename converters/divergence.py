@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from dnnsplit_onnx.converters.adapter import Adapter, Array, Feeds
-from dnnsplit_onnx.converters.parity import difference, run_onnx
+from dnnsplit_onnx.converters.parity import OnnxRun, difference
 from dnnsplit_onnx.graph.layers import layer_of, with_parents
 from dnnsplit_onnx.graph.modelfile import open_model
 
@@ -65,7 +65,7 @@ def _run_with_values(model: Path, feeds: Feeds, names: list[str]) -> dict[str, A
     helper = model.with_name(model.name + ".inner.onnx")
     try:
         helper.write_bytes(file.proto.SerializeToString())
-        return run_onnx(helper, feeds, names)
+        return OnnxRun(helper)(feeds, names)
     finally:
         helper.unlink(missing_ok=True)
 

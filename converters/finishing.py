@@ -32,6 +32,9 @@ _BOOKKEEPING = ("pkg.torch.", "pkg.onnxscript.", "namespace")
 _MACHINE_PATH = re.compile(r"(?<![\w./:\\])(?:/|[A-Za-z]:[/\\])[^\s/\\\"'<>:]+[/\\][^\s\"']+")
 _UNNAMED_DIM = re.compile(r"unk__\d+$")
 
+# torch writes what a size is computed as, in formulas that nobody can read or bind.
+_LONGEST_FORMULA = 32
+
 _CHUNK = 1 << 20
 
 Layer = Callable[[onnx.NodeProto], str | None]
@@ -104,6 +107,8 @@ def name_dims(proto: onnx.ModelProto, dims: Mapping[str, tuple[int | str, ...]])
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in renamed:
                 dim.dim_param = renamed[dim.dim_param]
+            elif len(dim.dim_param) > _LONGEST_FORMULA:
+                dim.Clear()
     leading: set[int | str] = {names[0] for names in dims.values() if names}
     if len(leading) == 1:
         batch = leading.pop()

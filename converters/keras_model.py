@@ -95,7 +95,7 @@ def run_graph(model: Any, values: Sequence[Any], seen: Callable[[str, Any], None
     uses.update(id(tensor) for tensor in model.outputs)
     for node in nodes:
         args, kwargs = node.arguments.fill_in(tensors)
-        result = node.operation(*args, **kwargs)
+        result = in_inference(node.operation)(*args, **kwargs)
         if seen is not None:
             seen(node.operation.name, result)
         tensors.update(zip(map(id, node.outputs), keras.tree.flatten(result), strict=True))
@@ -106,6 +106,18 @@ def run_graph(model: Any, values: Sequence[Any], seen: Callable[[str, Any], None
     return [tensors[id(tensor)] for tensor in model.outputs]
 
 
+def in_inference(operation: Any) -> Callable[..., Any]:
+    """An operation as `predict` runs it: not training, whatever its own default or its call says."""
+    takes = "training" in getattr(operation, "_call_context_args", ()) or getattr(
+        operation, "_call_has_training_arg", False
+    )
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return operation(*args, **({**kwargs, "training": False} if takes else kwargs))
+
+    return call
+
+
 def layer_values(model: Any, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     """What each layer of a functional model gives, for layers that run once and give one tensor."""
     found: list[tuple[str, Any]] = []
@@ -114,14 +126,10 @@ def layer_values(model: Any, values: Sequence[Any]) -> Iterator[tuple[str, Any]]
     yield from ((name, value) for name, value in found if runs[name] == 1 and hasattr(value, "shape"))
 
 
-def input_specs(model: Any, sizes: Mapping[str, int]) -> tuple[InputSpec, ...]:
+def input_specs(model: Any) -> tuple[InputSpec, ...]:
     """The inputs of a functional model, open dimensions named.
 
     The first dimension is `batch`; another open one is called `INPUT_AXIS`.
-
-    Args:
-        model: The functional model.
-        sizes: Numbers for open dimensions by name.
     """
     below = vocabulary(model)
     specs = []
@@ -130,7 +138,7 @@ def input_specs(model: Any, sizes: Mapping[str, int]) -> tuple[InputSpec, ...]:
         shape: list[int | str] = []
         for at, dim in enumerate(tensor.shape):
             label = BATCH if at == 0 else f"{name}_{at}"
-            shape.append(sizes.get(label, label) if dim is None else int(dim))
+            shape.append(label if dim is None else int(dim))
         specs.append(InputSpec(name, np.dtype(tensor.dtype), tuple(shape), below, scale=input_scale(model)))
     return tuple(specs)
 

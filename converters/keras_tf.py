@@ -108,17 +108,16 @@ class KerasTf(_TensorFlow):
 
     Args:
         model: A built `keras.Model`.
-        sizes: Numbers for open dimensions by name; `batch` fixes the batch size.
 
     Raises:
         InputError: The model has no inputs yet, or no graph of layers.
     """
 
-    def __init__(self, model: Any, sizes: Mapping[str, int]) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.layers = len(model.layers)
         self.model = as_functional(model)
-        self.inputs = input_specs(self.model, sizes)
+        self.inputs = input_specs(self.model)
         self.outputs = output_names(self.model)
         self.parameters = int(self.model.count_params())
 
@@ -126,10 +125,11 @@ class KerasTf(_TensorFlow):
         """What Keras computes."""
         return [value.numpy() for value in run_graph(self.model, self._tensors(feeds))]
 
-    def export(self, path: Path) -> None:
+    def export(self, path: Path, feeds: Feeds) -> None:
         """Writes the model as ONNX. See `Adapter.export`."""
         import tensorflow as tf
 
+        del feeds  # TensorFlow traces with shapes alone
         specs = [
             tf.TensorSpec([d if isinstance(d, int) else None for d in spec.shape], spec.dtype, spec.name)
             for spec in self.inputs
@@ -164,13 +164,12 @@ class SavedModel(_TensorFlow):
 
     Args:
         path: The folder.
-        sizes: Numbers for open dimensions by name; `batch` fixes the batch size.
 
     Raises:
         InputError: It cannot be loaded, or has no signature.
     """
 
-    def __init__(self, path: Path, sizes: Mapping[str, int]) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__()
         self.layers = 0
         self.loaded = _load(path)
@@ -182,7 +181,7 @@ class SavedModel(_TensorFlow):
         name = "serving_default" if "serving_default" in signatures else next(iter(signatures))
         self.function = signatures[name]
         self.inputs = tuple(
-            _spec(key, spec, sizes) for key, spec in self.function.structured_input_signature[1].items()
+            _spec(key, spec) for key, spec in self.function.structured_input_signature[1].items()
         )
         self.outputs = sorted(self.function.structured_outputs)
         self.parameters = sum(int(np.prod(variable.shape)) for variable in self.function.variables)
@@ -195,8 +194,9 @@ class SavedModel(_TensorFlow):
         result = self.function(**{spec.name: tf.constant(feeds[spec.name]) for spec in self.inputs})
         return [result[name].numpy() for name in self.outputs]
 
-    def export(self, path: Path) -> None:
+    def export(self, path: Path, feeds: Feeds) -> None:
         """Writes the signature as ONNX. See `Adapter.export`."""
+        del feeds  # it has been traced
         names = [tensor.name for tensor in self.function.outputs]
         rename = dict(zip(names, self.outputs, strict=True))
         captured = {inner.name for _, inner in self.function.graph.captures}
@@ -216,11 +216,11 @@ def _load(path: Path) -> Any:
         raise InputError(f"TensorFlow cannot load `{path}`: {reason(error)}") from error
 
 
-def _spec(name: str, spec: Any, sizes: Mapping[str, int]) -> InputSpec:
+def _spec(name: str, spec: Any) -> InputSpec:
     shape: list[int | str] = []
     for at, dim in enumerate(spec.shape):
         label = BATCH if at == 0 else f"{name}_{at}"
-        shape.append(sizes.get(label, label) if dim is None else int(dim))
+        shape.append(label if dim is None else int(dim))
     return InputSpec(name, np.dtype(spec.dtype.as_numpy_dtype), tuple(shape))
 
 

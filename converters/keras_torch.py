@@ -13,7 +13,7 @@ instead of 9.7. The check runs Keras without the mapping, and so covers it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,14 @@ from dnnsplit_onnx.converters.adapter import Adapter, Array, Feeds
 from dnnsplit_onnx.converters.extras import versions
 from dnnsplit_onnx.converters.keras_model import (
     as_functional,
+    in_inference,
     input_specs,
     is_graph,
     layer_values,
     output_names,
     run_graph,
 )
+from dnnsplit_onnx.converters.keras_padding import open_padding
 
 # Where a wrapper keeps its children; no Keras layer may be called so inside one.
 _CHILDREN = "layers"
@@ -41,7 +43,6 @@ class KerasTorch(Adapter):
 
     Args:
         model: A built `keras.Model`.
-        sizes: Numbers for open dimensions by name; `batch` fixes the batch size.
 
     Raises:
         InputError: The model has no inputs yet.
@@ -49,9 +50,9 @@ class KerasTorch(Adapter):
 
     route = "keras-torch"
 
-    def __init__(self, model: Any, sizes: Mapping[str, int]) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = as_functional(model)
-        self.inputs = input_specs(self.model, sizes)
+        self.inputs = input_specs(self.model)
         self.outputs = output_names(self.model)
         self.layers = len(model.layers)
         self.parameters = int(self.model.count_params())
@@ -69,11 +70,11 @@ class KerasTorch(Adapter):
         with torch.no_grad():
             return [_to_numpy(value) for value in run_graph(self.model, self._tensors(feeds))]
 
-    def export(self, path: Path) -> None:
+    def export(self, path: Path, feeds: Feeds) -> None:
         """Writes the model as ONNX. See `Adapter.export`."""
         module = _graph_module(self.model, self._names, "").eval()
-        with _native_batch_norm():
-            torch_export.export(module, self.inputs, self.outputs, path)
+        with _native_batch_norm(), _open_time(), open_padding():
+            torch_export.export(module, self.inputs, self.outputs, path, feeds)
 
     def layer_of(self, node: onnx.NodeProto) -> str | None:
         """The Keras layer that a node came from; `outer/inner` for a model in a model."""
@@ -110,7 +111,7 @@ def _graph_module(model: Any, names: dict[str, str], outer: str) -> Any:
 
         def __init__(self, operation: Any) -> None:
             super().__init__()
-            self.call_operation = operation.__call__
+            self.call_operation = in_inference(operation)
             for variable in getattr(operation, "variables", ()):
                 name = variable.path.rpartition(f"{operation.name}/")[2].replace("/", "_").replace(".", "_")
                 if isinstance(variable.value, torch.nn.Parameter):
@@ -178,6 +179,26 @@ def _native_batch_norm() -> Iterator[None]:
         yield
     finally:
         BatchNormalization.call = written_out
+
+
+@contextmanager
+def _open_time() -> Iterator[None]:
+    """Runs a TimeDistributed layer on all steps as one batch, not one by one: their number stays open."""
+    from keras.layers import TimeDistributed
+
+    one_by_one = TimeDistributed.call
+
+    def call(self: Any, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if mask is not None:
+            return one_by_one(self, inputs, training=training, mask=mask)
+        outputs = self.layer(inputs.flatten(0, 1), training=False)
+        return outputs.unflatten(0, inputs.shape[:2])
+
+    TimeDistributed.call = call
+    try:
+        yield
+    finally:
+        TimeDistributed.call = one_by_one
 
 
 def _to_numpy(value: Any) -> Array:

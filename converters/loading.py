@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dnnsplit_onnx.converters.adapter import Adapter
-from dnnsplit_onnx.converters.conversion import Conversion
-from dnnsplit_onnx.converters.pipeline import Options, run_conversion
+from dnnsplit_onnx.converters.conversion import Conversion, Options
+from dnnsplit_onnx.converters.pipeline import run_conversion
 from dnnsplit_onnx.converters.reasons import reason
 from dnnsplit_onnx.converters.routes import Route
 from dnnsplit_onnx.converters.sources import ZOO, Source, parse_source
@@ -35,49 +35,50 @@ def load(source: Source, route: Route, options: Options) -> Adapter:
     if source.kind == "saved-model":
         from dnnsplit_onnx.converters.keras_tf import SavedModel
 
-        return SavedModel(source.path, options.sizes)
+        return SavedModel(source.path)
     if source.kind == "keras-file":
         from dnnsplit_onnx.converters.keras_model import load_model
 
-        return _keras(load_model(source.path), route.name, options)
+        return _keras(load_model(source.path), route.name)
     if source.kind == "exported-program":
-        from dnnsplit_onnx.converters.pytorch import ExportedProgram, load_program
+        from dnnsplit_onnx.converters.programs import ExportedProgram, load_program
 
-        return ExportedProgram(load_program(source.path), options.sizes)
+        return ExportedProgram(load_program(source.path, options.trust))
     if source.kind == "callable":
-        return _adapt(_call(source.text), source.text, route, options)
+        return _adapt(_call(source.text), source.text, route)
     if source.kind == "zoo":
         from dnnsplit_onnx.models.frameworks import build_framework_model
 
-        return _adapt(build_framework_model(source.text.removeprefix(ZOO)), source.text, route, options)
-    return _adapt(source.live, source.text, route, options)
+        return _adapt(build_framework_model(source.text.removeprefix(ZOO)), source.text, route)
+    return _adapt(source.live, source.text, route)
 
 
-def _adapt(built: Any, text: str, route: Route, options: Options) -> Adapter:
+def _adapt(built: Any, text: str, route: Route) -> Adapter:
     """An adapter for a live model, alone or with example inputs and open dimensions."""
     parts = built if isinstance(built, tuple) else (built,)
     kind = parse_source(built).kind
     if kind == "keras-model":
-        return _keras(parts[0], route.name, options)
-    from dnnsplit_onnx.converters.pytorch import ExportedProgram, PyTorch, example_of
+        return _keras(parts[0], route.name)
+    from dnnsplit_onnx.converters.programs import ExportedProgram
+    from dnnsplit_onnx.converters.pytorch import PyTorch, example_of
 
     if not hasattr(parts[0], "forward"):
-        return ExportedProgram(parts[0], options.sizes)
+        return ExportedProgram(parts[0])
     example = parts[1] if len(parts) > 1 else example_of(parts[0], text)
-    return PyTorch(parts[0], example, parts[2] if len(parts) > 2 else None, options.sizes)
+    return PyTorch(parts[0], example, parts[2] if len(parts) > 2 else None)
 
 
-def _keras(model: Any, route: str, options: Options) -> Adapter:
+def _keras(model: Any, route: str) -> Adapter:
     import keras
 
     # A callable's route is known only now: by the backend that its Keras runs on.
     if route == "keras-tf" or keras.backend.backend() == "tensorflow":
         from dnnsplit_onnx.converters.keras_tf import KerasTf
 
-        return KerasTf(model, options.sizes)
+        return KerasTf(model)
     from dnnsplit_onnx.converters.keras_torch import KerasTorch
 
-    return KerasTorch(model, options.sizes)
+    return KerasTorch(model)
 
 
 def _call(text: str) -> Any:

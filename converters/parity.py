@@ -22,10 +22,12 @@ from typing import Any
 import numpy as np
 
 from dnnsplit_onnx.converters.adapter import Array
-from dnnsplit_onnx.converters.samples import SAMPLES
+from dnnsplit_onnx.converters.reasons import reason
 from dnnsplit_onnx.errors import VerificationError
 
-TOLERANCE = 1e-4
+# Largest relative difference allowed, by the coarsest type that a model computes in. Half
+# precision has 2^-11, and sums of a thousand terms in another order lose ten times that.
+TOLERANCES = {"float64": 1e-4, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,16 @@ class Difference:
     output: str
 
 
-def compare(reference: Mapping[str, Array], got: Mapping[str, Array]) -> Difference:
+def compare(
+    reference: Mapping[str, Array], got: Mapping[str, Array], *, at: str = "", hint: str | None = None
+) -> Difference:
     """How far onnxruntime's outputs are from the framework's.
+
+    Args:
+        reference: The framework's.
+        got: onnxruntime's.
+        at: What the inputs were, for the message.
+        hint: What may help where shapes differ.
 
     Raises:
         VerificationError: An output is missing, or has another shape.
@@ -57,6 +67,8 @@ def compare(reference: Mapping[str, Array], got: Mapping[str, Array]) -> Differe
             shape = "nothing" if actual is None else f"shape {list(actual.shape)}"
             raise VerificationError(
                 f"output `{name}` has {shape} in onnxruntime, shape {list(expected.shape)} in the framework"
+                + (f", at {at}" if at else ""),
+                hint=hint,
             )
         apart = difference(expected, actual)
         max_abs = max(max_abs, apart[0])
@@ -66,14 +78,22 @@ def compare(reference: Mapping[str, Array], got: Mapping[str, Array]) -> Differe
 
 
 def difference(expected: Array, actual: Array) -> tuple[float, float]:
-    """Largest absolute difference, and that over the largest magnitude expected."""
+    """Largest absolute difference, and that over the largest magnitude expected.
+
+    What is not finite has to be the same: a masked score is minus infinity in both.
+    """
     if not expected.size:
         return 0.0, 0.0
     wide = np.complex128 if expected.dtype.kind == "c" else np.float64
     a, b = expected.astype(wide), actual.astype(wide)
-    with np.errstate(invalid="ignore"):
-        apart = float(np.max(np.abs(a - b)))
-        scale = float(np.max(np.abs(a)))
+    finite = np.isfinite(a)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return float("inf"), float("inf")
+    a, b = a[finite], b[finite]
+    if not a.size:
+        return 0.0, 0.0
+    apart = float(np.max(np.abs(a - b)))
+    scale = float(np.max(np.abs(a)))
     if not np.isfinite(apart):
         return float("inf"), float("inf")
     if apart == 0.0:
@@ -81,14 +101,19 @@ def difference(expected: Array, actual: Array) -> tuple[float, float]:
     return apart, apart / scale if scale else float("inf")
 
 
-def refuse_vacuous(outputs: Mapping[str, Array], tolerance: float) -> None:
+def refuse_vacuous(outputs: Mapping[str, Array], tolerance: float, batch: int | None) -> None:
     """Fails where comparing with these outputs would prove nothing.
+
+    Args:
+        outputs: What the framework gave.
+        tolerance: Largest relative difference allowed.
+        batch: Number of different samples that went in, None if unknown.
 
     Raises:
         VerificationError: See the module's docstring.
     """
     for name, array in outputs.items():
-        why = _vacuous(array, tolerance)
+        why = _vacuous(array, tolerance, batch)
         if why:
             raise VerificationError(
                 f"the check proves nothing: output `{name}` {why}",
@@ -96,7 +121,7 @@ def refuse_vacuous(outputs: Mapping[str, Array], tolerance: float) -> None:
             )
 
 
-def _vacuous(array: Array, tolerance: float) -> str | None:
+def _vacuous(array: Array, tolerance: float, batch: int | None) -> str | None:
     if array.dtype.kind not in "fc" or array.size < 2:
         return None
     if not np.isfinite(array).all():
@@ -106,22 +131,35 @@ def _vacuous(array: Array, tolerance: float) -> str | None:
         return "is zero throughout"
     if float(np.ptp(array.real)) <= 2 * tolerance * scale:
         return f"is constant (within {tolerance:g} of {scale:.3g})"
-    samples = array.shape[0] if array.ndim > 1 else 1
-    if samples == SAMPLES and difference(array[0], array[1])[1] <= 2 * tolerance:
+    many = batch is not None and batch > 1 and array.ndim > 1 and array.shape[0] == batch
+    if many and difference(array[0], array[1])[1] <= 2 * tolerance:
         return "is the same for different inputs"
     return None
 
 
-def run_onnx(
-    model: Path, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None
-) -> dict[str, Array]:
-    """Runs a model in onnxruntime on the CPU, as a user would."""
-    import onnxruntime as ort  # heavy, and not needed with --no-check
+class OnnxRun:
+    """A model in onnxruntime on the CPU, as a user would run it.
 
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    wanted = {value.name for value in session.get_inputs()}
-    names = list(outputs) if outputs else [value.name for value in session.get_outputs()]
-    results: list[Any] = session.run(names, {k: v for k, v in feeds.items() if k in wanted})
-    return dict(zip(names, results, strict=True))
+    Raises:
+        VerificationError: onnxruntime refuses the model.
+    """
+
+    def __init__(self, model: Path) -> None:
+        import onnxruntime as ort  # heavy
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        try:
+            self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors share no class
+            raise VerificationError(
+                f"onnxruntime cannot load the converted model: {reason(error)}",
+                hint="another --route or --opset may give one that it can",
+            ) from error
+
+    def __call__(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Runs the model; inputs that it does not have are left out."""
+        wanted = {value.name for value in self._session.get_inputs()}
+        names = list(outputs) if outputs else [value.name for value in self._session.get_outputs()]
+        results: list[Any] = self._session.run(names, {k: v for k, v in feeds.items() if k in wanted})
+        return dict(zip(names, results, strict=True))

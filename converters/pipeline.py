@@ -10,41 +10,22 @@ import gc
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
 
-from dnnsplit_onnx.converters.adapter import Adapter, Array
-from dnnsplit_onnx.converters.conversion import Conversion, Port
+from dnnsplit_onnx.converters.adapter import Adapter
+from dnnsplit_onnx.converters.conversion import Conversion, Options, Port, peak_nbytes
 from dnnsplit_onnx.converters.divergence import first_divergence
+from dnnsplit_onnx.converters.extras import has
 from dnnsplit_onnx.converters.finishing import Finished, finish
-from dnnsplit_onnx.converters.memory import peak_nbytes
-from dnnsplit_onnx.converters.parity import TOLERANCE, Difference, compare, refuse_vacuous, run_onnx
+from dnnsplit_onnx.converters.parity import TOLERANCES, Difference, OnnxRun, compare, refuse_vacuous
+from dnnsplit_onnx.converters.reasons import reason
 from dnnsplit_onnx.converters.routes import Route
-from dnnsplit_onnx.converters.samples import sample_inputs
-from dnnsplit_onnx.errors import OutputError, VerificationError
+from dnnsplit_onnx.converters.samples import Trial, bind, first_trial, more_trials, sizes_of
+from dnnsplit_onnx.errors import InputError, OutputError, VerificationError
+from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.modelfile import open_model
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to convert.
-
-    Attributes:
-        check: Compare framework and onnxruntime.
-        tolerance: Largest relative difference allowed.
-        seed: Seed of the inputs to compare on.
-        sizes: Numbers for open dimensions by name; `batch` fixes the batch size.
-        force: Replace an output that is there.
-    """
-
-    check: bool = True
-    tolerance: float = TOLERANCE
-    seed: int = 0
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    force: bool = False
 
 
 def run_conversion(adapter: Adapter, source: str, output: Path, route: Route, options: Options) -> Conversion:
@@ -67,15 +48,15 @@ def run_conversion(adapter: Adapter, source: str, output: Path, route: Route, op
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     except OSError as error:
         raise OutputError(f"cannot write `{output}`: {error.strerror}") from None
+    tolerance = options.tolerance or TOLERANCES[adapter.precision]
+    adapter.inputs = bind(adapter.inputs, options.sizes)
     try:
-        feeds = sample_inputs(adapter.inputs, options.seed)
         # The framework runs first: nothing is exported that could not be checked.
-        reference = adapter.run(feeds) if options.check else []
-        finished = _export(adapter, folder, output.name)
+        first = first_trial(adapter, options.seed)
+        trials = [first, *more_trials(adapter, first, options.seed)] if options.check else []
+        finished = _export(adapter, first, folder, output.name)
         gc.collect()
-        apart = None
-        if options.check:
-            apart = _check(adapter, finished.files[0], feeds, reference, options)
+        apart = _check(adapter, finished.files[0], trials, tolerance)
         model = onnx_ports(finished.files[0])
         for file in reversed(finished.files):  # the model last: it needs its weights
             file.replace(output.parent / file.name)
@@ -96,17 +77,19 @@ def run_conversion(adapter: Adapter, source: str, output: Path, route: Route, op
         parameters=adapter.parameters,
         layers_named=round(finished.layers_named, 4),
         checked=options.check,
+        checked_at=tuple(trial.what for trial in trials),
         max_abs_diff=apart.max_abs if apart else None,
         max_rel_diff=apart.max_rel if apart else None,
-        tolerance=options.tolerance,
+        tolerance=tolerance,
         notes=tuple(adapter.notes),
     )
 
 
-def _export(adapter: Adapter, folder: Path, name: str) -> Finished:
+def _export(adapter: Adapter, first: Trial, folder: Path, name: str) -> Finished:
     raw = folder / "exported" / "model.onnx"
     raw.parent.mkdir()
-    adapter.export(raw)
+    adapter.export(raw, first.feeds)
+    _refuse_fixed(adapter, onnx_ports(raw)[0], first)
     finished = finish(
         raw, folder / name, adapter.layer_of, {spec.name: spec.shape for spec in adapter.inputs}
     )
@@ -114,27 +97,80 @@ def _export(adapter: Adapter, folder: Path, name: str) -> Finished:
     return finished
 
 
-def _check(
-    adapter: Adapter, model: Path, feeds: Mapping[str, Array], reference: list[Array], options: Options
-) -> Difference:
-    """Compares onnxruntime with what the framework gave.
+def _refuse_fixed(adapter: Adapter, ports: tuple[Port, ...], first: Trial) -> None:
+    """Fails where a dimension that should be open came out as a number.
 
     Raises:
-        VerificationError: They differ by more than the tolerance, or nothing is proven.
+        InputError: One did.
     """
-    got = run_onnx(model, feeds)
-    if len(got) != len(reference):
-        raise VerificationError(f"{len(reference)} outputs in the framework, {len(got)} in ONNX")
-    expected = dict(zip(got, reference, strict=True))
-    refuse_vacuous(expected, options.tolerance)
-    apart = compare(expected, got)
-    if apart.max_rel > options.tolerance:
-        culprit = first_divergence(adapter, model, feeds, options.tolerance)
+    exported = {port.name: port.shape for port in ports}
+    for spec in adapter.inputs:
+        for dim, got in zip(spec.shape, exported.get(spec.name, ()), strict=False):
+            if isinstance(dim, str) and isinstance(got, int):
+                raise InputError(
+                    f"dimension `{dim}` of input `{spec.name}` came out fixed at {got}: "
+                    f"the exporter met code that needs its size",
+                    hint=_fix(adapter, first, dim) or f"if {got} is what you want, pass --bind {dim}={got}",
+                )
+
+
+def _fix(adapter: Adapter, first: Trial, dim: str | None = None) -> str | None:
+    """What to type so that a model whose open dimensions fail is converted with fixed ones."""
+    sizes = sizes_of(adapter.inputs, first.feeds)
+    names = [dim] if dim in sizes else [name for name in sizes if name != "batch"] or list(sizes)
+    options = " ".join(f"--bind {name}={sizes[name]}" for name in names)
+    return f"fix it at the size that you use, such as {options}" if options else None
+
+
+def _check(adapter: Adapter, model: Path, trials: list[Trial], tolerance: float) -> Difference | None:
+    """Loads the model once, and compares onnxruntime with what the framework gave.
+
+    Returns:
+        The largest differences of all trials; None without trials.
+
+    Raises:
+        VerificationError: onnxruntime refuses the model, they differ by more than the
+            tolerance, or nothing is proven.
+        ModelError: The file is not a valid model.
+    """
+    load_graph(model)
+    if not trials and not has("cpu"):
+        return None
+    run = OnnxRun(model)
+    parts = [_compare(adapter, model, run, trials[0], trial, tolerance) for trial in trials]
+    if not parts:
+        return None
+    worst = max(parts, key=lambda part: part.max_rel)
+    return Difference(max(part.max_abs for part in parts), worst.max_rel, worst.output)
+
+
+def _compare(
+    adapter: Adapter, model: Path, run: OnnxRun, first: Trial, trial: Trial, tolerance: float
+) -> Difference:
+    hint = "a larger --tolerance accepts it; another --route may convert it right"
+    if trial is not first and trial.batch is not None:  # other sizes, and not the example
+        hint = _fix(adapter, first) or hint
+    try:
+        got = run(trial.feeds)
+    except Exception as error:  # onnxruntime's errors share no class
+        raise VerificationError(
+            f"onnxruntime does not run the model at {trial.what}, which the framework does",
+            context=reason(error),
+            hint=hint,
+        ) from error
+    if len(got) != len(trial.expected):
+        raise VerificationError(f"{len(trial.expected)} outputs in the framework, {len(got)} in ONNX")
+    expected = dict(zip(got, trial.expected, strict=True))
+    if trial is first:
+        refuse_vacuous(expected, tolerance, trial.batch)
+    apart = compare(expected, got, at=trial.what, hint=hint)
+    if apart.max_rel > tolerance:
+        culprit = first_divergence(adapter, model, trial.feeds, tolerance)
         raise VerificationError(
             f"onnxruntime differs from the framework by {apart.max_rel:.3g} relative in output "
-            f"`{apart.output}` (allowed: {options.tolerance:g})",
+            f"`{apart.output}` at {trial.what} (allowed: {tolerance:g})",
             context=f"first at {culprit}" if culprit else "no single layer could be named",
-            hint="a larger --tolerance accepts it; another --route may convert it right",
+            hint=hint,
         )
     return apart
 

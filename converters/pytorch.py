@@ -1,4 +1,4 @@
-"""PyTorch models and exported programs, through torch's current exporter.
+"""PyTorch modules, through torch's current exporter.
 
 Inputs may be nested (a mapping of caches inside the keyword arguments of a decoder); in
 ONNX they are flat, named by their path: `past_key_values.0.key`. Outputs likewise. So a
@@ -19,7 +19,8 @@ import onnx
 from dnnsplit_onnx.converters import torch_export
 from dnnsplit_onnx.converters.adapter import BATCH, Adapter, Array, Feeds, InputSpec
 from dnnsplit_onnx.converters.extras import versions
-from dnnsplit_onnx.converters.reasons import reason
+from dnnsplit_onnx.converters.nesting import flatten, rebuild
+from dnnsplit_onnx.converters.parity import difference
 from dnnsplit_onnx.converters.samples import sample_inputs
 from dnnsplit_onnx.errors import InputError
 
@@ -29,6 +30,11 @@ _INNER = "inner"
 Dynamic = Mapping[str, Mapping[int, str]]
 
 
+# Samples to find the batch with.
+_PROBE = 3
+_ALIKE = 1e-2  # relative; sums may be taken in another order
+
+
 class PyTorch(Adapter):
     """An `nn.Module` with example inputs.
 
@@ -36,9 +42,8 @@ class PyTorch(Adapter):
         module: The module; it is put in evaluation mode.
         example: Positional inputs as a sequence (or one tensor), or keyword inputs as a
             mapping. Values are tensors, or mappings and sequences of tensors.
-        dynamic: Names of open dimensions, by input name and axis. None: the first
-            dimension of every input whose first dimension is that of the first input.
-        sizes: Numbers for open dimensions by name; `batch` fixes the batch size.
+        dynamic: Names of open dimensions, by input name and axis. None: the batch, if the
+            module has one, of every input that has it on the same axis.
 
     Raises:
         InputError: The example holds something else than tensors.
@@ -46,14 +51,56 @@ class PyTorch(Adapter):
 
     route = "pytorch"
 
-    def __init__(self, module: Any, example: Any, dynamic: Dynamic | None, sizes: Mapping[str, int]) -> None:
+    def __init__(self, module: Any, example: Any, dynamic: Dynamic | None = None) -> None:
         self.module = module.eval()
         self.keywords = _as_keywords(module, example)
-        flat = dict(_flatten(self.keywords, ""))
-        self.inputs = _specs(flat, _default_dynamic(flat) if dynamic is None else dynamic, sizes)
+        flat = dict(flatten(self.keywords, ""))
         self.layers = sum(1 for inner in module.modules() if not list(inner.children()))
         self.parameters = sum(parameter.numel() for parameter in module.parameters())
+        self.precision = torch_export.precision((*module.parameters(), *flat.values()))
         self.notes: list[str] = []
+        self.inputs = _specs(flat, {})
+        if dynamic is not None:
+            self.inputs = _specs(flat, _open_as_asked(flat, dynamic))
+        else:
+            self._find_batch(flat)
+
+    def _find_batch(self, flat: Mapping[str, Any]) -> None:
+        """Opens the batch: the first of two axes along which samples do not know of each other."""
+        fixed = self.inputs
+        for axis in (0, 1):
+            sizes = [tensor.shape[axis] for tensor in flat.values() if tensor.ndim > axis]
+            dynamic = {
+                name: {axis: BATCH}
+                for name, tensor in flat.items()
+                if tensor.ndim > axis and tensor.shape[axis] == sizes[0]
+            }
+            self.inputs = _specs(flat, dynamic)
+            if dynamic and self._is_batch(axis):
+                return
+        self.inputs = fixed
+        first = next(iter(flat), "")
+        self.notes.append(
+            "no batch was found, an axis along which samples are independent: all sizes are the example's"
+            f" (name those that should stay open: --open {first}.0)"
+        )
+
+    def _is_batch(self, axis: int) -> bool:
+        """Whether reversing the samples reverses what comes out, and changes nothing else."""
+        feeds = sample_inputs(self.inputs, {BATCH: _PROBE})
+        turned = {
+            spec.name: np.ascontiguousarray(np.flip(feeds[spec.name], axis))
+            if BATCH in spec.shape
+            else feeds[spec.name]
+            for spec in self.inputs
+        }
+        try:
+            straight, reverse = self.run(feeds), self.run(turned)
+        except Exception:  # the module does not take another size there
+            return False
+        return all(_turned(a, b) for a, b in zip(straight, reverse, strict=True)) and any(
+            _PROBE in value.shape for value in straight
+        )
 
     def versions(self) -> dict[str, str]:
         """Versions of the libraries of this route."""
@@ -63,10 +110,11 @@ class PyTorch(Adapter):
         """What PyTorch computes."""
         return [value.detach().numpy() for _, value in self._outputs(feeds)]
 
-    def export(self, path: Path) -> None:
+    def export(self, path: Path, feeds: Feeds) -> None:
         """Writes the model as ONNX. See `Adapter.export`."""
-        outputs = [name for name, _ in self._outputs(sample_inputs(self.inputs))]
-        torch_export.export(_flat_module(self.module, self._call).eval(), self.inputs, outputs, path)
+        outputs = [name for name, _ in self._outputs(feeds)]
+        module = _flat_module(self.module, self._call).eval()
+        torch_export.export(module, self.inputs, outputs, path, feeds)
 
     def layer_of(self, node: onnx.NodeProto) -> str | None:
         """The path of the module that a node came from."""
@@ -104,12 +152,12 @@ class PyTorch(Adapter):
         import torch
 
         leaves = {spec.name: tensor for spec, tensor in zip(self.inputs, tensors, strict=True)}
-        result = self.module(**_rebuild(self.keywords, "", leaves))
+        result = self.module(**rebuild(self.keywords, "", leaves))
         if isinstance(result, torch.Tensor):
             return [("output", result)]
         if isinstance(result, Sequence):
             result = {f"output_{at}": value for at, value in enumerate(result)}
-        return list(_flatten(result, ""))
+        return list(flatten(result, ""))
 
 
 def _flat_module(inner: Any, call: Callable[[Sequence[Any]], list[tuple[str, Any]]]) -> Any:
@@ -131,80 +179,6 @@ def _flat_module(inner: Any, call: Callable[[Sequence[Any]], list[tuple[str, Any
     return Flat()
 
 
-class ExportedProgram(Adapter):
-    """A program that `torch.export` made, such as a `.pt2` file holds.
-
-    Its open dimensions are those it was exported with; the first open one is `batch`.
-
-    Raises:
-        InputError: The program carries no example inputs.
-    """
-
-    route = "pytorch"
-
-    def __init__(self, program: Any, sizes: Mapping[str, int]) -> None:
-        if program.example_inputs is None:
-            raise InputError("the exported program carries no example inputs", hint="export it again")
-        self.program = program
-        self.arguments, self.keywords = program.example_inputs
-        flat = dict(_flatten({**dict(enumerate(self.arguments)), **self.keywords}, ""))
-        placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-        names = program.graph_signature.user_inputs
-        self.inputs = tuple(
-            _spec(name, tensor, _open_dims(placeholders[name], sizes))
-            for name, tensor in zip(names, flat.values(), strict=True)
-        )
-        self._flat_names = dict(zip(flat, names, strict=True))
-        self.layers = 0  # a program is flat
-        self.parameters = sum(value.numel() for value in program.state_dict.values())
-        self.notes = []
-        if sizes:
-            self.notes.append("an exported program keeps its own open dimensions")
-
-    def versions(self) -> dict[str, str]:
-        """Versions of the libraries of this route."""
-        return versions("torch", "onnxscript", "onnx", "onnxruntime")
-
-    def run(self, feeds: Feeds) -> list[Array]:
-        """What the program computes."""
-        import torch
-
-        tensors = {path: torch.from_numpy(np.array(feeds[name])) for path, name in self._flat_names.items()}
-        named = {**dict(enumerate(self.arguments)), **self.keywords}
-        nested = _rebuild(named, "", tensors)
-        positional = [nested.pop(at) for at in range(len(self.arguments))]
-        with torch.no_grad():
-            result = self.program.module()(*positional, **nested)
-        result = [result] if isinstance(result, torch.Tensor) else result
-        values = dict(enumerate(result)) if isinstance(result, Sequence) else result
-        return [value.detach().numpy() for _, value in _flatten(values, "")]
-
-    def export(self, path: Path) -> None:
-        """Writes the program as ONNX. See `Adapter.export`."""
-        torch_export.run_exporter(path, self.program, input_names=[spec.name for spec in self.inputs])
-
-    def layer_of(self, node: onnx.NodeProto) -> str | None:
-        """The path of the module that a node came from."""
-        return torch_export.module_path(node)
-
-
-def load_program(path: Path) -> Any:
-    """Loads a `.pt2` file.
-
-    Raises:
-        InputError: It is not an exported program.
-    """
-    import torch
-
-    try:
-        return torch.export.load(path)
-    except Exception as error:  # anything can be wrong with a file
-        raise InputError(
-            f"torch cannot load `{path}` as an exported program: {reason(error)}",
-            hint="torch.export.save makes one; a pickled module goes through package.module:function",
-        ) from error
-
-
 def example_of(module: Any, source: str) -> Any:
     """The example inputs that a module carries itself.
 
@@ -219,6 +193,14 @@ def example_of(module: Any, source: str) -> Any:
         f"`{source}` returned a module without example inputs",
         hint="return (module, example_inputs), the inputs a tuple of tensors or a dict of them by name",
     )
+
+
+def _turned(straight: Array, reverse: Array) -> bool:
+    """Whether one output is the other with its samples reversed, on whichever axis they are."""
+    axes = [at for at, size in enumerate(straight.shape) if size == _PROBE]
+    if not axes:
+        return straight.shape == reverse.shape and difference(straight, reverse)[1] < _ALIKE
+    return any(difference(np.flip(straight, at), reverse)[1] < _ALIKE for at in axes)
 
 
 def _as_keywords(module: Any, example: Any) -> dict[str, Any]:
@@ -238,63 +220,32 @@ def _as_keywords(module: Any, example: Any) -> dict[str, Any]:
     return dict(zip(names, values, strict=False))
 
 
-def _flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The tensors in nested mappings and sequences, by their dotted path."""
-    import torch
+def _open_as_asked(flat: Mapping[str, Any], dynamic: Dynamic) -> Dynamic:
+    """The open dimensions that an author named.
 
-    if isinstance(value, torch.Tensor):
-        yield path, value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flatten(inner, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        for at, inner in enumerate(value):
-            yield from _flatten(inner, f"{path}.{at}" if path else str(at))
-    elif value is not None:
-        raise InputError(
-            f"`{path}` is a {type(value).__name__}, not a tensor",
-            hint="inputs and outputs are tensors, or mappings and sequences of tensors",
-        )
-
-
-def _rebuild(value: Any, path: str, leaves: Mapping[str, Any]) -> Any:
-    """The nesting of `value` with other leaves, by their dotted path."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return leaves[path]
-    if isinstance(value, Mapping):
-        return {k: _rebuild(v, f"{path}.{k}" if path else str(k), leaves) for k, v in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return type(value)(
-            _rebuild(v, f"{path}.{at}" if path else str(at), leaves)  # type: ignore[call-arg]
-            for at, v in enumerate(value)
-        )
-    return value
+    Raises:
+        InputError: One is of no input, or of an axis that the input does not have.
+    """
+    for name, axes in dynamic.items():
+        if name not in flat:
+            listed = ", ".join(f"`{known}`" for known in flat)
+            raise InputError(
+                f"open dimensions of `{name}`, which is no input", hint=f"the inputs are {listed}"
+            )
+        for axis in axes:
+            if not 0 <= axis < flat[name].ndim:
+                raise InputError(
+                    f"an open dimension on axis {axis} of `{name}`",
+                    hint=f"its example has the shape {list(flat[name].shape)}; axes count from 0",
+                )
+    return dynamic
 
 
-def _default_dynamic(flat: Mapping[str, Any]) -> Dynamic:
-    """The first dimension is the batch wherever it has the size it has in the first input."""
-    sizes = [tensor.shape[0] for tensor in flat.values() if tensor.ndim]
-    return {name: {0: BATCH} for name, tensor in flat.items() if tensor.ndim and tensor.shape[0] == sizes[0]}
-
-
-def _specs(flat: Mapping[str, Any], dynamic: Dynamic, sizes: Mapping[str, int]) -> tuple[InputSpec, ...]:
+def _specs(flat: Mapping[str, Any], dynamic: Dynamic) -> tuple[InputSpec, ...]:
     specs = []
     for name, tensor in flat.items():
         names = dynamic.get(name, {})
-        shape = [names.get(at, int(size)) for at, size in enumerate(tensor.shape)]
-        specs.append(_spec(name, tensor, [sizes.get(d, d) if isinstance(d, str) else d for d in shape]))
+        example: Array = tensor.detach().numpy()
+        shape = tuple(names.get(at, int(size)) for at, size in enumerate(tensor.shape))
+        specs.append(InputSpec(name, example.dtype, shape, example=example))
     return tuple(specs)
-
-
-def _spec(name: str, tensor: Any, shape: Sequence[int | str]) -> InputSpec:
-    example: Array = tensor.detach().numpy()
-    return InputSpec(name, example.dtype, tuple(shape), example=example)
-
-
-def _open_dims(placeholder: Any, sizes: Mapping[str, int]) -> list[int | str]:
-    """The dimensions of a program's input; a symbol first in the shape is the batch."""
-    del sizes  # they are part of the program
-    dims = placeholder.meta["val"].shape
-    return [d if isinstance(d, int) else BATCH if at == 0 else str(d) for at, d in enumerate(dims)]

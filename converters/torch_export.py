@@ -5,22 +5,24 @@ from __future__ import annotations
 import ast
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import onnx
 
-from dnnsplit_onnx.converters.adapter import InputSpec
+from dnnsplit_onnx.converters.adapter import Feeds, InputSpec
 from dnnsplit_onnx.converters.reasons import innermost
-from dnnsplit_onnx.converters.samples import sample_inputs
 from dnnsplit_onnx.errors import InputError
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
-def export(module: Any, inputs: Sequence[InputSpec], outputs: Sequence[str], path: Path) -> None:
+def export(
+    module: Any, inputs: Sequence[InputSpec], outputs: Sequence[str], path: Path, feeds: Feeds
+) -> None:
     """Exports a module whose `forward` takes its inputs one by one, with the current exporter.
 
     Args:
@@ -28,28 +30,35 @@ def export(module: Any, inputs: Sequence[InputSpec], outputs: Sequence[str], pat
         inputs: Its inputs; named dimensions stay open.
         outputs: Names for its outputs.
         path: Where to write; weights go to a file beside it.
+        feeds: Inputs to trace it with.
 
     Raises:
         InputError: The model cannot be exported; the message is torch's own summary.
     """
     import torch
 
-    samples = sample_inputs(inputs)
     dims: dict[str, Any] = {}
     shapes = tuple(_dynamic_dims(spec.shape, dims) for spec in inputs)
     run_exporter(
         path,
         module,
-        tuple(torch.from_numpy(samples[spec.name]) for spec in inputs),
+        tuple(torch.from_numpy(feeds[spec.name]) for spec in inputs),
+        [spec.name for spec in inputs],
+        outputs,
         # One more level: `forward(*inputs)` is one parameter to torch.
         dynamic_shapes=(shapes,) if dims else None,
-        input_names=[spec.name for spec in inputs],
-        output_names=list(outputs),
     )
 
 
-def run_exporter(path: Path, model: Any, arguments: tuple[Any, ...] = (), **options: Any) -> None:
-    """Calls `torch.onnx.export` and writes what it makes.
+def run_exporter(
+    path: Path,
+    model: Any,
+    arguments: tuple[Any, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str] | None,
+    **options: Any,
+) -> None:
+    """Calls `torch.onnx.export` and writes what it makes, its inputs and outputs named.
 
     Raises:
         InputError: The model cannot be exported.
@@ -57,14 +66,106 @@ def run_exporter(path: Path, model: Any, arguments: tuple[Any, ...] = (), **opti
     import torch
 
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad(), _open_pooling():
             program = torch.onnx.export(model, arguments, dynamo=True, verbose=False, **options)
             if program is None:
                 raise RuntimeError("torch.onnx.export made no program")
+            _name(program.model.graph, inputs, outputs)
             # Outside the file, weights are written one by one and are in memory once only.
             program.save(str(path), external_data=True)
     except Exception as error:  # whatever torch meets in the model
         raise InputError(f"torch cannot export the model: {innermost(error)}", hint=_hint(options)) from error
+
+
+@contextmanager
+def _open_pooling() -> Iterator[None]:
+    """Pools over time by pooling over an image one pixel high: torch's own fixes the length."""
+    import torch
+
+    own = torch.nn.functional.max_pool1d
+
+    def pool(
+        values: Any,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        *rest: Any,
+        **more: Any,
+    ) -> Any:
+        if rest or any(more.values()):  # ceil_mode, return_indices
+            return own(values, kernel_size, stride, padding, dilation, *rest, **more)
+        step = _single(kernel_size if stride is None else stride)
+        pooled = torch.nn.functional.max_pool2d(
+            values.unsqueeze(-2),
+            (1, _single(kernel_size)),
+            (1, step),
+            (0, _single(padding)),
+            (1, _single(dilation)),
+        )
+        return pooled.squeeze(-2)
+
+    with mock.patch.object(torch.nn.functional, "max_pool1d", pool):
+        yield
+
+
+def _single(value: Any) -> Any:
+    return value if isinstance(value, int) else value[0]
+
+
+def _name(graph: Any, inputs: Sequence[str], outputs: Sequence[str] | None) -> None:
+    """Names inputs and outputs, and gives inner values of these names others.
+
+    torch names inner values by modules and operators, and an output that is called like a
+    layer would be a second definition of that name.
+
+    Args:
+        graph: The graph, as `onnx_ir` has it.
+        inputs: Names for its inputs.
+        outputs: Names for its outputs, None to keep those that it has.
+    """
+    import onnx_ir
+
+    # An input, or a weight, that is an output too would lose its name.
+    fixed = {id(value) for value in (*graph.inputs, *graph.initializers.values())}
+    for at, value in enumerate(graph.outputs):
+        if id(value) in fixed or any(value is other for other in graph.outputs[:at]):
+            copy = onnx_ir.node("Identity", [value])
+            graph.append(copy)
+            copy.outputs[0].name = f"{value.name}_out"
+            copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
+            graph.outputs[at] = copy.outputs[0]
+    ports = dict(zip(map(id, graph.inputs), inputs, strict=True))
+    ports.update(zip(map(id, graph.outputs), outputs or [v.name for v in graph.outputs], strict=True))
+    taken = set(ports.values())
+    seen = set(taken)
+    for value in _values(graph):
+        if id(value) in ports:
+            value.name = ports[id(value)]
+            continue
+        name, number = value.name, 1
+        while name in seen:
+            name, number = f"{value.name}_{number}", number + 1
+        seen.add(name)
+        if name != value.name:
+            value.name = name
+
+
+def _values(graph: Any) -> Iterator[Any]:
+    """All values of a graph, those of its nodes' subgraphs included."""
+    import onnx_ir
+
+    for part in (graph, *graph.subgraphs()):
+        yield from part.inputs
+        yield from list(part.initializers.values())
+    for node in onnx_ir.traversal.RecursiveGraphIterator(graph):
+        yield from (value for value in node.outputs if value.name)
+
+
+def precision(tensors: Iterable[Any]) -> str:
+    """The coarsest floating-point type among tensors, as numpy calls it."""
+    kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors}
+    return next((kind for kind in ("bfloat16", "float16") if kind in kinds), "float32")
 
 
 def module_path(node: onnx.NodeProto) -> str | None:

@@ -20,7 +20,8 @@ def convert(
         typer.Argument(
             metavar="SOURCE",
             help="A .keras, .h5 or .pt2 file, a SavedModel folder, `zoo:NAME`, or `package.module:function` "
-            "that returns a keras.Model or (nn.Module, example inputs).",
+            "that returns a keras.Model or (nn.Module, example inputs). Functions, .h5 files and SavedModels "
+            "run code of their authors' (a SavedModel can write files); a .pt2 file that would needs --trust.",
             show_default=False,
         ),
     ],
@@ -40,12 +41,24 @@ def convert(
     ] = None,
     bind: Bind = None,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Compare the outputs with the framework's.")
+        bool,
+        typer.Option(
+            "--check/--no-check", help="Compare the outputs with the framework's, at several sizes."
+        ),
     ] = True,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", metavar="X", help="Largest relative difference allowed.")
-    ] = 1e-4,
+        float | None,
+        typer.Option(
+            "--tolerance",
+            metavar="X",
+            help="Largest relative difference allowed; 1e-4, and more in half precision, otherwise.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the input to compare on.")] = 0,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load a .pt2 file that holds more than a graph and tensors: code.")
+    ] = False,
     force: Force = False,
 ) -> None:
     """Convert a Keras or PyTorch model to ONNX, and check that it computes the same.
@@ -68,6 +81,7 @@ def convert(
             tolerance=tolerance,
             seed=seed,
             force=force,
+            trust=trust,
         )
     if options.json:
         from dnnsplit_onnx.cli.output import print_json
@@ -90,6 +104,7 @@ def _print(report: Conversion) -> None:
     typer.echo(f"nodes    {report.nodes:,}, {report.layers_named:.0%} with their layer's name")
     if report.max_rel_diff is not None:
         typer.echo(f"checked  {report.max_rel_diff:.1e} relative, {report.max_abs_diff:.1e} absolute at most")
+        typer.echo(f"at       {'; '.join(report.checked_at)}")
     else:
         typer.echo("checked  no")
     typer.echo(f"took     {report.seconds:.1f} s, {report.peak_nbytes / 1e9:.2f} GB at its peak")

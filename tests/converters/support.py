@@ -63,7 +63,8 @@ class Numpy(Adapter):
     def layer_of(self, node):
         return LAYERS[node.output[0]]
 
-    def export(self, path: Path) -> None:
+    def export(self, path: Path, feeds) -> None:
+        del feeds
         model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{BODY}')
         for name, weight in (("w1", self.w1), ("w2", self.w2)):
             model.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))

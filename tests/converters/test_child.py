@@ -9,7 +9,7 @@ import pytest
 
 from dnnsplit_onnx.converters import convert
 from dnnsplit_onnx.converters.child import convert_in_child
-from dnnsplit_onnx.converters.pipeline import Options
+from dnnsplit_onnx.converters.conversion import Options
 from dnnsplit_onnx.converters.routes import Route
 from dnnsplit_onnx.converters.sources import Source
 from dnnsplit_onnx.errors import InputError, OutputError, VerificationError

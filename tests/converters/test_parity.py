@@ -58,11 +58,11 @@ def test_a_missing_output_or_another_shape_fails(got):
 )
 def test_a_check_that_cannot_fail_fails(array, why):
     with pytest.raises(VerificationError, match=why) as caught:
-        refuse_vacuous({"y": array.astype(np.float32)}, 1e-4)
+        refuse_vacuous({"y": array.astype(np.float32)}, 1e-4, 2)
     assert caught.value.exit_code == 1
     assert "--no-check" in caught.value.hint
 
 
 @pytest.mark.parametrize("array", [GOOD, np.array([3.0]), np.array([[1, 1]]), np.array([[0.1], [0.2]])])
 def test_other_outputs_prove_something(array):
-    refuse_vacuous({"y": array}, 1e-4)
+    refuse_vacuous({"y": array}, 1e-4, 2)

@@ -7,9 +7,9 @@ import onnx
 import pytest
 
 from dnnsplit_onnx.converters import finishing, pipeline
-from dnnsplit_onnx.converters.conversion import Conversion, Port
+from dnnsplit_onnx.converters.conversion import Conversion, Options, Port
 from dnnsplit_onnx.converters.divergence import first_divergence
-from dnnsplit_onnx.converters.pipeline import Options, run_conversion
+from dnnsplit_onnx.converters.pipeline import run_conversion
 from dnnsplit_onnx.converters.routes import Route
 from dnnsplit_onnx.converters.samples import sample_inputs
 from dnnsplit_onnx.errors import OutputError, VerificationError
@@ -64,10 +64,12 @@ def test_a_check_that_proves_nothing_fails(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_check_nothing_is_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "run_onnx", None)
+def test_without_a_check_nothing_is_run_but_the_file_is_loaded(tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(pipeline, "OnnxRun", loaded.append)
     report = convert(tmp_path / "m.onnx", check=False, broken="act")
-    assert (report.checked, report.max_rel_diff) == (False, None)
+    assert (report.checked, report.max_rel_diff, report.checked_at) == (False, None, ())
+    assert [path.name for path in loaded] == ["m.onnx"]
 
 
 def test_large_weights_lie_beside_the_file(tmp_path, monkeypatch):
@@ -91,8 +93,8 @@ def test_layers_in_another_layout_are_compared_all_the_same(tmp_path):
                 yield name, np.asfortranarray(value[..., None].repeat(5, axis=-1)) if name == "act" else value
 
     adapter = Moved()
-    adapter.export(tmp_path / "raw.onnx")
+    feeds = sample_inputs(adapter.inputs, {"batch": 2})
+    adapter.export(tmp_path / "raw.onnx", feeds)
     finishing.finish(tmp_path / "raw.onnx", tmp_path / "m.onnx", adapter.layer_of, {})
-    feeds = sample_inputs(adapter.inputs)
     # Of another shape altogether: it says nothing, and is passed over.
     assert first_divergence(adapter, tmp_path / "m.onnx", feeds, 1e-4) is None

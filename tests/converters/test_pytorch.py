@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from dnnsplit_onnx.converters import convert
-from dnnsplit_onnx.converters.parity import run_onnx
+from dnnsplit_onnx.converters.parity import OnnxRun
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.layers import layer_positions
@@ -84,7 +84,7 @@ def test_a_module_keeps_its_paths_and_an_open_batch(importable, tmp_path):
     assert report.layers_named >= 0.8
     for batch in (1, 5):
         image = np.random.default_rng(batch).standard_normal((batch, 3, 10, 10)).astype(np.float32)
-        assert run_onnx(tmp_path / "m.onnx", {"image": image})["output"].shape == (batch, 5)
+        assert OnnxRun(tmp_path / "m.onnx")({"image": image})["output"].shape == (batch, 5)
 
 
 def test_nothing_of_this_machine_is_in_the_file(importable, tmp_path):

@@ -6,26 +6,47 @@ import numpy as np
 import pytest
 
 from dnnsplit_onnx.converters.adapter import InputSpec
-from dnnsplit_onnx.converters.samples import OPEN_SIZE, SAMPLES, sample_inputs
+from dnnsplit_onnx.converters.samples import bind, open_names, sample_inputs, size_of
+from dnnsplit_onnx.errors import InputError
 
 FLOAT, INT = np.dtype(np.float32), np.dtype(np.int64)
 
 
+SIZES = {"batch": 2, "width": 6}
+
+
 def sample(*spec, seed=0, **more):
-    return sample_inputs([InputSpec("x", *spec, **more)], seed)["x"]
+    return sample_inputs([InputSpec("x", *spec, **more)], SIZES, seed)["x"]
 
 
-def test_open_dimensions_get_sizes_that_are_not_one():
-    assert sample(FLOAT, ("batch", 3, "width")).shape == (SAMPLES, 3, OPEN_SIZE)
+def test_open_dimensions_get_the_sizes_that_are_asked_for():
+    assert sample(FLOAT, ("batch", 3, "width")).shape == (2, 3, 6)
     assert sample(FLOAT, (1, 4)).shape == (1, 4)
+    assert sample(FLOAT, ("2 * width + 1", "batch")).shape == (13, 2)
+
+
+@pytest.mark.parametrize("dim", ["width ** 9", "f(width)", "width.real", "'a' * width"])
+def test_a_size_is_a_number_or_a_sum_or_product(dim):
+    with pytest.raises((ValueError, KeyError)):
+        size_of(dim, SIZES)
+
+
+def test_sizes_that_are_asked_for_are_of_dimensions_that_there_are():
+    specs = [InputSpec("x", FLOAT, ("batch", "past + new")), InputSpec("y", FLOAT, ("past", 3))]
+    assert open_names(specs) == ["batch", "past", "new"]
+    assert [spec.shape for spec in bind(specs, {"past": 4})] == [("batch", "4 + new"), (4, 3)]
+    assert bind(specs, {"past": 4, "new": 2})[0].shape == ("batch", 6)
+    with pytest.raises(InputError, match="no open dimension `bach`") as caught:
+        bind(specs, {"bach": 1})
+    assert "`batch`, `past`, `new`" in caught.value.hint
 
 
 def test_draws_depend_on_seed_and_name_alone():
     specs = [InputSpec(name, FLOAT, (2, 3)) for name in "ab"]
-    both, one = sample_inputs(specs), sample_inputs(specs[1:])
+    both, one = sample_inputs(specs, {}), sample_inputs(specs[1:], {})
     np.testing.assert_array_equal(both["b"], one["b"])
     assert not np.array_equal(both["a"], both["b"])
-    assert not np.array_equal(both["b"], sample_inputs(specs, seed=1)["b"])
+    assert not np.array_equal(both["b"], sample_inputs(specs, {}, seed=1)["b"])
 
 
 def test_samples_of_a_batch_differ():
@@ -46,6 +67,17 @@ def test_integers_stay_below_their_bound():
 @pytest.mark.parametrize("shape", [("batch", 3), ("batch", 5), ("batch", 2)])
 def test_an_example_is_repeated_to_the_size_that_is_wanted(shape):
     x = sample(INT, shape, example=np.array([[1, 2, 3]]))
-    assert x.shape == (SAMPLES, shape[1])
+    assert x.shape == (2, shape[1])
     assert set(x.ravel()) <= {1, 2, 3}
     assert not np.array_equal(x[0], x[1])
+
+
+def test_the_authors_floats_are_taken_where_they_say_something():
+    logs = np.log(np.array([[0.2, 0.3, 0.5]], np.float32))
+    assert (sample(FLOAT, ("batch", 3), example=logs) < 0).all()
+    assert (sample(FLOAT, ("batch", 3), example=np.zeros((1, 3), np.float32)) != 0).all()
+    assert sample(FLOAT, (), example=np.float32(7)) == 7
+
+
+def test_ones_of_a_mask_stay():
+    assert (sample(INT, ("batch", "width"), example=np.ones((1, 3), np.int64)) == 1).all()
