@@ -34,6 +34,7 @@ class InputSpec:
         example: A value that the model is known to accept, if its author gave one.
         scale: For floats, the spread of values that the model expects: about 1, or about
             100 where it takes pixels from 0 to 255.
+        exact: Whether the values of the example matter, so that no others are made up.
     """
 
     name: str
@@ -42,6 +43,7 @@ class InputSpec:
     below: int = 2
     example: Array | None = None
     scale: float = 1.0
+    exact: bool = False
 
 
 class Adapter(ABC):
@@ -54,6 +56,7 @@ class Adapter(ABC):
         parameters: Number of elements in its weights.
         notes: What the user should know of this conversion.
         limits: Smallest and largest size of open dimensions that have such, by name.
+        opset: The version of ONNX's operators to write, None for the exporter's own.
         precision: The coarsest type that the model computes in, as numpy or ml_dtypes call it.
     """
 
@@ -63,6 +66,7 @@ class Adapter(ABC):
     parameters: int
     notes: list[str]
     limits: Mapping[str, tuple[int, int]] = MappingProxyType({})
+    opset: int | None = None
     precision: str = "float32"
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,12 @@ class Options:
         sizes: Numbers for open dimensions by name; `batch` fixes the batch size.
         force: Replace an output that is there.
         trust: Load files that can run code of their author's.
+        inputs: An `.npz` file of inputs that the model takes, by their names; None for inputs made up.
+        opened: Dimensions to leave open, as `INPUT.AXIS` or `INPUT.AXIS=NAME`.
+        opset: The version of ONNX's operators to write; None for the exporter's own.
+        imports: Modules to import before a file is loaded, for the layers that they register.
+        task: What a Hugging Face model is for, such as `text-generation`; None for what it says itself.
+        with_past: Whether a decoder takes and gives its caches.
     """
 
     check: bool = True
@@ -29,6 +35,12 @@ class Options:
     sizes: Mapping[str, int] = field(default_factory=dict)
     force: bool = False
     trust: bool = False
+    inputs: str | None = None
+    opened: Sequence[str] = ()
+    opset: int | None = None
+    imports: Sequence[str] = ()
+    task: str | None = None
+    with_past: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,12 @@ def convert(
     seed: int = 0,
     force: bool = False,
     trust: bool = False,
+    inputs: str | Path | None = None,
+    opened: Sequence[str] = (),
+    opset: int | None = None,
+    imports: Sequence[str] = (),
+    task: str | None = None,
+    with_past: bool = False,
 ) -> Conversion:
     """Converts a Keras or PyTorch model to ONNX and checks that it computes the same.
 
@@ -37,7 +43,8 @@ def convert(
 
     Args:
         source: A `.keras` or `.h5` file, a SavedModel folder, a `.pt2` exported program,
-            `zoo:NAME`, `package.module:callable`, or a live model: a `keras.Model`, or an
+            a TorchScript file, a Hugging Face folder, `zoo:NAME`, `package.module:callable` or
+            `package.module:callable(3, "x")`, or a live model: a `keras.Model`, or an
             `nn.Module` paired with example inputs. A callable returns one of these live
             models; with PyTorch it may add a third value, the names of open dimensions by
             input name and axis.
@@ -52,6 +59,14 @@ def convert(
         force: Replace `output` if it is there.
         trust: Load files that can run their author's code: exported programs that hold
             more than tensors.
+        inputs: An `.npz` file of inputs that the model takes, by their names; their values
+            are kept where others might make no sense.
+        opened: Dimensions to leave open, as `INPUT.AXIS=NAME`.
+        opset: The version of ONNX's operators; None for the exporter's own choice.
+        imports: Modules to import before a Keras file is loaded: they register its layers.
+        task: What a Hugging Face folder is for, such as `text-classification`; None for
+            what its configuration says.
+        with_past: Whether a decoder from a Hugging Face folder takes and gives its caches.
 
     Returns:
         What was done, how, and how close the two are.
@@ -76,7 +91,20 @@ def convert(
     if check:
         require("the check of the converted model", "cpu")
     start = time.perf_counter()
-    options = Options(check, tolerance, seed, bound, force, trust)
+    options = Options(
+        check=check,
+        tolerance=tolerance,
+        seed=seed,
+        sizes=bound,
+        force=force,
+        trust=trust,
+        inputs=None if inputs is None else str(inputs),
+        opened=tuple(opened),
+        opset=opset,
+        imports=tuple(imports),
+        task=task,
+        with_past=with_past,
+    )
     if parsed.live is not None:
         report = convert_here(parsed, output, chosen, options)
     else:

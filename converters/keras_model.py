@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,12 @@ RECURRENT = frozenset(
 )
 
 
-def load_model(path: Path) -> Any:
+def load_model(path: Path, modules: Sequence[str] = ()) -> Any:
     """Loads a `.keras` or `.h5` file with the backend that is active.
+
+    Args:
+        path: The file.
+        modules: Imported first, for the layers that they register with Keras.
 
     Raises:
         InputError: The file cannot be read, or needs code that is not here.
@@ -30,12 +36,49 @@ def load_model(path: Path) -> Any:
     import keras
 
     try:
+        for module in modules:
+            import_module(module)
+    except Exception as error:  # it is the user's code
+        raise InputError(f"cannot import `{module}`: {reason(error)}", hint="set PYTHONPATH") from error
+    try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # anything can be wrong with a file
-        raise InputError(
-            f"Keras cannot load `{path}`: {reason(error)}",
-            hint="for custom layers, write a function that builds the model and pass package.module:function",
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    """Why Keras does not load a file: a layer of the author's, an older Keras, or the file."""
+    layer = re.search(r"Could not locate class '(\w+)'|Unknown layer: '?(\w+)", str(error))
+    if layer:
+        return InputError(
+            f"Keras does not know the layer `{layer[1] or layer[2]}` of `{path}`",
+            hint="pass --import MODULE, a module that registers it with "
+            "@keras.saving.register_keras_serializable(); or package.module:function that builds the model",
+        )
+    if stored_version(path).startswith("2."):
+        return InputError(
+            f"`{path}` is of Keras {stored_version(path)}, and Keras 3 cannot load it: {reason(error)}",
+            hint=f'pip install tf_keras; python -c "import tf_keras; '
+            f"tf_keras.models.load_model('{path}').export('saved')\"; dnnsplit-onnx convert saved",
+        )
+    return InputError(
+        f"Keras cannot load `{path}`: {reason(error)}",
+        hint="a function that builds the model can be passed instead: package.module:function",
+    )
+
+
+def stored_version(path: Path) -> str:
+    """The version of Keras that saved a file, "" if it does not say."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return str(json.loads(archive.read("metadata.json")).get("keras_version", ""))
+        import h5py  # comes with keras
+
+        with h5py.File(path, "r") as file:
+            return str(file.attrs.get("keras_version", ""))
+    except Exception:  # it says nothing
+        return ""
 
 
 def as_functional(model: Any) -> Any:
@@ -156,8 +199,29 @@ def input_scale(model: Any) -> float:
     return 1.0
 
 
+def precision(model: Any) -> str:
+    """The coarsest type that a layer computes in.
+
+    Raises:
+        InputError: It is bfloat16, which neither route can hand over.
+    """
+    kinds = {str(getattr(layer, "compute_dtype", "")) for layer in model._flatten_layers()}
+    if "bfloat16" in kinds:
+        raise InputError(
+            f"the Keras model `{model.name}` computes in bfloat16",
+            hint="build it under keras.config.set_dtype_policy('float32') and load its weights into that",
+        )
+    return "float16" if "float16" in kinds else "float32"
+
+
 def output_names(model: Any) -> list[str]:
-    """Names for the outputs: the layers that make them."""
+    """Names for the outputs: the keys of the author's dict, or the layers that make them."""
+    import keras
+
+    outputs = getattr(model, "_outputs_struct", None)
+    if isinstance(outputs, Mapping) and hasattr(keras.tree, "flatten_with_path"):
+        paths = [path for path, _ in keras.tree.flatten_with_path(outputs)]
+        return unique(".".join(map(str, path)) for path in paths)
     return unique(tensor._keras_history.operation.name for tensor in model.outputs)
 
 

@@ -37,6 +37,7 @@ from dnnsplit_onnx.converters.keras_model import (
     input_specs,
     layer_values,
     output_names,
+    precision,
     run_graph,
 )
 from dnnsplit_onnx.converters.reasons import reason
@@ -85,7 +86,7 @@ class _TensorFlow(Adapter):
                     frozen,
                     name=path.stem,
                     continue_on_error=False,
-                    opset=OPSET,
+                    opset=min(self.opset or OPSET, OPSET),
                     input_names=inputs,
                     output_names=outputs,
                     large_model=large,
@@ -120,6 +121,7 @@ class KerasTf(_TensorFlow):
         self.inputs = input_specs(self.model)
         self.outputs = output_names(self.model)
         self.parameters = int(self.model.count_params())
+        self.precision = precision(self.model)
 
     def run(self, feeds: Feeds) -> list[Array]:
         """What Keras computes."""

@@ -30,6 +30,7 @@ from dnnsplit_onnx.converters.keras_model import (
     is_graph,
     layer_values,
     output_names,
+    precision,
     run_graph,
 )
 from dnnsplit_onnx.converters.keras_padding import open_padding
@@ -57,6 +58,7 @@ class KerasTorch(Adapter):
         self.layers = len(model.layers)
         self.parameters = int(self.model.count_params())
         self.notes: list[str] = []
+        self.precision = precision(self.model)
         self._names: dict[str, str] = {}
 
     def versions(self) -> dict[str, str]:
@@ -74,7 +76,7 @@ class KerasTorch(Adapter):
         """Writes the model as ONNX. See `Adapter.export`."""
         module = _graph_module(self.model, self._names, "").eval()
         with _native_batch_norm(), _open_time(), open_padding():
-            torch_export.export(module, self.inputs, self.outputs, path, feeds)
+            torch_export.export(module, self.inputs, self.outputs, path, feeds, self.opset)
 
     def layer_of(self, node: onnx.NodeProto) -> str | None:
         """The Keras layer that a node came from; `outer/inner` for a model in a model."""

@@ -6,13 +6,15 @@ once, when it is first imported.
 
 from __future__ import annotations
 
+import ast
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from dnnsplit_onnx.converters.adapter import Adapter
 from dnnsplit_onnx.converters.conversion import Conversion, Options
-from dnnsplit_onnx.converters.pipeline import run_conversion
+from dnnsplit_onnx.converters.pipeline import given_inputs, run_conversion
+from dnnsplit_onnx.converters.pytorch import PyTorch, example_of
 from dnnsplit_onnx.converters.reasons import reason
 from dnnsplit_onnx.converters.routes import Route
 from dnnsplit_onnx.converters.sources import ZOO, Source, parse_source
@@ -39,11 +41,19 @@ def load(source: Source, route: Route, options: Options) -> Adapter:
     if source.kind == "keras-file":
         from dnnsplit_onnx.converters.keras_model import load_model
 
-        return _keras(load_model(source.path), route.name)
+        return _keras(load_model(source.path, options.imports), route.name)
     if source.kind == "exported-program":
         from dnnsplit_onnx.converters.programs import ExportedProgram, load_program
 
         return ExportedProgram(load_program(source.path, options.trust))
+    if source.kind == "torch-script":
+        from dnnsplit_onnx.converters.scripts import load_script
+
+        return load_script(source.path, given_inputs(options))
+    if source.kind == "hugging-face":
+        from dnnsplit_onnx.converters.hugging_face import load_folder
+
+        return PyTorch(*load_folder(source.path, options.task, options.with_past))
     if source.kind == "callable":
         return _adapt(_call(source.text), source.text, route)
     if source.kind == "zoo":
@@ -55,15 +65,18 @@ def load(source: Source, route: Route, options: Options) -> Adapter:
 
 def _adapt(built: Any, text: str, route: Route) -> Adapter:
     """An adapter for a live model, alone or with example inputs and open dimensions."""
-    parts = built if isinstance(built, tuple) else (built,)
+    parts = tuple(built) if isinstance(built, tuple | list) else (built,)
     kind = parse_source(built).kind
     if kind == "keras-model":
         return _keras(parts[0], route.name)
     from dnnsplit_onnx.converters.programs import ExportedProgram
-    from dnnsplit_onnx.converters.pytorch import PyTorch, example_of
 
     if not hasattr(parts[0], "forward"):
         return ExportedProgram(parts[0])
+    if hasattr(parts[0], "_concrete_type"):  # of torch.jit
+        from dnnsplit_onnx.converters.scripts import TorchScript
+
+        return TorchScript(*parts)
     example = parts[1] if len(parts) > 1 else example_of(parts[0], text)
     return PyTorch(parts[0], example, parts[2] if len(parts) > 2 else None)
 
@@ -84,19 +97,52 @@ def _keras(model: Any, route: str) -> Adapter:
 def _call(text: str) -> Any:
     """What `package.module:callable` returns."""
     module_name, _, attribute = text.partition(":")
+    attribute, _, written = attribute.partition("(")
     try:
+        arguments = _arguments(written)
         target: Any = import_module(module_name)
         for name in attribute.split("."):
             if not hasattr(target, name):
                 raise InputError(f"`{module_name}` has no `{attribute}`")
             target = getattr(target, name)
+        if _is_model(target):
+            return target
         if not callable(target):
             raise InputError(f"`{text}` is a {type(target).__name__}, not a function that returns a model")
-        return target()
+        return target(*arguments)
     except DnnsplitError:
         raise
     except Exception as error:  # it is the user's code
         raise InputError(f"`{text}` failed: {reason(error)}", hint=_hint(error, module_name)) from error
+
+
+def _arguments(written: str) -> tuple[Any, ...]:
+    """The numbers and texts between a function's parentheses.
+
+    Raises:
+        InputError: They are something else.
+    """
+    if not written.rstrip(")").strip():
+        return ()
+    try:
+        arguments = ast.literal_eval(f"({written.removesuffix(')')},)")
+    except (SyntaxError, ValueError):
+        raise InputError(
+            f"cannot read the arguments ({written}",
+            hint="numbers and quoted texts, in order: 'module:function(3, \"small\")'",
+        ) from None
+    return tuple(arguments)
+
+
+def _is_model(target: Any) -> bool:
+    """Whether an object is what a function would return: a model, or one with its inputs."""
+    if isinstance(target, type):
+        return False
+    try:
+        parse_source(target)
+    except InputError:
+        return False
+    return not isinstance(target, str | Path)
 
 
 def _hint(error: Exception, module: str) -> str:

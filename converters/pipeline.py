@@ -14,7 +14,7 @@ from pathlib import Path
 
 import onnx
 
-from dnnsplit_onnx.converters.adapter import Adapter
+from dnnsplit_onnx.converters.adapter import Adapter, Array
 from dnnsplit_onnx.converters.conversion import Conversion, Options, Port, peak_nbytes
 from dnnsplit_onnx.converters.divergence import first_divergence
 from dnnsplit_onnx.converters.extras import has
@@ -22,10 +22,19 @@ from dnnsplit_onnx.converters.finishing import Finished, finish
 from dnnsplit_onnx.converters.parity import TOLERANCES, Difference, OnnxRun, compare, refuse_vacuous
 from dnnsplit_onnx.converters.reasons import reason
 from dnnsplit_onnx.converters.routes import Route
-from dnnsplit_onnx.converters.samples import Trial, bind, first_trial, more_trials, sizes_of
+from dnnsplit_onnx.converters.samples import (
+    Trial,
+    bind,
+    first_trial,
+    more_trials,
+    open_dims,
+    sizes_of,
+    with_examples,
+)
 from dnnsplit_onnx.errors import InputError, OutputError, VerificationError
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.modelfile import open_model
+from dnnsplit_onnx.runtime.archive import read_arrays
 
 
 def run_conversion(adapter: Adapter, source: str, output: Path, route: Route, options: Options) -> Conversion:
@@ -49,7 +58,9 @@ def run_conversion(adapter: Adapter, source: str, output: Path, route: Route, op
     except OSError as error:
         raise OutputError(f"cannot write `{output}`: {error.strerror}") from None
     tolerance = options.tolerance or TOLERANCES[adapter.precision]
-    adapter.inputs = bind(adapter.inputs, options.sizes)
+    adapter.inputs = bind(open_dims(adapter.inputs, options.opened), options.sizes)
+    adapter.inputs = with_examples(adapter.inputs, given_inputs(options), options.inputs or "")
+    adapter.opset = options.opset
     try:
         # The framework runs first: nothing is exported that could not be checked.
         first = first_trial(adapter, options.seed)
@@ -83,6 +94,21 @@ def run_conversion(adapter: Adapter, source: str, output: Path, route: Route, op
         tolerance=tolerance,
         notes=tuple(adapter.notes),
     )
+
+
+def given_inputs(options: Options) -> dict[str, Array]:
+    """The inputs that the user gave in a file, none if there is none.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    if options.inputs is None:
+        return {}
+    try:
+        with Path(options.inputs).open("rb") as file:
+            return read_arrays(file, options.inputs)
+    except OSError as error:
+        raise InputError(f"cannot read `{options.inputs}`: {error.strerror}") from None
 
 
 def _export(adapter: Adapter, first: Trial, folder: Path, name: str) -> Finished:

@@ -131,7 +131,9 @@ class ExportedProgram(Adapter):
     def export(self, path: Path, feeds: Feeds) -> None:
         """Writes the program as ONNX. See `Adapter.export`."""
         del feeds  # it has been traced
-        torch_export.run_exporter(path, self.program, (), [spec.name for spec in self.inputs], None)
+        torch_export.run_exporter(
+            path, self.program, (), [spec.name for spec in self.inputs], None, opset_version=self.opset
+        )
 
     def layer_of(self, node: onnx.NodeProto) -> str | None:
         """The path of the module that a node came from."""
@@ -142,7 +144,7 @@ def _number(bound: Any, unknown: int) -> int:
     """A bound of a size; some are infinite."""
     try:
         return int(bound)
-    except (OverflowError, TypeError, ValueError):
+    except (AttributeError, OverflowError, TypeError, ValueError):
         return unknown
 
 

@@ -52,13 +52,18 @@ class PyTorch(Adapter):
     route = "pytorch"
 
     def __init__(self, module: Any, example: Any, dynamic: Dynamic | None = None) -> None:
-        self.module = module.eval()
+        module = getattr(module, "_orig_mod", module)  # of torch.compile
+        self.notes: list[str] = []
         self.keywords = _as_keywords(module, example)
+        if torch_export.precision((*module.parameters(), *module.buffers())) == "bfloat16":
+            module = module.float()
+            self.notes.append("bfloat16 became float32: onnxruntime computes little in bfloat16 on a CPU")
+        self.keywords = _without_bfloat16(self.keywords)
+        self.module = module.eval()
         flat = dict(flatten(self.keywords, ""))
         self.layers = sum(1 for inner in module.modules() if not list(inner.children()))
         self.parameters = sum(parameter.numel() for parameter in module.parameters())
         self.precision = torch_export.precision((*module.parameters(), *flat.values()))
-        self.notes: list[str] = []
         self.inputs = _specs(flat, {})
         if dynamic is not None:
             self.inputs = _specs(flat, _open_as_asked(flat, dynamic))
@@ -114,7 +119,7 @@ class PyTorch(Adapter):
         """Writes the model as ONNX. See `Adapter.export`."""
         outputs = [name for name, _ in self._outputs(feeds)]
         module = _flat_module(self.module, self._call).eval()
-        torch_export.export(module, self.inputs, outputs, path, feeds)
+        torch_export.export(module, self.inputs, outputs, path, feeds, self.opset)
 
     def layer_of(self, node: onnx.NodeProto) -> str | None:
         """The path of the module that a node came from."""
@@ -193,6 +198,16 @@ def example_of(module: Any, source: str) -> Any:
         f"`{source}` returned a module without example inputs",
         hint="return (module, example_inputs), the inputs a tuple of tensors or a dict of them by name",
     )
+
+
+def _without_bfloat16(value: Any) -> Any:
+    """Nested inputs with bfloat16 as float32, which numpy knows."""
+    import torch
+
+    leaves = {
+        path: leaf.float() if leaf.dtype == torch.bfloat16 else leaf for path, leaf in flatten(value, "")
+    }
+    return rebuild(value, "", leaves)
 
 
 def _turned(straight: Array, reverse: Array) -> bool:

@@ -62,6 +62,8 @@ def choose_route(source: Source, wanted: str | None) -> Route:
 
 def _also(source: Source) -> tuple[str, ...]:
     """What a model of the zoo is built with, besides what its route needs."""
+    if source.kind == "hugging-face":
+        return ("zoo",)
     if source.kind != "zoo":
         return ()
     from dnnsplit_onnx.models.frameworks import FRAMEWORK_ENTRIES
@@ -79,7 +81,7 @@ def _options(source: Source) -> tuple[tuple[RouteName, ...], Route]:
         return ("keras-tf",), Route("keras-tf", "a SavedModel is TensorFlow's own format")
     if source.kind == "keras-model":
         return _for_live_keras(source)
-    if source.kind in ("exported-program", "torch-module"):
+    if source.kind in ("exported-program", "torch-script", "torch-module", "hugging-face"):
         return ("pytorch",), Route("pytorch", "a PyTorch model")
     if source.kind == "zoo":
         return _for_zoo(source)

@@ -206,6 +206,65 @@ def bind(specs: Sequence[InputSpec], sizes: Sizes) -> tuple[InputSpec, ...]:
     return tuple(replace(spec, shape=tuple(map(bound, spec.shape))) for spec in specs)
 
 
+def open_dims(specs: Sequence[InputSpec], opened: Sequence[str]) -> tuple[InputSpec, ...]:
+    """The inputs with further dimensions open.
+
+    Args:
+        specs: The inputs.
+        opened: `INPUT.AXIS`, which is named `INPUT_AXIS`, or `INPUT.AXIS=NAME`.
+
+    Raises:
+        InputError: There is no such input or axis.
+    """
+    shapes = {spec.name: list(spec.shape) for spec in specs}
+    for text in opened:
+        where, _, name = text.partition("=")
+        port, _, axis = where.rpartition(".")
+        if port not in shapes or not axis.isdecimal() or int(axis) >= len(shapes[port]):
+            first = specs[0].name if specs else "INPUT"
+            raise InputError(
+                f"no dimension `{where}` to leave open",
+                hint=f"pass INPUT.AXIS=NAME, such as --open {first}.0=batch; the inputs are "
+                + ", ".join(f"{known} {shape}" for known, shape in shapes.items()),
+            )
+        label = name or re.sub(r"\W", "_", f"{port}_{axis}")
+        if not label.isidentifier():
+            raise InputError(f"`{label}` is no name of a dimension", hint="letters, digits and _")
+        shapes[port][int(axis)] = label
+    return tuple(replace(spec, shape=tuple(shapes[spec.name])) for spec in specs)
+
+
+def with_examples(
+    specs: Sequence[InputSpec], arrays: Mapping[str, Array], source: str
+) -> tuple[InputSpec, ...]:
+    """The inputs with the values that a user gave.
+
+    Raises:
+        InputError: An array is of no input, or does not fit it.
+    """
+    for name in arrays:
+        if name not in {spec.name for spec in specs}:
+            listed = ", ".join(f"`{spec.name}`" for spec in specs)
+            raise InputError(f"`{source}` holds `{name}`, which is no input", hint=f"the inputs are {listed}")
+
+    def given(spec: InputSpec) -> InputSpec:
+        array = arrays.get(spec.name)
+        if array is None:
+            return spec
+        fits = array.ndim == len(spec.shape) and all(
+            isinstance(dim, str) or dim == size for dim, size in zip(spec.shape, array.shape, strict=False)
+        )
+        if not fits or array.dtype.kind != spec.dtype.kind:
+            shape = f"{spec.dtype}[{', '.join(map(str, spec.shape))}]"
+            raise InputError(
+                f"`{spec.name}` of `{source}` is {array.dtype}{list(array.shape)}; the model takes {shape}",
+                hint="write it with numpy.savez(path, NAME=array), of that type and shape",
+            )
+        return replace(spec, example=array.astype(spec.dtype), exact=True)
+
+    return tuple(map(given, specs))
+
+
 def _names(dim: str) -> list[str]:
     return re.findall(r"[A-Za-z_]\w*", dim)
 
@@ -249,6 +308,8 @@ def _sample(spec: InputSpec, sizes: Sizes, seed: int) -> Array:
     # A draw for each name: adding an input leaves the others as they are.
     generator = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
     floating = spec.dtype.kind == "f"
+    if spec.example is not None and spec.exact:
+        return _tiled(spec.example, shape)
     if spec.example is not None and _says_something(spec.example, floating):
         tiled = _tiled(spec.example, shape)
         return (tiled * (1 + 0.1 * _steps(shape))).astype(spec.dtype) if floating and shape else tiled

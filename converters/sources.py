@@ -11,14 +11,22 @@ from typing import Any, Literal
 from dnnsplit_onnx.errors import InputError
 
 Kind = Literal[
-    "keras-file", "saved-model", "exported-program", "callable", "zoo", "keras-model", "torch-module"
+    "keras-file",
+    "saved-model",
+    "exported-program",
+    "torch-script",
+    "hugging-face",
+    "callable",
+    "zoo",
+    "keras-model",
+    "torch-module",
 ]
 
 ZOO = "zoo:"
-_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
+_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\(.*\))?$")
 _HINT = (
-    "pass a .keras or .h5 file, a SavedModel folder, a .pt2 exported program, zoo:NAME, "
-    "or package.module:function that returns the model"
+    "pass a .keras or .h5 file, a SavedModel or Hugging Face folder, a .pt2 exported program, a TorchScript "
+    "file, zoo:NAME, or package.module:function that returns the model"
 )
 
 
@@ -72,7 +80,9 @@ def parse_source(source: Any) -> Source:
 def _folder(path: Path) -> Source:
     if (path / "saved_model.pb").is_file():
         return Source(str(path), "saved-model")
-    raise InputError(f"the folder `{path}` holds no saved_model.pb", hint=_HINT)
+    if (path / "config.json").is_file():
+        return Source(str(path), "hugging-face")
+    raise InputError(f"the folder `{path}` holds no saved_model.pb and no config.json", hint=_HINT)
 
 
 def _file(path: Path) -> Source:
@@ -83,6 +93,8 @@ def _file(path: Path) -> Source:
         raise InputError(f"`{path}` is an ONNX model already", hint="use it as it is: inspect, plan, split")
     if suffix == ".pt2":
         return Source(str(path), "exported-program")
+    if _is_script(path):
+        return Source(str(path), "torch-script")
     if suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors"):
         raise InputError(
             f"`{path}` holds weights or pickled code, not a model that can be exported",
@@ -95,9 +107,18 @@ def _file(path: Path) -> Source:
     raise InputError(f"cannot tell what `{path}` is", hint=_HINT)
 
 
+def _is_script(path: Path) -> bool:
+    """Whether a file is what torch.jit.save writes: an archive with code in it."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        parts = {name.split("/")[1] for name in archive.namelist() if name.count("/")}
+    return "code" in parts
+
+
 def _live(source: Any) -> Source:
     """A model object, recognised by its class so that no framework is imported for it."""
-    model = source[0] if isinstance(source, tuple) and source else source
+    model = source[0] if isinstance(source, tuple | list) and source else source
     bases = {f"{base.__module__.split('.')[0]}.{base.__name__}" for base in type(model).__mro__}
     name = getattr(model, "name", None) or type(model).__name__
     if "keras.Model" in bases:

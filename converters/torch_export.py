@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,18 @@ from unittest import mock
 import onnx
 
 from dnnsplit_onnx.converters.adapter import Feeds, InputSpec
-from dnnsplit_onnx.converters.reasons import innermost
-from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.converters.reasons import refusal
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def export(
-    module: Any, inputs: Sequence[InputSpec], outputs: Sequence[str], path: Path, feeds: Feeds
+    module: Any,
+    inputs: Sequence[InputSpec],
+    outputs: Sequence[str],
+    path: Path,
+    feeds: Feeds,
+    opset: int | None = None,
 ) -> None:
     """Exports a module whose `forward` takes its inputs one by one, with the current exporter.
 
@@ -31,6 +35,7 @@ def export(
         outputs: Names for its outputs.
         path: Where to write; weights go to a file beside it.
         feeds: Inputs to trace it with.
+        opset: The version of ONNX's operators, None for torch's own choice.
 
     Raises:
         InputError: The model cannot be exported; the message is torch's own summary.
@@ -47,6 +52,7 @@ def export(
         outputs,
         # One more level: `forward(*inputs)` is one parameter to torch.
         dynamic_shapes=(shapes,) if dims else None,
+        opset_version=opset,
     )
 
 
@@ -74,7 +80,7 @@ def run_exporter(
             # Outside the file, weights are written one by one and are in memory once only.
             program.save(str(path), external_data=True)
     except Exception as error:  # whatever torch meets in the model
-        raise InputError(f"torch cannot export the model: {innermost(error)}", hint=_hint(options)) from error
+        raise refusal(error, options.get("dynamic_shapes") is not None) from error
 
 
 @contextmanager
@@ -136,7 +142,10 @@ def _name(graph: Any, inputs: Sequence[str], outputs: Sequence[str] | None) -> N
             copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
             graph.outputs[at] = copy.outputs[0]
     ports = dict(zip(map(id, graph.inputs), inputs, strict=True))
-    ports.update(zip(map(id, graph.outputs), outputs or [v.name for v in graph.outputs], strict=True))
+    wanted = outputs or [value.name for value in graph.outputs]
+    # A value has one name: what is called like an input cannot be an output.
+    named = [f"{name}_out" if name in inputs else name for name in wanted]
+    ports.update(zip(map(id, graph.outputs), named, strict=True))
     taken = set(ports.values())
     seen = set(taken)
     for value in _values(graph):
@@ -182,12 +191,6 @@ def module_path(node: onnx.NodeProto) -> str | None:
     return None
 
 
-def _hint(options: Mapping[str, Any]) -> str:
-    if options.get("dynamic_shapes") is None:
-        return "--debug shows where in the model"
-    return "if a size must be fixed, pass --batch 1 (or --bind DIM=N); --debug shows where in the model"
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps torch's own chatter off the terminal while exporting."""
@@ -218,6 +221,7 @@ def _dynamic_dims(shape: Sequence[int | str], dims: dict[str, Any]) -> dict[int,
     for at, dim in enumerate(shape):
         if isinstance(dim, str):
             if dim not in dims:
-                dims[dim] = torch.export.Dim(dim)
+                # A sum of other names is a size of its own to torch.
+                dims[dim] = torch.export.Dim(dim) if dim.isidentifier() else torch.export.Dim.DYNAMIC
             found[at] = dims[dim]
     return found or None

@@ -125,22 +125,27 @@ class _Hidden(nn.Module):
         return {"last_hidden_state": self.model(input_ids=input_ids).last_hidden_state}
 
 
-class _Step(nn.Module):
-    """One step of a decoder: tokens and caches in, logits and longer caches out."""
+class Step(nn.Module):
+    """One step of a decoder of `transformers`: tokens and caches in, logits and longer caches out."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(
-        self, input_ids: Tensor, past_key_values: Mapping[str, Mapping[str, Tensor]]
+        self,
+        input_ids: Tensor,
+        past_key_values: Mapping[str, Mapping[str, Tensor]],
+        attention_mask: Tensor | None = None,
     ) -> dict[str, Any]:
+        """The mask is over old and new tokens."""
         from transformers import DynamicCache
 
         cache = DynamicCache()
         for at, layer in past_key_values.items():
             cache.update(layer["key"], layer["value"], int(at))
-        result = self.model(input_ids=input_ids, past_key_values=cache, use_cache=True)
+        masked = {} if attention_mask is None else {"attention_mask": attention_mask}
+        result = self.model(input_ids=input_ids, past_key_values=cache, use_cache=True, **masked)
         present = {str(at): {"key": held.keys, "value": held.values} for at, held in enumerate(cache.layers)}
         return {"logits": result.logits, "present": present}
 
@@ -224,7 +229,7 @@ def _decoder(
     for at in range(layers):
         for name in ("key", "value"):
             dynamic[f"past_key_values.{at}.{name}"] = {0: "batch", 2: "past_sequence"}
-    return _Step(model), example, dynamic
+    return Step(model), example, dynamic
 
 
 def _image(module: nn.Module, name: str = "input", size: int = 224) -> Built:

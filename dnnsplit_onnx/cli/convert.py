@@ -19,9 +19,10 @@ def convert(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A .keras, .h5 or .pt2 file, a SavedModel folder, `zoo:NAME`, or `package.module:function` "
-            "that returns a keras.Model or (nn.Module, example inputs). Functions, .h5 files and SavedModels "
-            "run code of their authors' (a SavedModel can write files); a .pt2 file that would needs --trust.",
+            help="A .keras, .h5, .pt2 or TorchScript file, a SavedModel or Hugging Face folder, `zoo:NAME`, "
+            "or `package.module:function` that returns a keras.Model or (nn.Module, example inputs). "
+            "Functions, .h5 files and SavedModels run code (a SavedModel can write files); a .pt2 file "
+            "that would needs --trust.",
             show_default=False,
         ),
     ],
@@ -40,6 +41,55 @@ def convert(
         ),
     ] = None,
     bind: Bind = None,
+    opened: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--open",
+            metavar="INPUT.AXIS=NAME",
+            help="Leave a dimension of a PyTorch model's input open. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            metavar="X.npz",
+            help="Inputs that the model takes, where the values of made-up ones would make no sense.",
+            show_default=False,
+        ),
+    ] = None,
+    opset: Annotated[
+        int | None,
+        typer.Option(
+            "--opset",
+            metavar="N",
+            help="Version of ONNX's operators; the exporter's otherwise.",
+            show_default=False,
+        ),
+    ] = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import",
+            metavar="MODULE",
+            help="Import this first: it registers a Keras file's own layers. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            metavar="TASK",
+            help="What a Hugging Face folder is for: text-classification, ...; else its configuration says.",
+            show_default=False,
+        ),
+    ] = None,
+    with_past: Annotated[
+        bool,
+        typer.Option("--with-past", help="A decoder from a Hugging Face folder takes and gives its caches."),
+    ] = False,
     check: Annotated[
         bool,
         typer.Option(
@@ -82,6 +132,12 @@ def convert(
             seed=seed,
             force=force,
             trust=trust,
+            inputs=inputs,
+            opened=opened or (),
+            opset=opset,
+            imports=imports or (),
+            task=task,
+            with_past=with_past,
         )
     if options.json:
         from dnnsplit_onnx.cli.output import print_json

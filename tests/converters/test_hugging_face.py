@@ -1,0 +1,121 @@
+"""Hugging Face folders, of models built from configurations with random weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dnnsplit_onnx.converters.conversion import Options
+from dnnsplit_onnx.converters.loading import convert_here
+from dnnsplit_onnx.converters.parity import OnnxRun
+from dnnsplit_onnx.converters.routes import Route
+from dnnsplit_onnx.converters.sources import parse_source
+from dnnsplit_onnx.errors import InputError
+from tests.converters.support import needs
+
+pytestmark = [needs("pytorch", "zoo", "cpu"), pytest.mark.filterwarnings("ignore")]
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+TEXT = {**SMALL, "vocab_size": 99, "max_position_embeddings": 64, "initializer_range": 0.3}
+GPT2 = {
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "vocab_size": 99,
+    "n_positions": 64,
+    "initializer_range": 0.3,
+}
+T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": 99}
+VIT = {**SMALL, "image_size": 32, "patch_size": 8, "initializer_range": 0.3}
+
+
+def save(folder, name, kind, **options):
+    """A model of `transformers` with seeded weights, saved."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    model = getattr(transformers, name + kind)(getattr(transformers, f"{name}Config")(**options)).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+def here(folder, output, **options):
+    return convert_here(parse_source(folder), output, Route("pytorch", "asked for"), Options(**options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "kind", "options", "inputs", "output"),
+    [
+        (
+            "Bert",
+            "ForSequenceClassification",
+            TEXT,
+            ["input_ids", "attention_mask", "token_type_ids"],
+            "logits",
+        ),
+        ("Llama", "ForCausalLM", TEXT, ["input_ids", "attention_mask"], "logits"),
+        (
+            "T5",
+            "ForConditionalGeneration",
+            T5,
+            ["input_ids", "attention_mask", "decoder_input_ids"],
+            "logits",
+        ),
+        ("ViT", "ForImageClassification", VIT, ["pixel_values"], "logits"),
+    ],
+)
+def test_models_of_each_kind(tmp_path, name, kind, options, inputs, output):
+    save(tmp_path / "m", name, kind, **options)
+    report = here(tmp_path / "m", tmp_path / "m.onnx")
+    assert [port.name for port in report.inputs] == inputs
+    assert report.outputs[0].name == output
+    assert report.inputs[0].shape[0] == "batch"
+    assert name == "ViT" or report.inputs[0].shape[1] == "sequence"
+    assert report.max_rel_diff < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "kind", "options"), [("GPT2", "LMHeadModel", GPT2), ("Llama", "ForCausalLM", TEXT)]
+)
+def test_tokens_are_those_that_transformers_generates(tmp_path, name, kind, options):
+    import torch
+
+    model = save(tmp_path / "m", name, kind, **options)
+    here(tmp_path / "m", tmp_path / "m.onnx", with_past=True)
+    prompt = [[5, 17, 42, 8]]
+    expected = model.generate(
+        torch.tensor(prompt), attention_mask=torch.ones(1, 4, dtype=torch.int64), max_new_tokens=12,
+        do_sample=False, eos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    assert generate(tmp_path / "m.onnx", prompt[0], 12, model.config) == expected[0].tolist()
+
+
+def generate(path, tokens, count, config):
+    """Greedy decoding, the caches handed from step to step."""
+    run = OnnxRun(path)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    empty = np.zeros((1, heads, 0, config.hidden_size // config.num_attention_heads), np.float32)
+    layers = range(config.num_hidden_layers)
+    past = {f"past_key_values.{at}.{part}": empty for at in layers for part in ("key", "value")}
+    tokens, new = list(tokens), list(tokens)
+    for _ in range(count):
+        feeds = {"input_ids": np.array([new]), "attention_mask": np.ones((1, len(tokens)), np.int64)}
+        outputs = run({**feeds, **past})
+        past = {
+            name.replace("present", "past_key_values"): outputs[name] for name in outputs if name != "logits"
+        }
+        new = [int(outputs["logits"][0, -1].argmax())]
+        tokens += new
+    return tokens
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"task": "chess"}, "no task `chess`"), ({}, "cannot load"), ({"task": "fill-mask"}, "cannot load")],
+)
+def test_folders_that_cannot_be_loaded(tmp_path, options, message):
+    (tmp_path / "config.json").write_text('{"model_type": "no_such_model"}')
+    with pytest.raises(InputError, match=message):
+        here(tmp_path, tmp_path / "m.onnx", **options)
