@@ -11,7 +11,8 @@ from typing import Any
 
 _ACTIVATIONS = [
     "ReLU", "GELU", "SiLU", "Tanh", "Sigmoid", "ELU", "SELU", "CELU", "Softplus", "Hardtanh", "Hardswish",
-    "Hardsigmoid", "LeakyReLU", "Mish", "Softsign", "LogSigmoid", "ReLU6", "Tanhshrink", "Softshrink", "PReLU",
+    "Hardsigmoid", "LeakyReLU", "Mish", "Softsign", "LogSigmoid", "ReLU6", "Tanhshrink", "Softshrink",
+    "PReLU",
 ]  # fmt: skip
 
 Builders = dict[str, Callable[[], Any]]
