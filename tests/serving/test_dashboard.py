@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.serving.dashboard import state as states
 from dnnsplit_onnx.serving.dashboard.page import FILES, open_dashboard
 from dnnsplit_onnx.serving.edge.edge import Edge
 from dnnsplit_onnx.serving.edge.history import History
@@ -97,12 +98,30 @@ def test_a_lost_tier_and_the_change_of_cuts_are_shown(edge: Edge, url: str, netw
     assert lost["cuts"] == [NODES, NODES]
     assert [link["state"] for link in lost["links"]] == ["down", "beyond"]
     kinds = [(event["kind"], event["text"]) for event in lost["events"]]
-    assert kinds == [("cuts", "2,4 → 7,7"), ("link", "edge → near is down")]
+    assert kinds == [("cuts", "2,4 → all on edge"), ("link", "edge → near is down")]
     assert all(event["reason"] for event in lost["events"])
     assert (lost["counts"]["switches"], lost["counts"]["retried"]) == (1, 1)
     network.serve("near", network.servers["cloud"].url, port=port)
     assert eventually(lambda: state(url)["links"][0]["state"] == "up")
     assert state(url)["events"][0]["text"] == "edge → near is back"
+
+
+def test_a_tier_that_dies_while_nobody_asks_it_is_not_shown_as_up(
+    edge: Edge, url: str, network: Network, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(states, "_LOOK_S", 0.05)
+    edge.infer(inputs())
+    network.servers["cloud"].close()
+    assert eventually(lambda: [link["state"] for link in state(url)["links"]] == ["up", "down"])
+    assert state(url)["placement"] != ",".join(map(str, CUTS))
+
+
+def test_requests_say_by_which_cuts_they_ran(edge: Edge, url: str, network: Network):
+    edge.infer(inputs())
+    network.servers["near"].close()
+    edge.infer(inputs())
+    assert [cuts for *_, cuts in state(url)["recent"]] == ["2,4", "all on edge"]
+    assert state(url)["placement"] == "all on edge"
 
 
 def test_failed_requests_are_shown(plain_slices: Path, network: Network):

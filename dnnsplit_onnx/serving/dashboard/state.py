@@ -11,6 +11,8 @@ from dnnsplit_onnx.serving.edge.edge import Edge
 from dnnsplit_onnx.serving.edge.estimate import LinkState
 from dnnsplit_onnx.serving.tier.routes import Route
 
+_LOOK_S = 2.0
+
 
 def state_of(edge: Edge) -> dict[str, Any]:
     """The state now.
@@ -20,10 +22,11 @@ def state_of(edge: Edge) -> dict[str, Any]:
 
     Returns:
         JSON-ready data: `model`, `cuts` (None if no slices are left for what can be
-        reached), `reason`, `tiers[]` (times are medians of the last requests, in
-        milliseconds), `links[]` (`state` is `up`, `down`, or `beyond` one that is down;
+        reached), `placement` (the cuts in words), `reason`, `tiers[]` (times are medians of
+        the last requests, in milliseconds), `links[]` (`state` is `up`, `down`, or `beyond` one that is down;
         `bandwidth_mbps` and `delay_ms` are None until something is known), and what `History.to_dict` gives.
     """
+    edge.health.look(_LOOK_S)  # a link that no request uses may be down, and nobody would know
     history = edge.history.to_dict()
     times = history.pop("tiers")
     cuts, reach = edge.cuts, edge.health.reach
@@ -32,6 +35,7 @@ def state_of(edge: Edge) -> dict[str, Any]:
         "version": __version__,
         "model": PurePath(edge.routes.manifest.model.path).name,
         "cuts": None if cuts is None else list(cuts),
+        "placement": None if cuts is None else edge.routes.describe(cuts),
         "nodes": edge.routes.size,
         "reason": edge.health.reason or edge.chooser.reason,
         "deadline_ms": 1e3 * edge.deadline_s,

@@ -28,7 +28,7 @@ from dnnsplit_onnx.serving.edge.history import History
 from dnnsplit_onnx.serving.tier.engine import Engine, Times
 from dnnsplit_onnx.serving.tier.health import Health
 from dnnsplit_onnx.serving.tier.remote import Remote
-from dnnsplit_onnx.serving.tier.routes import Cuts, Route, Routes, format_cuts
+from dnnsplit_onnx.serving.tier.routes import Cuts, Route, Routes
 from dnnsplit_onnx.serving.tier.sequences import Sequence
 from dnnsplit_onnx.serving.tier.stage import Stage
 from dnnsplit_onnx.serving.tier.tiles import Machines
@@ -200,7 +200,7 @@ class Edge:
         self._learn(route.cuts, tiers, hop)
         self.metrics.add("requests_total", label='result="answered"')
         self.metrics.observe("request_seconds", seconds)
-        self.history.answered(seconds, tiers, attempts=attempts)
+        self.history.answered(seconds, tiers, attempts=attempts, cuts=self.routes.describe(route.cuts))
         return Answer(outputs, route.cuts, seconds, tiers, attempts)
 
     def infer_all(
@@ -277,8 +277,9 @@ class Edge:
         if before is not None and before != cuts:
             self.metrics.add("switches_total")
             why = self.health.reason or self.chooser.reason
-            self.history.switched(format_cuts(before), format_cuts(cuts), why)
-            _log.warning("cuts changed from %s to %s: %s", list(before), list(cuts), why)
+            was, now = self.routes.describe(before), self.routes.describe(cuts)
+            self.history.switched(was, now, why)
+            _log.warning("cuts changed from %s to %s: %s", was, now, why)
         return self.routes.route(cuts)
 
     def _run(self, route: Route, values: Arrays, deadline: Deadline, sequence: Sequence | None) -> _Run:

@@ -51,7 +51,7 @@ class History:
         self._lock = threading.Lock()
         self._start = time.monotonic()
         self._counts = {"answered": 0, "failed": 0, "under_way": 0, "retried": 0, "switches": 0}
-        self._requests: deque[tuple[float, float]] = deque(maxlen=_REQUESTS)
+        self._requests: deque[tuple[float, float, str]] = deque(maxlen=_REQUESTS)
         self._tiers: defaultdict[str, deque[TierTrace]] = defaultdict(lambda: deque(maxlen=_PER_TIER))
         self._events: deque[Event] = deque(maxlen=_EVENTS)
 
@@ -60,19 +60,20 @@ class History:
         with self._lock:
             self._counts["under_way"] += 1
 
-    def answered(self, seconds: float, tiers: Iterable[TierTrace], *, attempts: int) -> None:
+    def answered(self, seconds: float, tiers: Iterable[TierTrace], *, attempts: int, cuts: str = "") -> None:
         """Notes an answer.
 
         Args:
             seconds: From the request to its answer.
             tiers: Its times on each tier.
             attempts: How many ways were tried.
+            cuts: The cuts that gave it, in words.
         """
         with self._lock:
             self._counts["under_way"] -= 1
             self._counts["answered"] += 1
             self._counts["retried"] += attempts > 1
-            self._requests.append((time.monotonic() - self._start, seconds))
+            self._requests.append((time.monotonic() - self._start, seconds, cuts))
             for tier in tiers:
                 self._tiers[tier.tier].append(tier)
 
@@ -101,14 +102,14 @@ class History:
             requests, events = list(self._requests), list(self._events)
             counts = dict(self._counts)
             tiers = {name: list(traces) for name, traces in self._tiers.items()}
-        latency = [1e3 * seconds for _, seconds in requests]
+        latency = [1e3 * seconds for _, seconds, _ in requests]
         p50, p95 = np.percentile(latency, (50, 95)).tolist() if latency else (None, None)
         return {
             "uptime_s": round(now, 3),
             "counts": counts,
-            "per_s": _rate([at for at, _ in requests], now),
+            "per_s": _rate([at for at, *_ in requests], now),
             "latency_ms": {"p50": p50, "p95": p95, "requests": len(requests)},
-            "recent": [[round(at, 3), round(1e3 * seconds, 3)] for at, seconds in requests],
+            "recent": [[round(at, 3), round(1e3 * seconds, 3), cuts] for at, seconds, cuts in requests],
             "tiers": {name: _medians(traces) for name, traces in tiers.items()},
             "events": [event.to_dict() for event in reversed(events)],
         }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ class Health:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._told: set[int] = set()  # links that were said to be down
+        self._asked_at = float("-inf")
         self._prober: threading.Thread | None = None
         self.reach = links if probe is not None else first
         self.reason = "" if probe is not None else "no URL of the next tier was given"
@@ -73,6 +75,13 @@ class Health:
         """Has the tiers above asked, since a request's time was up on its way."""
         with self._lock:
             self._begin(0.0)
+
+    def look(self, age_s: float) -> None:
+        """Has them asked if that was longer ago: for whoever shows how they are."""
+        with self._lock:
+            if time.monotonic() - self._asked_at >= age_s:
+                self._asked_at = time.monotonic()
+                self._begin(0.0)
 
     def close(self) -> None:
         """Stops asking."""

@@ -148,6 +148,11 @@ class Routes:
         if theirs != self.identity:
             raise ProtocolError(f"tier `{name}` has slices of another manifest than the sender", status=409)
 
+    def describe(self, cuts: Cuts) -> str:
+        """Cuts in words: `all on edge` where one tier has all the work, else the positions."""
+        records = [leg for leg in self.route(cuts).legs if leg.record is not None]
+        return f"all on {records[0].name}" if len(records) == 1 else format_cuts(cuts)
+
     def has(self, cuts: Sequence[int]) -> bool:
         """Whether there are slices for some cuts."""
         try:

@@ -2,6 +2,7 @@
 "use strict";
 
 const SVG = "http://www.w3.org/2000/svg";
+const COLOURS = 6;
 const MARGIN = { left: 52, right: 10, top: 12, bottom: 24 };
 
 function shape(name, attributes, text) {
@@ -17,7 +18,7 @@ function roundedUp(value) {
   return unit * [1, 2, 5, 10].find((factor) => factor * unit >= value * 0.999);
 }
 
-// svg: the element; recent: [[seconds, milliseconds], ...]; marks: seconds of changes of cuts.
+// svg: the element; recent: [[seconds, milliseconds, cuts], ...]; marks: seconds of changes of cuts.
 function drawLatencies(svg, recent, marks, now) {
   const width = svg.clientWidth || 600;
   const height = svg.clientHeight || 200;
@@ -48,5 +49,10 @@ function drawLatencies(svg, recent, marks, now) {
     if (at < first) continue;
     svg.append(shape("line", { class: "mark", x1: x(at), x2: x(at), y1: MARGIN.top, y2: height - MARGIN.bottom }));
   }
-  for (const [at, ms] of recent) svg.append(shape("circle", { class: "dot", cx: x(at), cy: y(ms), r: 2.2 }));
+  const cuts = [...new Set(recent.map(([, , cut]) => cut))].sort();
+  for (const [at, ms, cut] of recent) {
+    const dot = shape("circle", { class: `dot cut${cuts.indexOf(cut) % COLOURS}`, cx: x(at), cy: y(ms), r: 2.2 });
+    dot.append(shape("title", {}, cut));
+    svg.append(dot);
+  }
 }

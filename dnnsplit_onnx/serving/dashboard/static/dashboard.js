@@ -15,7 +15,8 @@ function element(name, className, ...children) {
 
 const known = (value) => value !== null && value !== undefined;
 const digits = (value) => (value >= 100 ? value.toFixed(0) : Number(value.toPrecision(3)).toString());
-const ms = (value) => (known(value) ? `${digits(value)} ms` : "–");
+const ms = (value) => (!known(value) ? "–" : value >= 1000 ? `${digits(value / 1000)} s` : `${digits(value)} ms`);
+const rate = (mbps) => (mbps >= 1000 ? `${digits(mbps / 1000)} Gbit/s` : mbps < 1 ? `${digits(mbps * 1000)} kbit/s` : `${digits(mbps)} Mbit/s`);
 
 function bytes(value) {
   if (!known(value)) return "–";
@@ -52,7 +53,7 @@ function linkOf(link, below) {
   const kind = link.state === "down" ? "link down" : link.in_use ? "link" : "link unused";
   const row = element("li", kind);
   if (link.state === "up") {
-    row.append(element("span", "", known(link.bandwidth_mbps) ? `${digits(link.bandwidth_mbps)} Mbit/s` : "speed unknown"));
+    row.append(element("span", "", known(link.bandwidth_mbps) ? rate(link.bandwidth_mbps) : "speed unknown"));
     if (known(link.delay_ms)) row.append(element("span", "", `${ms(link.delay_ms)} delay`));
   } else {
     row.append(element("span", "", link.state === "down" ? "down" : "out of reach"));
@@ -73,7 +74,7 @@ function showChain(state) {
     children.push(tierOf(tier, state, total));
   });
   find("chain").replaceChildren(...children);
-  const cuts = state.cuts === null ? "No slices are left for what can be reached" : `Cuts at ${state.cuts.join(", ") || "no node"} of ${state.nodes} nodes`;
+  const cuts = state.cuts === null ? "No slices are left for what can be reached" : state.placement.startsWith("all on") ? `${state.placement[0].toUpperCase()}${state.placement.slice(1)}` : `Cuts at ${state.cuts.join(", ") || "no node"} of ${state.nodes} nodes`;
   find("cuts").textContent = `${cuts}: ${state.reason}.`;
 }
 
@@ -99,13 +100,13 @@ function showChart(state) {
   drawLatencies(find("chart"), state.recent, marks, state.uptime_s);
   if (state.recent.length === 0) return;
   const lines = marks.length ? " Dashed lines are changes of cuts." : "";
-  find("chart-title").textContent = `Latency of the last ${state.recent.length} requests.${lines}`;
+  find("chart-title").textContent = `Latency of the last ${state.recent.length} requests, a colour for each cut.${lines}`;
 }
 
 function showEvents(state) {
   const rows = state.events.map((event) => {
     const isBad = event.kind === "error" || (event.kind === "link" && event.text.endsWith("down"));
-    const what = event.kind === "cuts" ? `cuts ${event.text}` : event.text;
+    const what = event.kind === "cuts" ? `cuts: ${event.text}` : event.text;
     return element(
       "tr",
       isBad ? "bad" : "",
