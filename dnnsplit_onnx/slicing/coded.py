@@ -18,7 +18,8 @@ from itertools import pairwise
 import onnx
 
 from dnnsplit_onnx.errors import CutError, PlanError
-from dnnsplit_onnx.graph.graph import ONNX_DOMAINS, Graph
+from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.graph.operators import ONNX_DOMAINS
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.graph.shapes import value_type
 from dnnsplit_onnx.planning.plans import Plan

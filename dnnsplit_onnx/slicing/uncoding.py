@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import onnx
 
-from dnnsplit_onnx.graph.graph import reads_of
+from dnnsplit_onnx.graph.bodies import reads_of
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.slicing.extract import port
 from dnnsplit_onnx.slicing.manifest import SliceRecord
