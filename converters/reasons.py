@@ -17,6 +17,10 @@ _CAUSES = (
         "its code decides by values of a tensor: write torch.where(condition, a, b), or torch.cond",
     ),
     (
+        r"No ONNX function found|No decompositions registered",
+        "the operator has no form in ONNX: compute the same from others, such as sums and products",
+    ),
+    (
         r"PackedSequence|pack_padded|_pack",
         "packed sequences have no form in ONNX: run the layer on the padded batch, and mask its result",
     ),
