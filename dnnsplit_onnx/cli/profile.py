@@ -163,6 +163,11 @@ def _session_options(tier: str, options: ProfileOptions) -> SessionOptions:
             raise InputError(
                 f"no tier `{tier}` in `{options.tiers}`", hint=f"it has {', '.join(topology.names)}"
             )
+        if named.provider == "web" and provider is None:
+            raise InputError(
+                f"tier `{named.name}` is a browser, which measures itself",
+                hint="write its page, and press its button: dnnsplit-onnx export web DIR -o SITE",
+            )
         provider = provider or named.provider
     return SessionOptions(provider=provider or "cpu", threads=options.threads)
 

@@ -204,4 +204,5 @@ def _here(manifest: Manifest) -> list[str]:
     from dnnsplit_onnx.runtime.provider import can_run
 
     wanted = {record.provider for record in manifest.slices if record.file is not None and record.provider}
-    return [] if all(can_run(provider) for provider in wanted) else ["--provider", "cpu"]
+    # The CPU stands for a browser by itself.
+    return [] if all(can_run(provider) for provider in wanted - {"web"}) else ["--provider", "cpu"]

@@ -41,7 +41,8 @@ _SMALLEST, _LARGEST = 1e-15, 1e15
 Positive = Annotated[float, Field(gt=0, ge=_SMALLEST, le=_LARGEST, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=_LARGEST, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-Provider = Literal["cpu", "cuda"]
+#: `web` is onnxruntime-web in a browser.
+Provider = Literal["cpu", "cuda", "web"]
 
 _SECONDS_PER_HOUR = 3600.0
 

@@ -117,7 +117,7 @@ class SliceRecord(_Record):
         outputs: Values it makes for higher tiers, and model outputs made here.
         forward: Values that pass through this tier untouched, on their way up.
         data: Files of weights beside the ONNX file.
-        provider: What the tier runs it on, `cpu` or `cuda`; None in manifests of earlier
+        provider: What the tier runs it on, `cpu`, `cuda` or `web`; None in manifests of earlier
             releases, which is the CPU.
         memory_nbytes: The tier's limit on memory; None if it has none.
         tiles: The same in parts, where the tier's machines share its rows: region after region,
@@ -134,7 +134,7 @@ class SliceRecord(_Record):
     outputs: tuple[Port, ...] = ()
     forward: tuple[str, ...] = ()
     data: tuple[DataFile, ...] = ()
-    provider: Literal["cpu", "cuda"] | None = None
+    provider: Literal["cpu", "cuda", "web"] | None = None
     memory_nbytes: Annotated[int, Field(gt=0)] | None = None
     tiles: tuple[TileRecord, ...] = ()
 

@@ -63,6 +63,9 @@ def plan_deployment(folder: Path, providers: Mapping[str, str] | None = None) ->
         if _NAME.fullmatch(tier) is None:
             raise InputError(f"tier `{tier}` has a name that no host can have")
     planned = {record.tier: record.provider or "cpu" for record in manifest.slices}
+    for tier in tiers:
+        if planned[tier] == "web":
+            raise InputError(f"tier `{tier}` is a browser", hint="write its page: dnnsplit-onnx export web")
     return Deployment(place, tiers, {**planned, **(providers or {})})
 
 

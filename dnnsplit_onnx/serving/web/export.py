@@ -191,6 +191,7 @@ def _site_manifest(routes: Routes, at: int, digests: Mapping[str, Any]) -> dict[
             "outputs": [port.model_dump(mode="json") for port in model.outputs],
         },
         "order": manifest.plan.get("order", "file"),
+        "node_order": manifest.node_order,
         "bindings": bindings_of(manifest),
         "slices": [_record(record) for record in manifest.slices],
         "candidates": [_record(record) for record in manifest.candidates],

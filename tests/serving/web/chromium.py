@@ -12,6 +12,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from tests.serving.web.node import NodeError, from_json, to_json
+
 _ANSWER_S = 120.0
 
 
@@ -162,3 +166,65 @@ class Browser:
                     self._waiting[message["id"]].put(message)
                 elif "method" in message:
                     self.events.append(message)
+
+
+_OPEN = """(async (options) => {
+  const { TYPES, open } = await import("./dnnsplit.js");
+  const { choices, profile } = await import("./measure.js");
+  const ort = await import(options.webgpu ? "./ort/ort.webgpu.min.mjs" : "./ort/ort.wasm.min.mjs");
+  ort.env.logLevel = "error";
+  ort.env.wasm.numThreads = options.threads ?? 1;
+  const client = await open("manifest.json", { ...options, ort });
+  const read = ({ dtype, shape, data }) => {
+    if (dtype === "string") return { dtype, shape, data };
+    const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+    return { dtype, shape, data: new TYPES[dtype][2](bytes.buffer) };
+  };
+  const write = ({ dtype, shape, data }) => {
+    if (dtype === "string") return { dtype, shape, data };
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    let text = "";
+    const step = 8192;
+    for (let at = 0; at < bytes.length; at += step) {
+      text += String.fromCharCode(...bytes.subarray(at, at + step));
+    }
+    return { dtype, shape, data: btoa(text) };
+  };
+  const each = (all, how) => Object.fromEntries(
+    Object.entries(all).filter(([, one]) => one).map(([name, one]) => [name, how(one)]));
+  globalThis.tab = {
+    client,
+    read: (inputs) => each(inputs, read),
+    infer: async ({ inputs, how }) => {
+      const answer = await client.infer(each(inputs, read), how);
+      return { ...answer, outputs: each(answer.outputs, write) };
+    },
+    profile: ({ budget_s }) => profile(client, { budget_s }),
+    choices: () => choices(client.routes),
+  };
+})"""
+
+
+class TabClient:
+    """The client library in a tab that has a site open; as `NodeClient`."""
+
+    def __init__(self, page: Page, **options: Any) -> None:
+        self._page = page
+        page.evaluate(f"{_OPEN}({json.dumps(options)})")
+
+    def call(self, call: str, **given: Any) -> Any:
+        """One call and its answer; an error of the library is a `NodeError`."""
+        caught = "({ name, message, status, link }) => ({ error: { name, message, status, link } })"
+        said = self._page.evaluate(
+            f"(async () => ({{ ok: await tab[{json.dumps(call)}]({json.dumps(given)}) }}))().catch({caught})"
+        )
+        if "error" in said:
+            raise NodeError(said["error"])
+        return said["ok"]
+
+    def infer(
+        self, inputs: dict[str, np.ndarray], **how: Any
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Outputs, and what else the answer says."""
+        answer = self.call("infer", inputs=to_json(inputs), how=how)
+        return from_json(answer.pop("outputs")), answer

@@ -191,6 +191,7 @@ function written(client, parts, whole_s, overhead_s, { link, machine }) {
       spread_s: part.spread_s,
       runs: part.runs,
     })),
+    ...(manifest.node_order ? { node_order: manifest.node_order } : {}),
     ...(link ? { link } : {}),
   };
 }

@@ -1,0 +1,381 @@
+"""Slices that really run in onnxruntime-web: under Node, and in a headless Chromium."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dnnsplit_onnx import load_graph, plan
+from dnnsplit_onnx.machines.profiles import load_profile
+from dnnsplit_onnx.machines.topology import load_topology
+from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
+from dnnsplit_onnx.serving.tier.launch import ServeOptions, open_server
+from dnnsplit_onnx.serving.tier.service import Service
+from dnnsplit_onnx.serving.web.export import export_web
+from dnnsplit_onnx.serving.wire.server import Server
+from tests.serving.conftest import Network, cut_model, eventually, inputs
+from tests.serving.web.chromium import Browser, Page, TabClient
+from tests.serving.web.conftest import ODD
+from tests.serving.web.node import NodeClient, NodeError
+from tests.serving.web.test_node import typed_inputs
+
+# Picture in, scores out; small enough to be run hundreds of times.
+PICTURE = """
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[1, 3, 16, 16] picture) => (float[1, 3] scores) {
+    a = Relu(picture)
+    b = MaxPool<kernel_shape=[4, 4], strides=[4, 4]>(a)
+    c = GlobalAveragePool(b)
+    scores = Flatten(c)
+}
+"""
+#: How far the values of WASM's kernels may be from those of the CPU's, over the largest.
+BOUND = 1e-5
+
+
+def near(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> bool:
+    """Whether outputs are equal within the bound, and exactly where they are no reals."""
+    return list(ours) == list(theirs) and all(
+        np.array_equal(ours[name], value)
+        if value.dtype.kind != "f"
+        else np.allclose(ours[name], value, rtol=0, atol=BOUND * float(np.abs(value).max()))
+        for name, value in theirs.items()
+    )
+
+
+@pytest.fixture(scope="session")
+def real_site(slices: Path, runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("real") / "site"
+    export_web(slices, output, ort_web=runtime, webgpu=False)
+    return output
+
+
+@pytest.fixture(scope="session")
+def picture_slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that looks at pictures, of a page and a server."""
+    folder = tmp_path_factory.mktemp("picture")
+    return cut_model(PICTURE, folder, (2,), candidates=True, tiers=("page", "cloud"))
+
+
+@pytest.fixture(scope="session")
+def picture_site(picture_slices: Path, runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("picture-site") / "site"
+    export_web(picture_slices, output, ort_web=runtime, webgpu=False)
+    return output
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(chromium, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server[Service]]]:
+    """Serves the upper tier of the model that looks at pictures."""
+    with ExitStack() as stack:
+
+        def start(slices: Path, **options: Any) -> Server[Service]:
+            given = {"port": 0, "session": SessionOptions(threads=1), **options}
+            server = stack.enter_context(open_server(slices / "cloud", ServeOptions(**given)))
+            server.service.stage.warm_up()
+            return server
+
+        yield start
+
+
+def text_of(page: Page, name: str) -> str:
+    text: str = page.evaluate(f"document.getElementById('{name}').innerText")
+    return text
+
+
+def run(page: Page) -> str:
+    """Presses the button, and waits for the answer."""
+    page.until("!document.getElementById('run').disabled")
+    page.evaluate("document.getElementById('run').click()")
+    page.until("!document.getElementById('run').disabled")
+    return text_of(page, "answer")
+
+
+@pytest.mark.usefixtures("node")
+@pytest.mark.parametrize("cuts", [[2, 4], [0, 3], [7, 7], [3, 3], [5, 7]])
+def test_every_cut_gives_the_whole_models_answer_under_node(
+    client: Callable[..., NodeClient],
+    real_site: Path,
+    runtime: Path,
+    network: Network,
+    whole: Callable[..., dict[str, np.ndarray]],
+    cuts: list[int],
+) -> None:
+    outputs, answer = client(real_site, network.chain(), ort=runtime).infer(inputs(), cuts=cuts)
+    assert near(outputs, whole(inputs()))
+    assert answer["tiers"][0]["tier"] == "edge"
+    assert answer["cuts"] == cuts
+
+
+@pytest.mark.usefixtures("node")
+def test_all_types_go_through_a_slice(
+    client: Callable[..., NodeClient], typed_slices: Path, runtime: Path, tmp_path: Path
+) -> None:
+    export_web(typed_slices, tmp_path / "site", ort_web=runtime, webgpu=False)
+    values = typed_inputs()
+    outputs, _ = client(tmp_path / "site", ort=runtime).infer(values, cuts=[11])
+    for name, array in values.items():
+        given = outputs["y" if name == "x" else ODD["i2"] if name == ODD["i"] else f"{name}2"]
+        if name == "s":
+            assert [text.decode() for text in given] == list(array)
+        elif name == "x":
+            assert np.array_equal(given, -np.maximum(array, 0))
+        else:
+            assert (given.dtype, given.tobytes()) == (array.dtype, array.tobytes()), name
+
+
+@pytest.mark.usefixtures("node")
+def test_without_a_link_all_runs_here_and_the_link_is_taken_back(
+    client: Callable[..., NodeClient],
+    real_site: Path,
+    runtime: Path,
+    network: Network,
+    whole: Callable[..., dict[str, np.ndarray]],
+) -> None:
+    from tests.serving.emulation import Relay
+
+    with Relay(int(network.chain().rpartition(":")[2]), 1000.0) as relay:
+        edge = client(real_site, relay.url, ort=runtime)
+        assert edge.infer(inputs())[1]["cuts"] == [2, 4]
+        relay.cut()
+        outputs, answer = edge.infer(inputs())
+        assert near(outputs, whole(inputs()))
+        assert (answer["cuts"], answer["attempts"]) == ([7, 7], 2)
+        assert edge.infer(inputs())[1]["attempts"] == 1
+        relay.mend()
+        assert eventually(lambda: edge.infer(inputs())[1]["cuts"] == [2, 4])
+
+
+@pytest.mark.usefixtures("node")
+def test_the_last_of_two_tiers_runs_what_a_server_begins(
+    client: Callable[..., NodeClient], runtime: Path, tmp_path: Path, serve: Callable[..., Server[Service]]
+) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[B, 8] x, float[B, 8] point) => (float[B, 8] y, float[B, 8] early) {
+        early = Neg(x)
+        b = Exp(early)
+        y = Mul(b, point)
+    }"""
+    folder = cut_model(text, tmp_path, (2,), candidates=True, tiers=("cloud", "page"))
+    export_web(folder, tmp_path / "site", tier="page", ort_web=runtime, webgpu=False)
+    server = serve(folder)
+    rng = np.random.default_rng(0)
+    given = {name: rng.standard_normal((2, 8)).astype(np.float32) for name in ("x", "point")}
+    expected = open_session(tmp_path / "model.onnx", SessionOptions(threads=1)).run_arrays(given)
+    page = client(tmp_path / "site", server.url, ort=runtime)
+    for cuts in ([2], [1], [0], [3]):
+        outputs, answer = page.infer(given, cuts=cuts)
+        assert near(outputs, expected), cuts
+        assert answer["tiers"][-1]["tier"] == "page"
+        assert (answer["hop"] is None) is (cuts == [0])
+    server.close()
+    outputs, answer = page.infer(given)
+    assert near(outputs, expected)
+    assert answer["cuts"] == [0]
+
+
+@pytest.mark.usefixtures("node")
+def test_a_profile_is_one_that_plan_takes(
+    client: Callable[..., NodeClient],
+    picture_site: Path,
+    picture_slices: Path,
+    runtime: Path,
+    tmp_path: Path,
+    serve: Callable[..., Server[Service]],
+) -> None:
+    server = serve(picture_slices)
+    found = client(picture_site, server.url, ort=runtime).call("profile", budget_s=0.2)
+    (tmp_path / "page.json").write_text(json.dumps(found))
+    profile = load_profile(tmp_path / "page.json")
+    assert (profile.tier, profile.provider, profile.nodes) == ("page", "web", 4)
+    assert profile.machine["backend"] == "wasm"
+    assert set(profile.versions) == {"onnxruntime-web"}
+    assert [part.position for part in profile.parts] == [1, 2, 3]
+    net_s = sum(segment.seconds for segment in profile.segments)
+    assert net_s == pytest.approx(max(profile.whole_s - profile.overhead_s, 0), abs=1e-9)
+    assert found["link"]["bandwidth_mbps"] > 0
+    (tmp_path / "tiers.toml").write_text(
+        '[[tier]]\nname = "page"\nprofile = "page.json"\nprovider = "web"\n'
+        '[[tier]]\nname = "cloud"\ngflops = 100\n'
+        "[[link]]\nbandwidth_mbps = 100\ndelay_ms = 1\n"
+    )
+    graph = load_graph(picture_slices.parent / "model.onnx")
+    made = plan(graph, load_topology(tmp_path / "tiers.toml"), cuts=(2,), pareto=False)
+    below_s = next(part.below_s for part in profile.parts if part.position == 2)
+    assert made.figures.stages[0].seconds == pytest.approx(max(below_s, profile.overhead_s), rel=0.05)
+
+
+def test_the_page_runs_and_says_where_the_time_went(
+    browser: Browser, picture_site: Path, picture_slices: Path, serve: Callable[..., Server[Service]]
+) -> None:
+    page = browser.page(f"{serve(picture_slices, site=picture_site).url}/")
+    answer = run(page)
+    assert "scores: float [1, 3]" in answer
+    assert text_of(page, "line") == "4 nodes over page (this page) → cloud"
+    assert re.search(r"onnxruntime-web 1\.\d+\.\d+ on WASM .*, \d threads?$", text_of(page, "device"))
+    assert "ready" in text_of(page, "server")
+    assert "cloud: computing" in text_of(page, "times")
+    assert "Cut at 2." in text_of(page, "times")
+    page.evaluate("const cut = document.getElementById('cut'); cut.value = cut.max; cut.oninput()")
+    assert text_of(page, "cut-text") == "4 of 4 nodes run here; nothing crosses."
+    assert run(page) == answer
+    assert "cloud" not in text_of(page, "times")
+    # The policy holds, and nothing on the page needs more than it allows.
+    assert page.complaints == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_picture_becomes_the_tensor(
+    browser: Browser, picture_site: Path, picture_slices: Path, serve: Callable[..., Server[Service]]
+) -> None:
+    page = browser.page(f"{serve(picture_slices, site=picture_site).url}/")
+    page.until("!document.getElementById('run').disabled")
+    page.evaluate(
+        """(async () => {
+          const drawing = new OffscreenCanvas(40, 20).getContext("2d");
+          drawing.fillStyle = "rgb(51, 102, 204)";
+          drawing.fillRect(0, 0, 40, 20);
+          const chosen = new DataTransfer();
+          const picture = await drawing.canvas.convertToBlob();
+          chosen.items.add(new File([picture], "blue.png", { type: "image/png" }));
+          const file = document.getElementById("file");
+          file.files = chosen.files;
+          await file.onchange();
+        })()"""
+    )
+    shown = dict(re.findall(r"element (\d)\s+([\d.]+)", run(page)))
+    assert {at: round(float(value), 3) for at, value in shown.items()} == {"0": 0.2, "1": 0.4, "2": 0.8}
+
+
+def test_a_profile_is_saved_from_the_page(
+    browser: Browser, picture_site: Path, picture_slices: Path, serve: Callable[..., Server[Service]]
+) -> None:
+    page = browser.page(f"{serve(picture_slices, site=picture_site).url}/")
+    page.until("!document.getElementById('measure').disabled")
+    page.evaluate("document.getElementById('budget').value = 1; document.getElementById('measure').click()")
+    page.until("!document.getElementById('toml').hidden")
+    assert 'profile = "page.profile.json"\nprovider = "web"' in text_of(page, "toml")
+    saved = page.evaluate(
+        "fetch(document.querySelector('#measured a').href).then((file) => file.json()).catch(String)"
+    )
+    # The policy keeps scripts from reading what the person saves.
+    assert isinstance(saved, str)
+    assert page.evaluate("document.querySelector('#measured a').download") == "page.profile.json"
+
+
+def test_threads_need_isolation_which_serve_gives(
+    browser: Browser, picture_site: Path, picture_slices: Path, serve: Callable[..., Server[Service]]
+) -> None:
+    url = serve(picture_slices, site=picture_site).url
+    page = browser.page(f"{url}/")
+    assert page.evaluate("crossOriginIsolated") is True
+    tab = TabClient(page, url=url, threads=2)
+    given = {"picture": np.ones((1, 3, 16, 16), np.float32)}
+    outputs, _ = tab.infer(given)
+    assert np.array_equal(outputs["scores"], np.ones((1, 3), np.float32))
+    assert page.evaluate("tab.client.runner.ort.env.wasm.numThreads") == 2
+    assert page.complaints == []
+
+
+def test_a_page_of_another_origin_needs_leave(
+    browser: Browser, picture_site: Path, picture_slices: Path, serve: Callable[..., Server[Service]]
+) -> None:
+    """The same name on another port is another origin; the policy has to know it too."""
+    host = serve(picture_slices, site=picture_site)
+    page = browser.page(f"{host.url}/")
+    page.send("Page.setBypassCSP", enabled=True)
+    page.go(f"{host.url}/?again")
+    given = {"picture": np.ones((1, 3, 16, 16), np.float32)}
+    refused = TabClient(page, url=serve(picture_slices).url)
+    with pytest.raises(NodeError, match="cannot reach") as caught:
+        refused.infer(given, cuts=[2])
+    assert caught.value.name == "LinkError"
+    allowed = TabClient(page, url=serve(picture_slices, allow_origins=(host.url,)).url)
+    assert allowed.infer(given, cuts=[2])[1]["hop"]["received_nbytes"] > 12
+
+
+def test_a_token_is_asked_for_on_the_page(
+    browser: Browser,
+    picture_site: Path,
+    picture_slices: Path,
+    tmp_path: Path,
+    serve: Callable[..., Server[Service]],
+) -> None:
+    (tmp_path / "token").write_text("t" * 16)
+    server = serve(picture_slices, site=picture_site, token_file=tmp_path / "token")
+    page = browser.page(f"{server.url}/")
+    page.until("!document.getElementById('token-row').hidden")
+    assert "token" in text_of(page, "server")
+    page.evaluate(
+        f"const token = document.getElementById('token'); token.value = {'t' * 16!r}; token.onchange()"
+    )
+    page.until("document.getElementById('server').innerText.includes('ready')")
+    run(page)
+    assert "cloud: computing" in text_of(page, "times")
+
+
+def test_a_full_disk_costs_the_cache_and_not_the_answer(
+    browser: Browser, picture_site: Path, picture_slices: Path, serve: Callable[..., Server[Service]]
+) -> None:
+    url = serve(picture_slices, site=picture_site).url
+    page = browser.page(f"{url}/")
+    page.evaluate("caches.delete('dnnsplit-onnx')")
+    page.send("Storage.overrideQuotaForOrigin", origin=url, quotaSize=1)
+    try:
+        tab = TabClient(page, url=url)
+        assert tab.infer({"picture": np.ones((1, 3, 16, 16), np.float32)})[1]["attempts"] == 1
+        notes = page.evaluate("[...tab.client.runner.notes].join()")
+        assert notes.startswith("slices are fetched again each time: ")
+    finally:
+        page.send("Storage.overrideQuotaForOrigin", origin=url)
+
+
+def test_a_tampered_slice_in_the_cache_is_fetched_again(
+    browser: Browser, picture_site: Path, picture_slices: Path, serve: Callable[..., Server[Service]]
+) -> None:
+    url = serve(picture_slices, site=picture_site).url
+    page = browser.page(f"{url}/")
+    given = {"picture": np.ones((1, 3, 16, 16), np.float32)}
+    TabClient(page, url=url).infer(given, cuts=[2])
+    changed = page.evaluate(
+        """(async () => {
+          const cache = await caches.open("dnnsplit-onnx");
+          const keys = await cache.keys();
+          for (const key of keys) await cache.put(key, new Response(new Uint8Array(3)));
+          return keys.length;
+        })()"""
+    )
+    assert changed > 0
+    assert TabClient(page, url=url).infer(given, cuts=[2])[1]["attempts"] == 1
+
+
+def test_a_tab_that_is_frozen_under_a_request_gets_one_answer(
+    browser: Browser, picture_site: Path, picture_slices: Path, serve: Callable[..., Server[Service]]
+) -> None:
+    server = serve(picture_slices, site=picture_site)
+    page = browser.page(f"{server.url}/")
+    run(page)
+    page.evaluate(
+        """globalThis.answers = 0;
+        const count = new MutationObserver(() => { answers += 1; });
+        count.observe(document.getElementById("answer"), { childList: true });
+        document.getElementById("run").click();"""
+    )
+    page.send("Page.setWebLifecycleState", state="frozen")
+    page.send("Page.setWebLifecycleState", state="active")
+    page.until("!document.getElementById('run').disabled")
+    assert page.evaluate("answers") == 1
+    assert "scores" in text_of(page, "answer")
