@@ -69,7 +69,9 @@ def open_slice(
 def options_on(options: SessionOptions, record: SliceRecord) -> SessionOptions:
     """The options for a slice, `tier` made the provider of its own tier.
 
-    No process of ours is a browser: the CPU stands for it, which reads the same files. The limit on a CUDA tier's memory becomes that of the device memory.
+    No process of ours is a browser: the CPU stands for it, which reads the same files.
+
+    The limit on a CUDA tier's memory becomes that of the device memory.
     """
     own = "cpu" if record.provider in (None, "web") else record.provider
     provider = own if options.provider == TIER else options.provider

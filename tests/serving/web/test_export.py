@@ -19,6 +19,7 @@ from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.web import fitness, runtime
 from dnnsplit_onnx.serving.web.export import export_web
 from dnnsplit_onnx.slicing.manifest import load_manifest
+from tests.pages import DOCS, run_page
 from tests.serving.conftest import cut_model
 from tests.serving.web.node import LIBRARY
 
@@ -290,3 +291,19 @@ def test_numbers_are_what_the_page_says_they_are(site: Path) -> None:
     model = onnx.load(site / "empty.onnx")
     assert [node.op_type for node in model.graph.node] == ["Identity"]
     assert np.prod([dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]) == 1
+
+
+def test_the_page_of_the_docs_does_what_it_says(no_runtime: Path, tmp_path: Path) -> None:
+    page = (DOCS / "browser.md").read_text(encoding="utf-8")
+    served = re.findall(r"^dnnsplit-onnx serve slices/cloud (?!.*--insecure).*$", page, re.MULTILINE)
+    assert len(served) == 2
+    for command in served:  # its port may be in use here
+        page = page.replace(f"{command}\n", f"{command} --port 0\n")
+    package = tmp_path / "node_modules" / "onnxruntime-web"
+    package.mkdir(parents=True)
+    (package / "dist").symlink_to(no_runtime)
+    run_page(page, tmp_path)
+    assert "https://near.example.org:8000" in (tmp_path / "elsewhere" / "index.html").read_text()
+    assert manifest_of(tmp_path / "site")["tier"] == "phone"
+    slices = load_manifest(tmp_path / "slices").slices
+    assert [record.provider for record in slices] == ["web", "cpu"]
