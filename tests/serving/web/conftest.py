@@ -16,6 +16,7 @@ from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.serving.web.export import export_web
 from dnnsplit_onnx.serving.web.runtime import WASM, WEBGPU
 from dnnsplit_onnx.slicing.candidates import slice_all_candidates
+from dnnsplit_onnx.work.analysing import analyse
 from tests.serving.conftest import Network, topology
 from tests.serving.web.node import NodeClient, chromium_program, node_program, ort_web
 
@@ -97,7 +98,7 @@ def typed_slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx.save(model, folder / "model.onnx")
     graph = load_graph(folder / "model.onnx")
     machines = parse_topology(topology(("phone", "cloud")), "tiers")
-    chosen = plan(graph, machines, cuts=(1,), bindings={"B": 2}, pareto=False)
+    chosen = plan(analyse(graph, {"B": 2}, order="file"), machines, cuts=(1,), pareto=False)
     slice_all_candidates(graph, chosen, range(len(graph.nodes) + 1), folder / "out")
     return folder / "out"
 

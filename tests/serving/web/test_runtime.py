@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dnnsplit_onnx import load_graph, plan
+from dnnsplit_onnx import analyse, plan
 from dnnsplit_onnx.machines.profiles import load_profile
 from dnnsplit_onnx.machines.topology import load_topology
 from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
@@ -212,8 +212,8 @@ def test_a_profile_is_one_that_plan_takes(
         '[[tier]]\nname = "cloud"\ngflops = 100\n'
         "[[link]]\nbandwidth_mbps = 100\ndelay_ms = 1\n"
     )
-    graph = load_graph(picture_slices.parent / "model.onnx")
-    made = plan(graph, load_topology(tmp_path / "tiers.toml"), cuts=(2,), pareto=False)
+    analysis = analyse(picture_slices.parent / "model.onnx", order="file")
+    made = plan(analysis, load_topology(tmp_path / "tiers.toml"), cuts=(2,), pareto=False)
     below_s = next(part.below_s for part in profile.parts if part.position == 2)
     assert made.figures.stages[0].seconds == pytest.approx(max(below_s, profile.overhead_s), rel=0.05)
 
