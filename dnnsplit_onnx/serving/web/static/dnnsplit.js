@@ -14,7 +14,7 @@
  * @typedef {{outputs: Tensors, cuts: number[], seconds: number, attempts: number, hop: Hop | null,
  *   tiers: import("./remote.js").Trace[]}} Answer
  */
-import { Deadline, Remote } from "./remote.js";
+import { Deadline, LATE, Remote } from "./remote.js";
 import { Routes, misfit } from "./routes.js";
 import { Runner, said } from "./runner.js";
 import { DeadlineError, DeviceError, InputError, LinkError, ManifestError, ServingError } from "./wire.js";
@@ -44,7 +44,6 @@ export async function open(manifest, options) {
   return new Client(data, base, options);
 }
 
-/** The client of a chain. */
 export class Client {
   /** @param {any} manifest @param {string} base @param {any} options as of `open` */
   constructor(manifest, base, { ort, url, token, backend, deadline_s = 30, fetch } = {}) {
@@ -91,7 +90,7 @@ export class Client {
         const answer = await this.#attempt(route, inputs, deadline);
         return { ...answer, cuts: route.cuts, seconds: (performance.now() - start) / 1e3, attempts };
       } catch (error) {
-        const isLink = error instanceof LinkError || error instanceof DeadlineError;
+        const isLink = (error instanceof LinkError || error instanceof DeadlineError) && error.status !== LATE;
         if (isLink) this.#down(error.link ?? 0, error.message);
         if (error instanceof DeviceError) broken.add(error.message);
         const mayTry = (isLink || error instanceof DeviceError) && deadline.left_s > 0;
@@ -100,7 +99,6 @@ export class Client {
     }
   }
 
-  /** Stops probing, and gives up all slices. */
   close() {
     this.isClosed = true;
     clearTimeout(this.prober);
@@ -175,7 +173,7 @@ export class Client {
     return { outputs, tiers, hop };
   }
 
-  /** What must be left of a request's time to run it here, should the link fail. */
+  /** What must be left of a request's time to run it here. */
   #reserve(deadline) {
     const alone = this.cuts.map(() => (this.isBottom ? this.routes.size : 0));
     if (!this.routes.has(alone)) return 0;

@@ -4,6 +4,7 @@ import {
   DeadlineError, LinkError, RefusedError, ServingError, TYPES, decode, encode, join, toText,
 } from "./wire.js";
 
+export const LATE = 408; // the link is not to blame
 const JSON_LENGTH = "Inference-Header-Content-Length";
 const PROBE_S = 1;
 const PREPARE_S = 60;
@@ -68,7 +69,7 @@ export class Remote {
 
   /** The body of a request, as the Python edge writes it; `left_s` is what is left of its time. */
   body(route, values, wanted, left_s) {
-    if (left_s <= 0) throw new DeadlineError("no time is left for sending on");
+    if (left_s <= 0) throw new DeadlineError("no time is left for sending on", { status: LATE });
     const present = route.legs[this.tier].arrives.map(({ name }) => name).filter((name) => values[name]);
     const { entries, buffers } = encode(present.map((name) => [name, values[name]]));
     const outputs = wanted.map(({ name }) => ({ name, parameters: { binary_data: true } }));
