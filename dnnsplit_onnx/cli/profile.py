@@ -163,12 +163,13 @@ def _session_options(tier: str, options: ProfileOptions) -> SessionOptions:
             raise InputError(
                 f"no tier `{tier}` in `{options.tiers}`", hint=f"it has {', '.join(topology.names)}"
             )
-        if named.provider == "web" and provider is None:
+        if provider is None and named.provider == "web":
             raise InputError(
                 f"tier `{named.name}` is a browser, which measures itself",
                 hint="write its page, and press its button: dnnsplit-onnx export web DIR -o SITE",
             )
-        provider = provider or named.provider
+        if provider is None and named.provider != "web":
+            provider = named.provider
     return SessionOptions(provider=provider or "cpu", threads=options.threads)
 
 
