@@ -120,7 +120,7 @@ def plan_of(
     analysis = problem.analysis
     assert analysis is not None, "a problem made of an analysis has it"
     solution, name = _choose(problem, analysis, planner, cuts)
-    planned = problem.in_order(solution.order)
+    planned = problem.in_order(solution.order).with_rows(solution.rows)
     assert planned.analysis is not None, "so has it in another order"
     figures = planned.figures(solution.cuts)
     broken = planned.violations(figures)

@@ -194,7 +194,7 @@ def run_planner(planner: str | Planner, shown: Problem, truth: Problem) -> Row:
         took = time.perf_counter() - start
         return Row(name, None, True, None, None, False, (), "none", 0, took, reason=_reason(error))
     took = time.perf_counter() - start
-    planned = truth.in_order(solution.order)
+    planned = truth.in_order(solution.order).with_rows(solution.rows)
     figures = planned.figures(solution.cuts)
     broken = planned.violations(figures)
     value = figures.value(truth.objective)

@@ -32,6 +32,7 @@ from dnnsplit_onnx.planning.objective import (
 from dnnsplit_onnx.planning.plans import Figures, Measure, Objective, Optimality
 from dnnsplit_onnx.planning.reorder import reordered_costs
 from dnnsplit_onnx.planning.rules import Rules, rules_of
+from dnnsplit_onnx.planning.sharing import TierRows
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, staircase
@@ -98,6 +99,13 @@ class Problem:
         """What these cuts take: the judge of every planner."""
         figures = evaluate(cuts, self.costs, self.topology, self.weights)
         return figures if self.function is None else with_custom(figures, self.function)
+
+    def with_rows(self, rows: TierRows | None) -> Problem:
+        """The problem with rows shared as a `Solution` wants it; as it is if that is None."""
+        if rows is None:
+            return self
+        below = np.concatenate((rows.seconds_below[None], self.costs.seconds_below[1:]))
+        return replace(self, costs=replace(self.costs, seconds_below=below, rows=rows))
 
     def in_order(self, order: Sequence[int] | None) -> Problem:
         """The problem with its nodes in another order, as a `Solution` may want it.
@@ -337,6 +345,7 @@ class Solution:
             that is the problem's own (`Problem.in_order`).
         bound: What no plan over the DAG falls below, if the planner knows it; see
             `plans.Plan.lower_bound`.
+        rows: How the machines of tier 0 share rows; None for the best way known.
     """
 
     cuts: tuple[int, ...]
@@ -345,6 +354,7 @@ class Solution:
     notes: tuple[str, ...] = ()
     order: tuple[int, ...] | None = None
     bound: float | None = None
+    rows: TierRows | None = None
 
     @classmethod
     def of_sets(

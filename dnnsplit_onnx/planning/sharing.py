@@ -47,13 +47,19 @@ class TierRows:
 
     Attributes:
         seconds_below: Shape (n + 1,): least seconds of each prefix.
-        alone: Shape (n + 1,): seconds of the first machine without the others.
+        below: Shape (M, n + 1): seconds of each machine without the others.
         came: For each position but 0, the region that ends there: who computes which rows.
     """
 
     seconds_below: Floats
-    alone: Floats
+    below: Floats
     came: tuple[tuple[MachineShare, ...], ...]
+
+    @property
+    def alone(self) -> Floats:
+        """Shape (n + 1,): seconds of the first machine without the others."""
+        first: Floats = self.below[0]
+        return first
 
     def machines(self, stop: int) -> tuple[MachineShare, ...]:
         """Who computes what of the first nodes, region after region.
@@ -90,6 +96,18 @@ def share_rows(analysis: Analysis, tier: Tier, below: Floats) -> TierRows:
         below: Shape (M, n + 1): seconds that each machine needs for each prefix.
     """
     return _Search(analysis, tier, below).run()
+
+
+def share_fixed(analysis: Analysis, tier: Tier, below: Floats, proportions: Sequence[float]) -> TierRows:
+    """Every longest region in the same proportions, whatever that takes.
+
+    Args:
+        analysis: The model.
+        tier: A tier of several machines.
+        below: As for `share_rows`.
+        proportions: One a machine.
+    """
+    return _Search(analysis, tier, below).fixed(proportions)
 
 
 @dataclass(frozen=True)
@@ -139,7 +157,20 @@ class _Search:
                 if best[start] + seconds < best[stop] and any(counts[1:]):
                     best[stop] = best[start] + seconds
                     came[-1] = found.shares(start, counts, self._names)
-        return TierRows(best, alone, tuple(came))
+        return TierRows(best, self._below, tuple(came))
+
+    def fixed(self, proportions: Sequence[float]) -> TierRows:
+        """As `share_fixed` says."""
+        size = len(self._analysis.graph.nodes)
+        came: list[tuple[MachineShare, ...]] = [(self._alone(at, at + 1),) for at in range(size)]
+        gained = np.zeros(size + 1)
+        for region in {base.start: base for base in self._bases.values()}.values():
+            found = _Shares(self._analysis, region, region.stop, self._below, self._lan)
+            counts, seconds = found.divided(proportions)
+            came[region.stop - 1] = found.shares(region.start, counts, self._names)
+            alone = float(self._below[0][region.stop] - self._below[0][region.start])
+            gained[region.stop :] += alone - seconds
+        return TierRows(self._below[0] - gained, self._below, tuple(came))
 
     def _alone(self, start: int, stop: int) -> MachineShare:
         flops = self._analysis.flops_below
@@ -232,6 +263,11 @@ class _Shares:
         speeds = [1.0 / max(float(row[start : self._stop].sum()), 1e-30) for row in self._node_seconds]
         others = sorted(range(1, len(speeds)), key=lambda at: -speeds[at])[: most - 1]
         return shares(self._height, [v if at == 0 or at in others else 0.0 for at, v in enumerate(speeds)])
+
+    def divided(self, proportions: Sequence[float]) -> tuple[tuple[int, ...], float]:
+        """Rows in given proportions, and the seconds of the longest region."""
+        counts = shares(self._height, proportions)
+        return counts, self._seconds(counts, self._base.start)
 
     def shares(self, start: int, counts: Sequence[int], names: Sequence[str]) -> tuple[MachineShare, ...]:
         """Each machine's part of a region."""

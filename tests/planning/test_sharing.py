@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnnsplit_onnx.errors import TopologyError
+from dnnsplit_onnx.errors import InputError, TopologyError
 from dnnsplit_onnx.graph.graph import build_graph
 from dnnsplit_onnx.graph.modelfile import ModelFile
 from dnnsplit_onnx.graph.shapes import bind_shapes
@@ -230,3 +230,23 @@ def test_more_machines_than_rows_leave_some_without() -> None:
     assert all(
         share.rows is None or share.rows[1] > share.rows[0] for share in made.figures.stages[0].machines
     )
+
+
+def test_coedge_shares_in_one_proportion_and_is_no_better_than_exact() -> None:
+    analysis = an_analysis(5, 6, height=40)
+    topology = Topology(tiers=[a_tier([0.01, 0.02, 0.000001], 1000, 0.01)])
+    ours, theirs = (plan(analysis, topology, planner=name) for name in ("exact", "coedge"))
+    assert ours.figures.latency_s <= theirs.figures.latency_s * (1 + 1e-9)
+    shares = theirs.figures.stages[0].machines
+    assert {share.machine for share in shares if share.rows} == {"m0", "m1"}  # m2 is below the threshold
+    assert any("as published" in note for note in theirs.notes)
+    first, second = (share for share in shares if share.rows and share.start == shares[0].start)
+    assert first.rows is not None
+    assert second.rows is not None
+    assert (second.rows[1] - second.rows[0]) == pytest.approx(2 * (first.rows[1] - first.rows[0]), abs=2)
+
+
+def test_coedge_needs_several_machines() -> None:
+    analysis = an_analysis(5, 2)
+    with pytest.raises(InputError, match="is one"):
+        plan(analysis, Topology(tiers=[Tier("edge", gflops=1)]), planner="coedge")
