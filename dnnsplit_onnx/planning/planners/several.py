@@ -43,6 +43,8 @@ def best_of_orders(
         return _must(own, refusal)
     if not problem.topology.links or problem.objective == "custom":
         return _must(own, refusal)
+    if problem.costs.rows is not None:  # what machines that share rows take is no sum over nodes
+        return _must(own, refusal)
     optimum = dag_optimum(problem)
     if optimum is not None:
         best = _proven(problem, own, optimum)
