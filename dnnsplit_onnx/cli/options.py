@@ -70,7 +70,11 @@ CudaGraph = Annotated[
 Bind = Annotated[
     list[str] | None,
     typer.Option(
-        "--bind", metavar="DIM=N", help="Make a symbolic dimension concrete. Repeatable.", show_default=False
+        "--bind",
+        metavar="DIM=N",
+        help="Size of an open dimension, by its name or as INPUT.AXIS. Repeatable. "
+        "[default: sizes at which the model runs]",
+        show_default=False,
     ),
 ]
 CutSizes = Annotated[

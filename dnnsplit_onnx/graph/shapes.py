@@ -8,6 +8,7 @@ becomes an error only where someone needs the number (`Types.need_nbytes`).
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from dnnsplit_onnx.errors import ShapeError
+from dnnsplit_onnx.graph.dimensions import axis_name, names_in, open_names, size_of, size_of_name
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.inference import infer
 from dnnsplit_onnx.graph.shape_values import infer_with_values
@@ -90,12 +92,14 @@ class Types:
             are those of `graph.proto`, in the same order.
         bindings: The numbers that symbolic dimensions were bound to.
         observed: Types seen in one real run, for values that inference cannot size.
+        refused: Sizes of open dimensions that were tried, and why the model does not run at them.
     """
 
     graph: Graph
     inferred: onnx.ModelProto
     bindings: Mapping[str, int]
     observed: Mapping[str, ValueType] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
 
     @cached_property
     def protos(self) -> dict[str, onnx.TypeProto]:
@@ -187,7 +191,7 @@ class Types:
         user = next((node for node in self.graph.nodes if name in node.inputs), None)
         where = f", used by node `{user.name}` ({user.op_type})" if user else ""
         free = free_dimensions(self.graph, self.bindings)
-        hint = f"pass {' '.join(f'--bind {dim}=1' for dim in free)}" if free else None
+        hint = f"pass {bind_options(dict.fromkeys(free, 1))}" if free else None
         why = "its shape is unknown"
         if kind.kind not in ("tensor", "unknown"):
             why, hint = f"it is a {kind.kind}, not a tensor", "cut elsewhere"
@@ -198,6 +202,9 @@ class Types:
             why, hint = f"elements of type {kind.dtype_name} have no fixed size", None
         if kind.kind in ("tensor", "unknown") and kind.dtype in BITS | {0: 0} and not free:
             hint = "its size depends on the data or on an operator that onnx does not know"
+        if self.refused and free:
+            tried = "; ".join(self.refused)
+            hint = f"give inputs that the model accepts: --sample-input X.npz (tried {tried})"
         path = self.graph.file.path.name
         return ShapeError(f"cannot size value `{name}`: {why}", context=f"in {path}{where}", hint=hint)
 
@@ -252,8 +259,8 @@ def bind_shapes(graph: Graph, bindings: Mapping[str, int] | None = None) -> Type
 
     Args:
         graph: The graph.
-        bindings: Number for each symbolic dimension to bind, by its name. A dimension
-            of an input that has no name is called `INPUT.AXIS`, as `free_dimensions` shows.
+        bindings: Number for each symbolic dimension to bind, by a name that it has
+            (`dimensions`): a dimension of an input is always called `INPUT.AXIS` too.
 
     Raises:
         ShapeError: A binding names no dimension of the model, or is not positive.
@@ -264,7 +271,7 @@ def bind_shapes(graph: Graph, bindings: Mapping[str, int] | None = None) -> Type
     if bindings:
         _bind(model.graph, bindings, graph)
     for value in model.graph.input:
-        for *_, dim in _named_dims(value):
+        for *_, dim in _open_dims(value):
             if dim.dim_value < 0:  # "unknown", to those who write it; inference would compute with it
                 dim.ClearField("dim_value")
     return Types(graph, _infer(model), bindings)
@@ -282,17 +289,24 @@ def free_dimensions(graph: Graph, bindings: Mapping[str, int], *, axis: int | No
     names: dict[str, None] = {}
     for value in graph.proto.graph.input:
         if value.name in data:
-            for at, name, _ in _named_dims(value):
-                if name not in bindings and axis in (None, at):
-                    names[name] = None
+            for at, name, _ in _open_dims(value):
+                if axis in (None, at):
+                    names.update(dict.fromkeys(open_names(name, value.name, at, bindings)))
     return tuple(names)
 
 
-def _named_dims(value: onnx.ValueInfoProto) -> Iterable[tuple[int, str, onnx.TensorShapeProto.Dimension]]:
-    """The dimensions of a value that are not numbers: axis, the name they bind by, and themselves."""
+def bind_options(sizes: Mapping[str, int]) -> str:
+    """Sizes as options of the command line, quoted for a shell."""
+    return " ".join(f"--bind {shlex.quote(f'{name}={size}')}" for name, size in sizes.items())
+
+
+def _open_dims(
+    value: onnx.ValueInfoProto,
+) -> Iterable[tuple[int, str | None, onnx.TensorShapeProto.Dimension]]:
+    """The dimensions of a value that are not numbers: axis, the file's name, and themselves."""
     for axis, dim in enumerate(value.type.tensor_type.shape.dim):
         if not isinstance(_dim(dim), int):
-            yield axis, (_dim_name(dim) or f"{value.name}.{axis}"), dim
+            yield axis, _dim_name(dim) or None, dim
 
 
 def _bind(graph_proto: onnx.GraphProto, bindings: Mapping[str, int], graph: Graph) -> None:
@@ -300,12 +314,19 @@ def _bind(graph_proto: onnx.GraphProto, bindings: Mapping[str, int], graph: Grap
         if number < 1:
             raise ShapeError(f"cannot bind dimension `{name}` to {number}", hint="sizes are 1 or more")
     used: set[str] = set()
+    inputs = set(graph.inputs)
     for values in (graph_proto.input, graph_proto.output, graph_proto.value_info):
         for value in values:
-            for _, name, dim in _named_dims(value):
-                if name in bindings:
-                    used.add(name)
-                    dim.dim_value = bindings[name]
+            for axis, dim_name, dim in _open_dims(value):
+                called = (dim_name or "", *names_in(dim_name or ""))
+                if value.name in inputs:
+                    size = size_of(dim_name, value.name, axis, bindings)
+                    called = (*called, axis_name(value.name, axis))
+                else:
+                    size = size_of_name(dim_name, bindings)
+                used.update(called)
+                if size is not None and size >= 0:
+                    dim.dim_value = size
     for name in bindings:
         if name not in used:
             free = free_dimensions(graph, {})

@@ -102,6 +102,7 @@ class Profile(_Record):
         node_order: The places of the nodes in the model's file, in the order that positions
             count, so that times can be told to the nodes of any other order; None in
             profiles of earlier releases.
+        assumed: Those of the bindings that nobody gave: sizes at which the model runs.
     """
 
     schema_version: int
@@ -122,6 +123,7 @@ class Profile(_Record):
     node_seconds: tuple[Seconds, ...] | None = None
     parts: tuple[Parts, ...] = ()
     node_order: tuple[Count, ...] | None = None
+    assumed: dict[str, int] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _without_gaps(self) -> Profile:

@@ -18,7 +18,7 @@ from dnnsplit_onnx.errors import InputError, ManifestError, ModelError
 from dnnsplit_onnx.measuring.measure import machine
 from dnnsplit_onnx.measuring.timings import BenchReport, Measured, costly_copies, measured, summed
 from dnnsplit_onnx.running.chain import Chain
-from dnnsplit_onnx.running.origin import bindings_of, find_model, slices_folder
+from dnnsplit_onnx.running.origin import assumed_of, bindings_of, find_model, slices_folder
 from dnnsplit_onnx.running.slices import open_slice, options_on
 from dnnsplit_onnx.runtime.inputs import Inputs, input_sets, to_values
 from dnnsplit_onnx.runtime.placement import Placement
@@ -104,7 +104,7 @@ def bench(
         chain,
         whole,
         given.source,
-        given.assumed,
+        assumed_of(manifest, given),
         machine(),
         threads,
         cuda_graph,

@@ -145,7 +145,7 @@ class Verification:
         seed: Of generated inputs.
         runs: How many sets of inputs.
         bindings: Sizes of symbolic dimensions.
-        assumed: Dimensions that had no size and were taken to be 1.
+        assumed: Sizes of dimensions that nobody gave.
         provider: Where the optimised chain ran; all of them joined by `+` if it mixes them.
         slices: Where each slice of it ran.
         error: Why the chain did not run, or None.

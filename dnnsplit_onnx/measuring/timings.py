@@ -57,7 +57,7 @@ class BenchReport:
         chain: All slices, one after another in one process; None for a single tier.
         whole: The whole model; None for a single tier, or if it cannot be run here.
         source: Where inputs came from: "generated", "given" or a path.
-        assumed: Dimensions that had no size and were taken to be 1.
+        assumed: Sizes of dimensions that nobody gave.
         machine: Processor, cores, versions.
         threads: Threads within an operator, None for onnxruntime's choice.
         cuda_graph: Whether slices on CUDA ran as CUDA graphs.

@@ -38,7 +38,7 @@ from dnnsplit_onnx.measuring.evidence import (
 from dnnsplit_onnx.measuring.fences import Fences, fence, fences_of
 from dnnsplit_onnx.measuring.tiles import check_tiles
 from dnnsplit_onnx.running.chain import Chain
-from dnnsplit_onnx.running.origin import bindings_of, find_model, random_values, slices_folder
+from dnnsplit_onnx.running.origin import assumed_of, bindings_of, find_model, random_values, slices_folder
 from dnnsplit_onnx.running.slices import options_on
 from dnnsplit_onnx.running.uncoded import uncoded_chain, uncoded_manifest
 from dnnsplit_onnx.runtime.inputs import Inputs, input_sets, to_values
@@ -206,7 +206,7 @@ class _Proof:
             seed=seed,
             runs=len(self.sets),
             bindings=bindings_of(self.manifest),
-            assumed=self.sets[0].assumed,
+            assumed=assumed_of(self.manifest, self.sets[0]),
             provider=self.used,
             slices=self.places,
             error=found.error,

@@ -153,6 +153,7 @@ def plan_of(
         topology=problem.topology.model_dump(mode="json", by_alias=True, exclude_defaults=True),
         uncounted_ops=analysis.uncounted,
         trips=dict(analysis.trips),
+        assumed=dict(analysis.assumed),
         model=PlannedModel(
             str(analysis.graph.file.path),
             len(analysis.graph.nodes),

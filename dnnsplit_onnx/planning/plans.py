@@ -306,6 +306,7 @@ class Plan:
         states: What a run hands to the next, each as `IN=OUT`; None in plans of earlier
             releases.
         trips: How often loops run, as the user gave it.
+        assumed: Those of the bindings that nobody gave: sizes at which the model runs.
     """
 
     objective: Objective
@@ -334,6 +335,7 @@ class Plan:
     node_order: tuple[Whole, ...] | None = None
     states: tuple[str, ...] | None = None
     trips: Mapping[str, Whole] = field(default_factory=dict)
+    assumed: Mapping[str, Whole] = field(default_factory=dict)
 
     @property
     def cuts(self) -> tuple[int, ...]:
@@ -458,6 +460,7 @@ class Plan:
             "node_order": None if self.node_order is None else list(self.node_order),
             "states": None if self.states is None else list(self.states),
             "trips": dict(self.trips),
+            "assumed": dict(self.assumed),
         }
         cleaned: dict[str, Any] = _without_nan(data)
         return cleaned

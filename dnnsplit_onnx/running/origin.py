@@ -9,6 +9,7 @@ from pathlib import Path
 from dnnsplit_onnx.errors import InputError, ManifestError
 from dnnsplit_onnx.files import file_sha256
 from dnnsplit_onnx.graph.graph import Graph, Node
+from dnnsplit_onnx.runtime.inputs import Inputs
 from dnnsplit_onnx.slicing.manifest import Manifest
 
 _PASS_MODEL = "pass the model that was split: --model MODEL"
@@ -54,6 +55,16 @@ def bindings_of(manifest: Manifest) -> dict[str, int]:
     ):
         raise ManifestError("the plan in the manifest binds dimensions to what is not a size")
     return dict(bindings)
+
+
+def assumed_of(manifest: Manifest, inputs: Inputs) -> dict[str, int]:
+    """The sizes of made-up inputs that nobody gave; none where the inputs are given."""
+    if inputs.source != "generated":
+        return {}
+    assumed = manifest.plan.get("assumed") or {}
+    bindings = bindings_of(manifest)
+    kept = {name: bindings[name] for name in assumed if name in bindings} if isinstance(assumed, dict) else {}
+    return {**kept, **inputs.assumed}
 
 
 def random_values(graph: Graph, random: Collection[str] = ()) -> dict[str, str]:

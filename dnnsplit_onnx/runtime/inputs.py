@@ -16,6 +16,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.graph.dimensions import open_names, size_of
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.runtime.archive import read_arrays
 from dnnsplit_onnx.runtime.provider import runtime
@@ -43,7 +44,13 @@ class Inputs:
     assumed: dict[str, int] = field(default_factory=dict)
 
 
-def generate(ports: Sequence[Port], bindings: Mapping[str, int] | None = None, *, seed: int = 0) -> Inputs:
+def generate(
+    ports: Sequence[Port],
+    bindings: Mapping[str, int] | None = None,
+    *,
+    seed: int = 0,
+    most: int = _MOST_ELEMENTS,
+) -> Inputs:
     """Makes up inputs: the same for the same ports, bindings and seed.
 
     Args:
@@ -51,9 +58,10 @@ def generate(ports: Sequence[Port], bindings: Mapping[str, int] | None = None, *
         bindings: Sizes of symbolic dimensions; a dimension without a name is called
             `INPUT.AXIS`. Others get the size 1.
         seed: Of the random numbers.
+        most: Elements of the largest input.
 
     Raises:
-        InputError: An input is of a type for which nothing sensible can be made up.
+        InputError: An input is too large, or of a type for which nothing sensible can be made up.
     """
     rng = np.random.default_rng(seed)
     bindings = bindings or {}
@@ -68,7 +76,7 @@ def generate(ports: Sequence[Port], bindings: Mapping[str, int] | None = None, *
         if port.dtype is None or port.shape is None:
             what = "type" if port.dtype is None else "rank"
             raise InputError(f"cannot make up input `{port.name}`: its {what} is unknown", hint=_GIVE)
-        values[port.name] = _array(rng, port, _sizes(port, bindings, assumed))
+        values[port.name] = _array(rng, port, _sizes(port, bindings, assumed, most))
     return Inputs(values, "generated", assumed)
 
 
@@ -139,20 +147,18 @@ def check_inputs(
     return checked
 
 
-def _sizes(port: Port, bindings: Mapping[str, int], assumed: dict[str, int]) -> tuple[int, ...]:
+def _sizes(port: Port, bindings: Mapping[str, int], assumed: dict[str, int], most: int) -> tuple[int, ...]:
     sizes = []
     for axis, dim in enumerate(port.shape or ()):
-        if isinstance(dim, int):
-            sizes.append(dim)
-            continue
-        name = dim or f"{port.name}.{axis}"
-        if name not in bindings:
-            assumed[name] = 1
-        sizes.append(bindings.get(name, 1))
+        size = size_of(dim, port.name, axis, bindings)
+        if size is None:
+            assumed.update(dict.fromkeys(open_names(dim, port.name, axis, bindings), 1))
+            size = size_of(dim, port.name, axis, {**assumed, **bindings})
+        sizes.append(1 if size is None or size < 0 else size)
     elements = 1
     for size in sizes:
         elements *= size
-    if elements > _MOST_ELEMENTS:
+    if elements > most:
         raise InputError(f"input `{port.name}` of shape {tuple(sizes)} is too large to make up", hint=_GIVE)
     return tuple(sizes)
 

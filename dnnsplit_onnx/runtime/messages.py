@@ -22,14 +22,14 @@ def clear_line(error: BaseException) -> str:
     node = _NODE.match(text)
     if node:
         text = text[node.end() :]
-    text = _without_signature(text)
+    text = without_signature(text)
     if node:
         text = f"node `{node[2]}` ({node[1]}): {text}"
     text = text.removeprefix("This is an invalid model. ").rstrip(". ")
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 
-def _without_signature(text: str) -> str:
+def without_signature(text: str) -> str:
     """Drops `file.cc:12 void name<...>(const T&) const` from the front."""
     source = _SOURCE.match(text)
     if source is None:

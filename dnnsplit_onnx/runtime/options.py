@@ -23,6 +23,8 @@ class SessionOptions:
         cuda_graph: Whether runs on CUDA are captured as a graph, which needs fixed shapes.
         record: Whether to record where nodes run on a device, until `Session.placement` is
             asked for. CUDA graphs are not recorded.
+        by_priority: Whether nodes run as soon as they can, those that read shapes first, which
+            frees values early.
     """
 
     provider: str = "cpu"
@@ -32,3 +34,4 @@ class SessionOptions:
     memory_nbytes: int | None = None
     cuda_graph: bool = False
     record: bool = False
+    by_priority: bool = False

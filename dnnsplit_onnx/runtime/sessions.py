@@ -6,9 +6,10 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import Timer
 from types import ModuleType
 from typing import Any
 
@@ -80,20 +81,28 @@ class Session:
         self._records = None
         return found
 
-    def run(self, values: Mapping[str, Value], *, on_device: Collection[str] = ()) -> dict[str, Value]:
+    def run(
+        self,
+        values: Mapping[str, Value],
+        *,
+        on_device: Collection[str] = (),
+        longest_s: float | None = None,
+    ) -> dict[str, Value]:
         """Runs the model on the values it reads; others in `values` are left alone.
 
         Args:
             values: Its inputs by name; None is an absent optional.
             on_device: Outputs to leave in the provider's memory.
+            longest_s: Seconds after which a run on the CPU is broken off.
 
         Raises:
-            ModelError: onnxruntime refuses the inputs or fails.
+            ModelError: onnxruntime refuses the inputs, fails, or takes too long.
         """
         feeds = {name: values[name] for name in self.inputs if values.get(name) is not None}
         try:
             if self.provider == "cpu":
-                made: Sequence[Value] = self._session.run_with_ort_values(self.outputs, feeds)
+                with _ending(longest_s) as limit:
+                    made: Sequence[Value] = self._session.run_with_ort_values(self.outputs, feeds, limit)
             else:
                 made = self._run_bound(feeds, on_device)
         except Exception as error:
@@ -260,6 +269,8 @@ def session_settings(ort: ModuleType, options: SessionOptions) -> Any:
     levels = ort.GraphOptimizationLevel
     settings.graph_optimization_level = levels.ORT_ENABLE_ALL if options.optimize else levels.ORT_DISABLE_ALL
     settings.log_severity_level = _FATAL
+    if options.by_priority:
+        settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
     if not options.spin:
@@ -268,6 +279,22 @@ def session_settings(ort: ModuleType, options: SessionOptions) -> Any:
     if options.provider != "cpu":
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return settings
+
+
+@contextmanager
+def _ending(longest_s: float | None) -> Iterator[Any]:
+    """Options of a run that is broken off after some seconds; None for one that is not."""
+    if longest_s is None:
+        yield None
+        return
+    limit = runtime().RunOptions()
+    timer = Timer(longest_s, setattr, (limit, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield limit
+    finally:
+        timer.cancel()
 
 
 def _rewritten(path: Path, expose: Sequence[str], rewrite: Callable[[onnx.ModelProto], None] | None) -> bytes:

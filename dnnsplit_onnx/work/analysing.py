@@ -13,17 +13,20 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from dnnsplit_onnx.errors import DnnsplitError, InputError
+from dnnsplit_onnx.errors import DnnsplitError, InputError, MissingExtraError
 from dnnsplit_onnx.graph.graph import Graph, load_graph, signatures
 from dnnsplit_onnx.graph.identity import in_file_order
 from dnnsplit_onnx.graph.shapes import Types, bind_shapes, free_dimensions
 from dnnsplit_onnx.graph.states import likely_states, parse_states
 from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.orders import in_order
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.runtime.sizing import Trial
 
 #: What a model may be given as.
 Model = Graph | onnx.ModelProto | bytes | str | os.PathLike[str]
@@ -49,7 +52,9 @@ def analyse(
 
     Args:
         model: A graph, in whatever order, an ONNX file, or a model in memory.
-        bindings: Numbers for symbolic dimensions, by name.
+        bindings: Numbers for symbolic dimensions, by name. Others get sizes at which the model
+            runs (`sizing`), or those of `sample_input`; what was assumed is `assumed` of the
+            analysis, and told in `notes`.
         order: The order of the nodes that positions count in: `envelope`, in which the best
             cuts of the whole graph are positions, or `file`.
         states: What one run hands to the next, each as `IN=OUT`; `none` for nothing. By
@@ -68,10 +73,12 @@ def analyse(
         MissingExtraError: `sample_input` is given, and onnxruntime is not installed.
     """
     graph = in_file_order(_graph(model, states))
-    types, notes = _with_observed(bind_shapes(graph, bindings), sample_input)
+    types, assumed, told = _sized(graph, dict(bindings or {}), sample_input)
+    types, notes = _with_observed(types, sample_input)
     if states is None:
         notes += _likely_states(graph)
-    return in_order(replace(measure(graph, types, trips), notes=notes), order)
+    analysis = replace(measure(graph, types, trips), assumed=assumed, notes=(*told, *notes))
+    return in_order(analysis, order)
 
 
 def analysis_from(source: Source, bindings: Mapping[str, int] | None = None) -> Analysis:
@@ -114,6 +121,60 @@ def _likely_states(graph: Graph) -> tuple[str, ...]:
     more = f" and {len(likely) - _MOST_TOLD} more" if len(likely) > _MOST_TOLD else ""
     option = " ".join(shlex.quote(f"--state={state.input}={state.output}") for state in likely)
     return (f"{pairs}{more} may be states, which stay on their tier between runs; if so: {option}",)
+
+
+def _sized(
+    graph: Graph, bindings: Mapping[str, int], sample: Mapping[str, Any] | str | Path | None
+) -> tuple[Types, dict[str, int], tuple[str, ...]]:
+    """Types with a number for every dimension, as far as one can be found.
+
+    Returns:
+        The types, the sizes that were assumed, and what is to be said of them.
+    """
+    free = free_dimensions(graph, bindings)
+    if not free:
+        return bind_shapes(graph, bindings), {}, ()
+    from dnnsplit_onnx.runtime.sizing import Sizes, Trial, find_sizes, sizes_of_arrays, usual_sizes
+
+    if sample is not None:
+        from dnnsplit_onnx.runtime.inputs import load_arrays
+
+        arrays = load_arrays(sample) if isinstance(sample, str | Path) else sample
+        given = sizes_of_arrays(graph, arrays, bindings)
+        return bind_shapes(graph, {**bindings, **given}), {}, ()
+    usual = usual_sizes(graph, bindings)
+    types = bind_shapes(graph, {**bindings, **usual.sizes})
+    is_large = types.weight_nbytes > _MOST_UNASKED
+    found = usual
+    # A batch of one is sized by inference or not at all; all else is worth a run.
+    if not is_large and (set(usual.sizes.values()) != {1} or types.unsized):
+        try:
+            found = find_sizes(graph, bindings)
+        except MissingExtraError:
+            pass
+        except DnnsplitError as error:
+            found = Sizes({}, (Trial(usual.sizes, -1, error.message),))
+    if found.sizes != usual.sizes:
+        types = bind_shapes(graph, {**bindings, **found.sizes})
+    if not found.sizes:
+        return replace(types, refused=tuple(map(str, found.failed))), {}, _refused(free, found.failed)
+    return types, dict(found.sizes), (_assumed(found.sizes, untried=is_large),)
+
+
+def _assumed(sizes: Mapping[str, int], *, untried: bool) -> str:
+    listed = ", ".join(f"{name}={size}" for name, size in sizes.items())
+    more = " (not tried: the model has over 1 GB of weights)" if untried else ""
+    first = next(iter(sizes))
+    return f"assumed {listed}{more}; pass --bind {shlex.quote(f'{first}=N')} ... to plan for yours"
+
+
+def _refused(free: Sequence[str], failed: Sequence[Trial]) -> tuple[str, ...]:
+    listed = ", ".join(f"`{name}`" for name in free)
+    tried = "; ".join(map(str, failed))
+    return (
+        f"found no sizes of {listed} at which the model runs ({tried}); "
+        "give inputs that it accepts: --sample-input X.npz",
+    )
 
 
 def _with_observed(

@@ -124,6 +124,7 @@ class Inspection:
             "cut_size": self.accounting,
             "states": [asdict(state) for state in analysis.graph.states],
             "bindings": dict(analysis.types.bindings),
+            "assumed": dict(analysis.assumed),
             "unbound": list(self.unbound),
             "notes": list(analysis.notes),
         }

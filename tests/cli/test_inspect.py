@@ -50,15 +50,14 @@ def test_macs_of_resnet50(run: Run) -> None:
     assert layers == 4_089_184_256
 
 
-def test_unbound_dimensions_are_unknown_and_say_what_to_pass(run: Run, tiny: Path) -> None:
+def test_unbound_dimensions_get_sizes_that_are_told(run: Run, tiny: Path) -> None:
     ended = run("inspect", tiny)
     assert ended.code == 0
-    assert "unknown work" in ended.out
-    assert "pass --bind batch=1" in ended.out
+    assert "assumed batch=1; pass --bind batch=N" in ended.err
     found = run("inspect", tiny, "--json").json
-    assert found["unbound"] == ["batch"]
-    assert found["candidates"] == []
-    assert found["cuts"][0]["nbytes"] is None
+    assert found["assumed"] == found["bindings"] == {"batch": 1}
+    assert found["unbound"] == []
+    assert found["candidates"] == run("inspect", tiny, "--bind", "batch=1", "--json").json["candidates"]
 
 
 def test_a_bound_batch_scales_what_crosses(run: Run, tiny: Path) -> None:

@@ -84,13 +84,12 @@ def test_a_limit_at_the_optimum_is_met_and_a_step_less_is_not(run: Run, tiers: P
     assert run("plan", MODEL, "--tiers", tiers, "--deadline-ms", repr(best * (1 - 1e-9)), "--json").code == 1
 
 
-def test_unbound_dimensions_are_refused_with_the_fix(run: Run, tiny: Path, tiers: Path) -> None:
-    ended = run("plan", tiny, "--tiers", tiers)
-    assert ended.code == 2
-    assert ended.err.startswith(
-        "error: cannot size value `input`: dimension `batch` is symbolic\n  in tiny.onnx"
-    )
-    assert ended.err.endswith("hint: pass --bind batch=1\n")
+def test_unbound_dimensions_get_the_sizes_that_binding_them_gives(run: Run, tiny: Path, tiers: Path) -> None:
+    assumed = run("plan", tiny, "--tiers", tiers, "--json").json
+    assert assumed.pop("assumed") == {"batch": 1}
+    bound = run("plan", tiny, "--tiers", tiers, "--bind", "batch=1", "--json").json
+    assert bound.pop("assumed") == {}
+    assert assumed == bound
 
 
 @pytest.mark.parametrize(

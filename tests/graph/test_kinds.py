@@ -20,7 +20,7 @@ TEXT = '<ir_version: 8, opset_import: ["" : 17]> g (float[4] x) => (float[4] y) 
     ("content", "said", "hint"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "Git LFS", "git lfs pull"),
-        (gzip.compress(b"model" * 100), "gzip", "gunzip"),
+        (gzip.compress(b"model" * 100, mtime=0), "gzip", "gunzip"),
         (b"\xef\xbb\xbf\r\n <!DOCTYPE html>\n<html><body>404</body></html>", "web page", "raw file"),
         (b"<HTML >", "web page", "raw file"),
         (b"\x18\x00\x00\x00ORTM\x00\x00", ".ort", ".onnx file"),

@@ -203,6 +203,7 @@ def _profile(
         order=analysis.order,
         nodes=len(graph.nodes),
         bindings=dict(analysis.types.bindings),
+        assumed=dict(analysis.assumed),
         segments=segments,
         overhead_s=overhead,
         whole_s=whole,
