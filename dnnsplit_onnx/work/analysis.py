@@ -19,6 +19,7 @@ from dnnsplit_onnx.errors import ShapeError
 from dnnsplit_onnx.graph.bodies import reads_of, subgraphs
 from dnnsplit_onnx.graph.graph import Graph, build_graph
 from dnnsplit_onnx.graph.identity import in_file_order, model_digest, order_digest
+from dnnsplit_onnx.graph.inner import functions_of, inner_weights
 from dnnsplit_onnx.graph.modelfile import ModelFile
 from dnnsplit_onnx.graph.shapes import Types, bind_shapes, free_dimensions
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, cut_nbytes, outputs_above, parted_states, staircase
@@ -34,6 +35,8 @@ ORDERS = ("envelope", "file")
 CUSTOM = "custom"
 
 _LARGEST_TOTAL = 1 << 61
+# Where uncounted nodes read a larger share of the weights, the count says too little.
+_MOST_UNCOUNTED = 0.1
 # numpy has no arrays of more dimensions, and no operator means anything for them.
 _MOST_DIMS = 64
 
@@ -98,8 +101,38 @@ class Analysis:
         return self._sum(self.graph.nodes[position].outputs)
 
     def weight_nbytes(self, position: int) -> int | None:
-        """Bytes of the weights that a node reads, None if unknown."""
-        return self._sum(self.graph.nodes[position].weights)
+        """Bytes of the weights that a node reads and holds, None if unknown."""
+        read = self._sum(self.graph.nodes[position].weights)
+        return None if read is None else read + sum(self.inner_weights[position].values())
+
+    @cached_property
+    def inner_weights(self) -> tuple[Mapping[str, int], ...]:
+        """For each node the bytes of the weights inside it, by keys (`graph.inner`)."""
+        functions = functions_of(self.graph.proto)
+        return tuple(inner_weights(node.proto, node.index, functions) for node in self.graph.nodes)
+
+    @cached_property
+    def uncounted_weight_share(self) -> float:
+        """Share of the weights that nodes without a count of work read; 0 if there are none."""
+        names = {
+            name
+            for node, work in zip(self.graph.nodes, self.work, strict=True)
+            if work is None
+            for name in node.weights
+        }
+        held = {
+            key: nbytes
+            for inner, work in zip(self.inner_weights, self.work, strict=True)
+            if work is None
+            for key, nbytes in inner.items()
+        }
+        read = sum(self.types.nbytes(name) or 0 for name in names) + sum(held.values())
+        return read / self.total_weight_nbytes if self.total_weight_nbytes else 0.0
+
+    @property
+    def knows_enough(self) -> bool:
+        """Whether the counted nodes read most of the weights: else its work says too little."""
+        return self.uncounted_weight_share <= _MOST_UNCOUNTED
 
     @cached_property
     def moved_nbytes(self) -> NDArray[np.int64]:
@@ -108,13 +141,15 @@ class Analysis:
 
     def _moved(self, position: int) -> int:
         node = self.graph.nodes[position]
-        return self._sum((*node.inputs, *node.weights, *node.outputs)) or 0
+        moved = self._sum((*node.inputs, *node.weights, *node.outputs)) or 0
+        return moved + sum(self.inner_weights[position].values())
 
     @cached_property
     def total_weight_nbytes(self) -> int:
-        """Bytes of all weights that nodes read, shared ones once; unknown ones left out."""
+        """Bytes of all weights that nodes read or hold, shared ones once; unknown ones left out."""
         names = {name for node in self.graph.nodes for name in node.weights}
-        return sum(self.types.nbytes(name) or 0 for name in names)
+        inner = {key: nbytes for held in self.inner_weights for key, nbytes in held.items()}
+        return sum(self.types.nbytes(name) or 0 for name in names) + sum(inner.values())
 
     def cut_nbytes(self, accounting: Accounting = "live") -> NDArray[np.int64]:
         """Shape (n + 1,): bytes that cross each cut.
@@ -139,7 +174,7 @@ class Analysis:
     @cached_property
     def memory(self) -> StageMemory:
         """What each stage needs in memory."""
-        return stage_memory(self.graph, self.types.nbytes)
+        return stage_memory(self.graph, self.types.nbytes, self.inner_weights)
 
     @cached_property
     def dag(self) -> nx.DiGraph:

@@ -2,7 +2,7 @@
 
 A stage runs the nodes of positions `start` to `stop` in order. While node i runs it holds
 
-1. the weights that any of its nodes reads, shared ones once, and the states, which it keeps
+1. the weights that any of its nodes reads or holds inside, shared ones once, and the states, which it keeps
    from run to run as it keeps weights;
 2. the values live at cut i: made before it and still needed, here or further up, those that
    only pass through included;
@@ -17,7 +17,7 @@ first start that fits, and it never moves back: one sweep finds them all.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -151,16 +151,18 @@ class _Window:
             self.weights += sign * nbytes
 
 
-def stage_memory(graph: Graph, size: Sizes) -> StageMemory:
+def stage_memory(graph: Graph, size: Sizes, inner: Sequence[Mapping[str, int]] = ()) -> StageMemory:
     """The memory of the stages of a graph.
 
     Args:
         graph: The graph, its nodes in the order that stages count in.
         size: Bytes of a value or a weight as a tensor, None if unknown.
+        inner: For each node, the bytes of weights inside it, by keys that are no names.
     """
+    inside = {key: nbytes for node in inner for key, nbytes in node.items()}
 
     def held(name: str) -> float:
-        nbytes = size(name)
+        nbytes = inside[name] if name in inside else size(name)
         return np.inf if nbytes is None else float(nbytes)
 
     live = cut_nbytes(graph, size)[:-1]  # as tensors, however inputs travel
@@ -175,8 +177,11 @@ def stage_memory(graph: Graph, size: Sizes) -> StageMemory:
     ids: dict[str, int] = {}
     kept = {state.input for state in graph.states}
     reads = [
-        [ids.setdefault(name, len(ids)) for name in (*node.weights, *(v for v in node.inputs if v in kept))]
-        for node in graph.nodes
+        [
+            ids.setdefault(name, len(ids))
+            for name in (*node.weights, *(v for v in node.inputs if v in kept), *held_in)
+        ]
+        for node, held_in in zip(graph.nodes, inner or [{}] * len(graph.nodes), strict=True)
     ]
     made_at = [
         (name, graph.producer[name]) for name in dict.fromkeys(graph.outputs) if name in graph.producer
