@@ -131,7 +131,8 @@ def run_graph(model: Any, values: Sequence[Any], seen: Callable[[str, Any], None
     """
     import keras
 
-    tensors = dict(zip(map(id, model.inputs), model._standardize_inputs(list(values)), strict=True))
+    given = keras.tree.pack_sequence_as(model._inputs_struct, list(values))
+    tensors = dict(zip(map(id, model.inputs), model._standardize_inputs(given), strict=True))
     depths = sorted(model._nodes_by_depth, reverse=True)
     nodes = [node for depth in depths for node in model._nodes_by_depth[depth] if not node.is_input]
     uses = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)

@@ -144,7 +144,10 @@ def _graph_module(model: Any, names: dict[str, str], outer: str) -> Any:
             self.add_module(_CHILDREN, torch.nn.ModuleDict(children))
 
         def forward(self, *inputs: Any, **_: Any) -> Any:
-            flat = self.standardize(inputs[0] if len(inputs) == 1 else list(inputs))
+            # A model of dicts inside another gets its dict; the outermost gets its inputs one by one.
+            alone = all(isinstance(value, torch.Tensor) for value in inputs)
+            given = keras.tree.pack_sequence_as(model._inputs_struct, list(inputs)) if alone else inputs[0]
+            flat = self.standardize(given)
             held = getattr(self, _CHILDREN)
             return self.walk(flat, operation_fn=lambda op: held[self.child_of[id(op)]])
 

@@ -10,8 +10,10 @@ import gc
 import shutil
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from dnnsplit_onnx.converters.adapter import Adapter, Array
@@ -34,7 +36,6 @@ from dnnsplit_onnx.converters.samples import (
 from dnnsplit_onnx.errors import InputError, OutputError, VerificationError
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.modelfile import open_model
-from dnnsplit_onnx.runtime.archive import read_arrays
 
 
 def run_conversion(adapter: Adapter, source: str, output: Path, route: Route, options: Options) -> Conversion:
@@ -105,10 +106,13 @@ def given_inputs(options: Options) -> dict[str, Array]:
     if options.inputs is None:
         return {}
     try:
-        with Path(options.inputs).open("rb") as file:
-            return read_arrays(file, options.inputs)
-    except OSError as error:
-        raise InputError(f"cannot read `{options.inputs}`: {error.strerror}") from None
+        with np.load(options.inputs, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"cannot read `{options.inputs}`: {reason(error)}",
+            hint="write it with numpy.savez(path, NAME=array)",
+        ) from error
 
 
 def _export(adapter: Adapter, first: Trial, folder: Path, name: str) -> Finished:
