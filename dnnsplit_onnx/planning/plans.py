@@ -414,7 +414,7 @@ class Plan:
         """A row for each tier and link, in the order that a request passes them."""
         rows: list[dict[str, Any]] = []
         for at, stage in enumerate(self.figures.stages):
-            rows.append({"kind": "tier", "name": stage.tier, **_row(asdict(stage), "tier")})
+            rows.append({"kind": "tier", "name": stage.tier, **_row(asdict(stage), "tier", "machines")})
             for link in self.figures.links[at : at + 1]:
                 name = f"{link.source} - {link.target}"
                 rows.append({"kind": "link", "name": name, **_row(asdict(link), "source", "target", *_LISTS)})
