@@ -96,7 +96,7 @@ def split_in_three(path: Path, report: Conversion, folder: Path) -> tuple[int, b
     toml = folder.with_suffix(".toml")
     toml.write_text(table)
     analysis = measure(graph, bind_shapes(graph, sizes))
-    chosen = plan(graph, load_topology(toml), cuts=cuts, analysis=analysis, pareto=False, bound=False)
+    chosen = plan(analysis, load_topology(toml), cuts=cuts, pareto=False, bound=False)
     slice_model(graph, chosen, folder, force=True)
     return len(cuts) + 1, bool(verify(folder).bitwise)
 
