@@ -53,11 +53,13 @@ class ValueType:
         dtype: TensorProto.DataType of the elements, 0 if unknown.
         shape: One entry a dimension: a number, a symbolic name, or None if nothing is
             known of it. None if the rank is unknown.
+        string_nbytes: Bytes of the strings that were seen in a run; None for all other types.
     """
 
     kind: Kind = "unknown"
     dtype: int = 0
     shape: tuple[Dim, ...] | None = None
+    string_nbytes: int | None = None
 
     @property
     def elements(self) -> int | None:
@@ -70,6 +72,8 @@ class ValueType:
     @property
     def nbytes(self) -> int | None:
         """Size in bytes (sub-byte elements packed), None if unknown."""
+        if self.dtype == onnx.TensorProto.STRING:
+            return self.string_nbytes
         elements, bits = self.elements, BITS.get(self.dtype)
         return None if elements is None or bits is None else (elements * bits + 7) // 8
 
@@ -199,7 +203,8 @@ class Types:
             symbolic = next((d for d in kind.shape if not isinstance(d, int)), None)
             why = f"dimension `{symbolic}` is symbolic" if symbolic else "a dimension is unknown"
         if kind.kind == "tensor" and kind.dtype not in BITS:
-            why, hint = f"elements of type {kind.dtype_name} have no fixed size", None
+            why = f"elements of type {kind.dtype_name} have no fixed size"
+            hint = "give samples of them: --sample-input X.npz, or `input_nbytes` in the tiers file"
         if kind.kind in ("tensor", "unknown") and kind.dtype in BITS | {0: 0} and not free:
             hint = "its size depends on the data or on an operator that onnx does not know"
         if self.refused and free:

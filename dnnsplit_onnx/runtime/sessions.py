@@ -44,6 +44,7 @@ class Session:
         provider: `cpu` or `cuda`: where it runs, which is what was asked for.
         inputs: Names of the values it reads.
         outputs: Names of the values it makes.
+        output_types: Their types as onnxruntime spells them, such as `tensor(float)`.
         cpu_nodes: Nodes that run on the CPU although another provider was asked for; None
             if this onnxruntime cannot tell.
         crossings: What the last run moved between host and device.
@@ -67,7 +68,8 @@ class Session:
         self.label = label
         self.provider = provider
         self.inputs = tuple(value.name for value in session.get_inputs())
-        self.outputs = tuple(value.name for value in session.get_outputs())
+        self.output_types = {value.name: str(value.type) for value in session.get_outputs()}
+        self.outputs = tuple(self.output_types)
         self.cpu_nodes = fallback_nodes(session, provider)
         self.crossings = Crossings()
         self.captured = replay is not None

@@ -6,7 +6,7 @@ import pytest
 
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.ports import Port
-from dnnsplit_onnx.runtime.inputs import check_inputs, generate, input_sets, load_inputs
+from dnnsplit_onnx.runtime.inputs import check_inputs, generate, input_sets, load_arrays, load_inputs
 
 
 def port(
@@ -188,3 +188,23 @@ class TestCheck:
         with pytest.raises(InputError) as caught:
             check_inputs(self.good | {"y": np.zeros(5, np.int64)}, self.ports)
         assert caught.value.context == "dimension `n` is 2 in input `x`, 5 here"
+
+
+class _Caller:
+    def __reduce__(self):
+        return (print, ("called",))
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (3, 1)])
+def test_object_arrays_of_strings_are_read(tmp_path, shape):
+    texts = np.array(["a", "b", "a"], object).reshape(shape)
+    np.savez(tmp_path / "x.npz", text=texts)
+    assert (load_arrays(tmp_path / "x.npz")["text"] == texts).all()
+
+
+@pytest.mark.parametrize("item", [1, b"a", None, _Caller()])
+def test_other_objects_are_refused_and_nothing_is_called(tmp_path, item, capsys):
+    np.savez(tmp_path / "x.npz", text=np.array(["a", item], object))
+    with pytest.raises(InputError):
+        load_arrays(tmp_path / "x.npz")
+    assert capsys.readouterr().out == ""
