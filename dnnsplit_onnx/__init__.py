@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from dnnsplit_onnx.graph.graph import Graph, Node, load_graph
     from dnnsplit_onnx.graph.shapes import bind_shapes
     from dnnsplit_onnx.machines.profiles import Profile, load_profile
-    from dnnsplit_onnx.machines.topology import Limits, Link, Tier, Topology, load_topology
+    from dnnsplit_onnx.machines.topology import Limits, Link, Tier, Topology, Workload, load_topology
     from dnnsplit_onnx.measuring.benchmark import BenchReport, bench
     from dnnsplit_onnx.measuring.profiling.whole import profile
     from dnnsplit_onnx.measuring.verification import Verification, verify
@@ -123,6 +123,7 @@ __all__ = [
     "Verification",
     "VerificationError",
     "Weights",
+    "Workload",
     "__version__",
     "analyse",
     "bench",
@@ -193,6 +194,7 @@ _HOME = {
     "load_plan": "planning.plans",
     "sweep": "planning.sweeping",
     "Weights": "planning.weights",
+    "Workload": "machines.topology",
     "plan_html": "reporting.plan_html",
     "report": "reporting.reports",
     "plan_renderables": "reporting.plan_view",

@@ -105,6 +105,13 @@ class PlanOptions(ConditionOptions):
         ),
     ] = None
 
+    pareto: Annotated[
+        int,
+        typer.Option(
+            "--pareto", metavar="N", min=0, help="Most plans to list of those that no other beats in all."
+        ),
+    ] = 64
+
     @property
     def cuts(self) -> tuple[str, ...]:
         """The cuts that `--at` names, in the order given."""

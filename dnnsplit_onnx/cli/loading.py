@@ -63,4 +63,5 @@ def make_plan(analysis: Analysis, options: PlanOptions) -> Plan:
             cuts=options.cuts or None,
             accounting=options.cut_size,
             weights=options.weights(),
+            pareto=options.pareto,
         )

@@ -99,6 +99,8 @@ class Connection:
         delay_ms: One way.
         source: Where the figures come from, and their dates.
         down_mbps: 10^6 bit/s back, if that differs.
+        watts: Power of the sender while it sends.
+        usd_per_gb: Price of 10^9 bytes.
     """
 
     name: str
@@ -107,6 +109,8 @@ class Connection:
     delay_ms: float
     source: str
     down_mbps: float | None = None
+    watts: float | None = None
+    usd_per_gb: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +197,8 @@ def _link_lines(lower: str, upper: str, link: Connection) -> list[str]:
         f"bandwidth_mbps = {link.bandwidth_mbps:.12g}",
         *([f"down_mbps = {link.down_mbps:.12g}"] if link.down_mbps is not None else []),
         f"delay_ms = {link.delay_ms:.12g}",
+        *([f"watts = {link.watts:.12g}"] if link.watts is not None else []),
+        *([f"usd_per_gb = {link.usd_per_gb:.12g}"] if link.usd_per_gb is not None else []),
     ]
 
 

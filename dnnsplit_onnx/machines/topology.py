@@ -156,6 +156,8 @@ class Tier(_Table):
             alone can have them. They have the speeds, and the tier has none of its own.
         lan: What joins them.
         private_inputs: The same for some of the model's inputs, by their names.
+        replicas: Equal machines behind one address: capacity and price times as many.
+        usd_per_request: What a request that runs anything here costs besides.
     """
 
     name: Name
@@ -174,6 +176,8 @@ class Tier(_Table):
     machines: Annotated[tuple[Machine, ...], Field(alias="machine", max_length=_MOST_MACHINES)] = ()
     lan: Lan | None = None
     private_inputs: tuple[str, ...] = ()
+    replicas: Annotated[int, Field(ge=1, le=10_000)] = 1
+    usd_per_request: NotNegative = 0.0
 
     def __init__(self, /, name: str | None = None, **fields: Any) -> None:
         super().__init__(**({} if name is None else {"name": name}), **fields)
@@ -238,8 +242,8 @@ class Tier(_Table):
 
     @property
     def usd_per_s(self) -> float:
-        """Price of a second of compute."""
-        return self.usd_per_hour / _SECONDS_PER_HOUR
+        """Price of a second of compute: all replicas are paid for."""
+        return self.usd_per_hour / _SECONDS_PER_HOUR * self.replicas
 
     @property
     def memory_nbytes(self) -> float:
@@ -287,6 +291,7 @@ class Limits(_Table):
         deadline_ms: Latency may not exceed it.
         budget_usd: Cost of a request may not exceed it.
         energy_j: Energy of a request may not exceed it.
+        throughput_per_s: So many requests per second, at least, must be sustained.
         return_output: Whether model outputs must come back to tier 0.
         private_until: A node, or a value by the node that makes it: what leaves the private
             tiers may depend on the model's inputs through it alone. Without it, nothing
@@ -296,12 +301,27 @@ class Limits(_Table):
     deadline_ms: Positive | None = None
     budget_usd: NotNegative | None = None
     energy_j: Positive | None = None
+    throughput_per_s: Positive | None = None
     return_output: bool = False
     private_until: str | None = None
 
 
+class Workload(_Table):
+    """What is asked of the machines.
+
+    Attributes:
+        requests_per_s: Requests that all clients together offer; waiting is then part of
+            latency (`planning.waiting`), and a plan must sustain the rate.
+        clients: Equal machines of tier 0, each with a link 0 of its own, that share the tiers
+            above.
+    """
+
+    requests_per_s: Positive | None = None
+    clients: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+
+
 class Topology(_Table):
-    """Tiers in a line, the links between them, and the limits.
+    """Tiers in a line, the links between them, the limits and the workload.
 
     Attributes:
         input_nbytes: Bytes that a model input takes on a link, by its name, in place of its
@@ -314,6 +334,7 @@ class Topology(_Table):
     tiers: Annotated[tuple[Tier, ...], Field(min_length=1, max_length=_MOST_TIERS, alias="tier")]
     links: Annotated[tuple[Link, ...], Field(alias="link")] = ()
     limits: Limits = Limits()
+    workload: Workload = Workload()
     input_nbytes: dict[str, Annotated[int, Field(gt=0, le=_LARGEST)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -377,6 +398,14 @@ class Topology(_Table):
             TopologyError: There is no such limit, or its value is impossible.
         """
         return self.changed(limits=_changed(self.limits, "limits", fields))
+
+    def with_workload(self, **fields: Any) -> Topology:
+        """The same topology with another workload; None takes a rate away.
+
+        Raises:
+            TopologyError: There is no such field, or its value is impossible.
+        """
+        return self.changed(workload=_changed(self.workload, "workload", fields))
 
     def _place_of(self, tier: str | int) -> int:
         if isinstance(tier, str) and tier in self.names:
@@ -563,7 +592,7 @@ def _shortened(value: object) -> str:
 
 
 def _known_keys(loc: tuple[int | str, ...], table: type[BaseModel]) -> str:
-    inner: dict[str, type[BaseModel]] = {"tier": Tier, "link": Link, "limits": Limits}
+    inner: dict[str, type[BaseModel]] = {"tier": Tier, "link": Link, "limits": Limits, "workload": Workload}
     table = inner.get(str(loc[0]), table) if len(loc) > 1 else table
     if table is Tier and len(loc) > 3:
         deeper: dict[str, type[BaseModel]] = {"machine": Machine, "lan": Lan}

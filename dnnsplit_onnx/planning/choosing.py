@@ -17,10 +17,11 @@ from dnnsplit_onnx.planning.costs import Costs, cost_table, on_links
 from dnnsplit_onnx.planning.objective import ObjectiveFunction
 from dnnsplit_onnx.planning.planners import Planner, planner_of
 from dnnsplit_onnx.planning.planners.dag import gap_above, lower_bound
-from dnnsplit_onnx.planning.planners.pareto import pareto_front
+from dnnsplit_onnx.planning.planners.pareto import Front, pareto_front
 from dnnsplit_onnx.planning.plans import Figures, Objective, Optimality, Plan, PlannedModel, SingleTier
 from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.planning.rules import rules_of
+from dnnsplit_onnx.planning.unknowns import unknowns
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.work.analysing import Source, analysis_from
 from dnnsplit_onnx.work.analysis import Analysis
@@ -38,7 +39,7 @@ def plan(
     cuts: Sequence[int | str] | None = None,
     accounting: Accounting = "live",
     bindings: Mapping[str, int] | None = None,
-    pareto: bool = True,
+    pareto: bool | int = True,
     bound: bool = True,
     weights: Weights | Mapping[str, float] | None = None,
 ) -> Plan:
@@ -60,7 +61,7 @@ def plan(
             compared with them.
         accounting: What a cut is charged.
         bindings: Numbers for symbolic dimensions.
-        pareto: Whether to add the Pareto front.
+        pareto: Whether to add the Pareto front, or the most points of it, 64 by default.
         bound: Whether to look for what no plan over the DAG falls below.
         weights: What the objective `weighted` is: a weight for each second (`latency`), USD
             (`cost`) and joule (`energy`). With any objective, they price its sum too.
@@ -113,7 +114,7 @@ def plan_of(
     planner: str | Planner = "exact",
     *,
     cuts: Sequence[int] | None = None,
-    pareto: bool = True,
+    pareto: bool | int = True,
     bound: bool = True,
 ) -> Plan:
     """The plan of a problem that `problem_of` made; arguments and errors as in `plan`."""
@@ -130,6 +131,7 @@ def plan_of(
         least = lower_bound(problem, analysis)
     gap = None if least is None else gap_above(least, problem, figures)
     limits = problem.topology.limits.model_dump()
+    front = _front(planned, pareto if cuts is None else False)
     return Plan(
         objective=problem.objective,
         planner=name,
@@ -138,7 +140,9 @@ def plan_of(
         violations=broken,
         figures=_with_values(figures, planned.analysis.graph, problem.accounting),
         single_tier=single_tiers(problem),
-        pareto=pareto_front(planned) if pareto and cuts is None else (),
+        pareto=front.points,
+        pareto_complete=front.complete,
+        pareto_count=front.count,
         order=planned.analysis.order,
         accounting=problem.accounting,
         bindings=dict(analysis.types.bindings),
@@ -154,6 +158,7 @@ def plan_of(
         uncounted_ops=analysis.uncounted,
         trips=dict(analysis.trips),
         assumed=dict(analysis.assumed),
+        unknowns=unknowns(planned, figures),
         model=PlannedModel(
             str(analysis.graph.file.path),
             len(analysis.graph.nodes),
@@ -164,6 +169,12 @@ def plan_of(
         node_order=_node_order(planned.analysis),
         states=tuple(f"{state.input}={state.output}" for state in analysis.graph.states),
     )
+
+
+def _front(problem: Problem, pareto: bool | int) -> Front:
+    if pareto is False or pareto == 0:
+        return Front((), 0, complete=False)
+    return pareto_front(problem) if pareto is True else pareto_front(problem, pareto)
 
 
 def _node_order(analysis: Analysis) -> tuple[int, ...] | None:

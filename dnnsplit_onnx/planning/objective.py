@@ -8,7 +8,9 @@ bytes that cross S (design, section 3; Kayal & Leon-Garcia, IEEE Access 2024, eq
 - link t takes 8 D(S_t) / bandwidth_t + delay_t if any node remains above S_t, else 0, and
   the same for the outputs made above it, if they must return;
 - latency is the sum of all, cost and energy the weighted sums, throughput one over the
-  largest.
+  largest, each divided by the machines that share it (replicas, clients);
+- at an offered rate a request waits for each stage and link (`waiting`), which is part of
+  latency; a tier may charge for each request that runs anything on it.
 
 Every additive figure is a sum of one term a tier and position (P_t, priced) and one a link
 and position, correctly rounded (`math.fsum`). So it does not depend on the order of its
@@ -28,9 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.errors import InputError, PlanError
-from dnnsplit_onnx.machines.topology import Limits, Link, Topology
+from dnnsplit_onnx.machines.topology import Limits, Link, Tier, Topology
 from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.planning.plans import Figures, Measure, Plan, Stage, Transfer
+from dnnsplit_onnx.planning.waiting import Station, link_station, tier_station
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.work.cuts import UNKNOWN
 
@@ -65,20 +68,37 @@ def evaluate(
     watts = [tier.watts or 0.0 for tier in topology.tiers]
     joules = [link.energy_j or 0.0 for link in links]
     is_energy_known = all(part.energy_j is not None for part in parts if part.seconds != 0)
+    # What a request waits for tiers, and what they charge for it, besides their seconds.
+    waits = [stage.waiting_s for stage in stages]
+    fees = [_fee(tier, stage) for tier, stage in zip(topology.tiers, stages, strict=True)]
     weighted = None
     if weights is not None and (is_energy_known or not weights.energy):
         rates = [weigh(weights, 1.0, t.usd_per_s, w) for t, w in zip(topology.tiers, watts, strict=True)]
-        priced = [weigh(weights, x.seconds, x.cost_usd, j) for x, j in zip(links, joules, strict=True)]
+        delays = [link.seconds + link.waiting_s for link in links]
+        priced = [weigh(weights, d, x.cost_usd, j) for d, x, j in zip(delays, links, joules, strict=True)]
+        priced += [weights.latency * wait for wait in waits if wait and weights.latency]
+        priced += [weights.cost * fee for fee in fees if fee and weights.cost]
         weighted = _sum(costs, bounds, rates, priced)
+    transfers = [link.seconds + link.waiting_s for link in links]
     return Figures(
         stages=stages,
         links=links,
-        latency_s=_sum(costs, bounds, [1.0] * len(stages), [link.seconds for link in links]),
-        cost_usd=_sum(costs, bounds, [t.usd_per_s for t in topology.tiers], [x.cost_usd for x in links]),
-        throughput_per_s=_throughput([part.seconds for part in parts]),
+        latency_s=_sum(costs, bounds, [1.0] * len(stages), [*transfers, *waits]),
+        cost_usd=_sum(
+            costs, bounds, [t.usd_per_s for t in topology.tiers], [*(x.cost_usd for x in links), *fees]
+        ),
+        throughput_per_s=_throughput(
+            [tier_station(topology, t).step(stage.seconds) for t, stage in enumerate(stages)]
+            + [link_station(topology, t).step(link.seconds) for t, link in enumerate(links)]
+        ),
         energy_j=_sum(costs, bounds, watts, joules) if is_energy_known else None,
         weighted=weighted,
     )
+
+
+def _fee(tier: Tier, stage: Stage) -> float:
+    """What a tier charges for a request, if it runs anything of it."""
+    return tier.usd_per_request if stage.stop > stage.start else 0.0
 
 
 _Figure = TypeVar("_Figure", float, NDArray[np.float64])
@@ -173,7 +193,21 @@ def violations(figures: Figures, limits: Limits) -> tuple[str, ...]:
             broken.append(
                 f"{measure} {value:.6g} {unit} exceeds {limit:.6g} {unit} by {value - limit:.3g} {unit}"
             )
-    return tuple(broken)
+    least = limits.throughput_per_s
+    if least is not None and not figures.throughput_per_s >= least:
+        broken.append(f"throughput {figures.throughput_per_s:.6g}/s falls short of {least:.6g}/s")
+    return (*broken, *saturated(figures))
+
+
+def saturated(figures: Figures) -> tuple[str, ...]:
+    """The tiers and links that the offered rate keeps busy all the time, each as a sentence."""
+    parts = [(f"tier `{stage.tier}`", stage.utilisation) for stage in figures.stages]
+    parts += [(f"link {t}", link.utilisation) for t, link in enumerate(figures.links)]
+    return tuple(
+        f"{name} saturates: the offered rate is {busy:.3g} times what it can sustain"
+        for name, busy in parts
+        if busy is not None and busy >= 1
+    )
 
 
 def link_seconds(link: Link, costs: CostTable, return_output: bool) -> NDArray[np.float64]:
@@ -221,7 +255,27 @@ def _stage(t: int, start: int, stop: int, costs: CostTable, topology: Topology) 
     flops = int(costs.flops_below[stop]) - int(costs.flops_below[start])
     memory = None if costs.memory is None else costs.memory.nbytes(start, stop)
     machines = costs.rows.machines(stop) if costs.rows is not None and t == 0 else ()
-    return Stage(tier.name, start, stop, flops, seconds, tier.usd_per_s * seconds, energy, memory, machines)
+    station = tier_station(topology, t)
+    price = tier.usd_per_s * seconds + (tier.usd_per_request if stop > start else 0.0)
+    return Stage(
+        tier.name,
+        start,
+        stop,
+        flops,
+        seconds,
+        price,
+        energy,
+        memory,
+        machines,
+        waiting_s=station.waits(seconds),
+        utilisation=_utilisation(station, seconds),
+    )
+
+
+def _utilisation(station: Station, seconds: float) -> float | None:
+    if not station.requests_per_s or math.isnan(seconds):
+        return None
+    return station.utilisation(seconds)
 
 
 def _transfer(t: int, cut: int, costs: CostTable, topology: Topology) -> Transfer:
@@ -237,6 +291,7 @@ def _transfer(t: int, cut: int, costs: CostTable, topology: Topology) -> Transfe
         price = seconds * ((link.usd_per_hour or 0.0) / 3600.0)
     else:
         price = (up + down) * (link.usd_per_gb / 1e9)
+    station = link_station(topology, t)
     return Transfer(
         source=topology.tiers[t].name,
         target=topology.tiers[t + 1].name,
@@ -246,6 +301,8 @@ def _transfer(t: int, cut: int, costs: CostTable, topology: Topology) -> Transfe
         seconds=seconds,
         cost_usd=price,
         energy_j=None if link.watts is None else link.watts * seconds,
+        waiting_s=station.waits(seconds),
+        utilisation=_utilisation(station, seconds),
     )
 
 

@@ -115,6 +115,8 @@ class Stage:
         memory_nbytes: Weights plus peak live values, None if unknown.
         machines: Where several machines share its rows: who computes what, region after
             region; a region's shares stand together.
+        waiting_s: What a request waits for the tier on average, at the offered rate.
+        utilisation: The share of time that the tier is busy at that rate, None without one.
     """
 
     tier: str
@@ -126,6 +128,8 @@ class Stage:
     energy_j: Real | None
     memory_nbytes: Whole | None = None
     machines: tuple[MachineShare, ...] = ()
+    waiting_s: Figure = 0.0
+    utilisation: Real | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,8 @@ class Transfer:
         values: The values that cross, away from tier 0.
         code: How those of them are written to which it applies; the others cross as they are.
         coded: The values that are written in it.
+        waiting_s: What a request waits for the link on average, at the offered rate.
+        utilisation: The share of time that the link is busy at that rate, None without one.
     """
 
     source: Annotated[str, Field(validation_alias="from")]
@@ -174,6 +180,8 @@ class Transfer:
     values: tuple[str, ...] = ()
     code: str = "raw"
     coded: tuple[CodedValue, ...] = ()
+    waiting_s: Figure = 0.0
+    utilisation: Real | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +191,7 @@ class Figures(_Valued):
     Attributes:
         stages: One a tier.
         links: One a link.
-        latency_s: Sum of all stage and transfer seconds.
+        latency_s: Sum of all stage and transfer seconds, and of waiting where a rate is offered.
         cost_usd: Sum of all costs.
         throughput_per_s: One over the slowest tier or link, each being a pipeline stage.
         energy_j: Sum of all energies; None unless every tier and link in use has watts.
@@ -307,6 +315,10 @@ class Plan:
             releases.
         trips: How often loops run, as the user gave it.
         assumed: Those of the bindings that nobody gave: sizes at which the model runs.
+        unknowns: Why nothing that is said to be best is proven: inputs of the figures that are
+            not known, or were interpolated, each as a phrase.
+        pareto_complete: Whether `pareto` holds every plan along the order that no other beats.
+        pareto_count: How many there are, of those that were looked at.
     """
 
     objective: Objective
@@ -336,6 +348,9 @@ class Plan:
     states: tuple[str, ...] | None = None
     trips: Mapping[str, Whole] = field(default_factory=dict)
     assumed: Mapping[str, Whole] = field(default_factory=dict)
+    unknowns: tuple[str, ...] = ()
+    pareto_complete: Truth = False
+    pareto_count: Whole = 0
 
     @property
     def cuts(self) -> tuple[int, ...]:
@@ -461,6 +476,9 @@ class Plan:
             "states": None if self.states is None else list(self.states),
             "trips": dict(self.trips),
             "assumed": dict(self.assumed),
+            "unknowns": list(self.unknowns),
+            "pareto_complete": self.pareto_complete,
+            "pareto_count": self.pareto_count,
         }
         cleaned: dict[str, Any] = _without_nan(data)
         return cleaned

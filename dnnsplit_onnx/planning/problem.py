@@ -7,6 +7,7 @@ objective that judges them all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,6 +34,7 @@ from dnnsplit_onnx.planning.plans import Figures, Measure, Objective, Optimality
 from dnnsplit_onnx.planning.reorder import reordered_costs
 from dnnsplit_onnx.planning.rules import Rules, rules_of
 from dnnsplit_onnx.planning.sharing import TierRows
+from dnnsplit_onnx.planning.waiting import Station, link_station, tier_station
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, staircase
@@ -43,13 +45,53 @@ from dnnsplit_onnx.work.orders import in_order_of
 class Additive:
     """A figure as a sum: a plan takes below[t][stop] - below[t][start] on tier t, and link[t][stop].
 
+    A stage with nodes takes what `extra` gives besides.
+
     Attributes:
         below: Shape (K, n + 1).
         link: Shape (K - 1, n + 1); infinite where a cut is impossible or its figure unknown.
+        fees: For each tier, what it takes if it runs anything.
+        waits: For each tier, what a second of waiting for it counts.
+        queues: The tiers as queues, and the seconds of their prefixes, if a rate is offered.
     """
 
     below: NDArray[np.float64]
     link: NDArray[np.float64]
+    fees: tuple[float, ...] = ()
+    waits: tuple[float, ...] = ()
+    queues: Queues | None = None
+
+    def fee(self, t: int) -> float:
+        """What tier t takes if it runs anything."""
+        return self.fees[t] if self.fees else 0.0
+
+    def has_waiting(self, t: int) -> bool:
+        """Whether waiting for tier t counts, so that a stage's figure is no difference."""
+        return self.queues is not None and bool(self.waits) and self.waits[t] != 0
+
+    def waiting(self, t: int, starts: NDArray[np.intp], stops: NDArray[np.intp]) -> NDArray[np.float64]:
+        """What waiting counts for stages of tier t; zeros where it counts nothing."""
+        if self.queues is None or not self.has_waiting(t):
+            return np.zeros(np.broadcast_shapes(np.shape(starts), np.shape(stops)))
+        below = self.queues.seconds_below[t]
+        return self.waits[t] * self.queues.stations[t].waiting(below[stops] - below[starts])
+
+    def extra(self, t: int, starts: NDArray[np.intp], stops: NDArray[np.intp]) -> NDArray[np.float64]:
+        """What stages of tier t take besides differences: waiting, and fees unless they are empty."""
+        return self.waiting(t, starts, stops) + np.where(stops > starts, self.fee(t), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """The tiers as queues.
+
+    Attributes:
+        stations: One a tier.
+        seconds_below: Shape (K, n + 1), as in `CostTable`.
+    """
+
+    stations: tuple[Station, ...]
+    seconds_below: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -226,8 +268,57 @@ class Problem:
 
     @cached_property
     def _latency(self) -> Additive:
-        """Eqs. 1-7 and 16."""
-        return Additive(self.costs.seconds_below, self.link_seconds)
+        """Eqs. 1-7 and 16, and waiting where a rate is offered."""
+        waits = () if self.queues is None else (1.0,) * len(self.topology.tiers)
+        return Additive(self.costs.seconds_below, self._link_delays, (), waits, self.queues)
+
+    @cached_property
+    def queues(self) -> Queues | None:
+        """The tiers as queues, if a rate is offered."""
+        if self.topology.workload.requests_per_s is None:
+            return None
+        stations = tuple(tier_station(self.topology, t) for t in range(len(self.topology.tiers)))
+        return Queues(stations, self.costs.seconds_below)
+
+    @cached_property
+    def _link_delays(self) -> NDArray[np.float64]:
+        """Shape (K - 1, n + 1): seconds of each link and waiting for it."""
+        if self.queues is None:
+            return self.link_seconds
+        delays = [
+            seconds + link_station(self.topology, t).waiting(seconds)
+            for t, seconds in enumerate(self.link_seconds)
+        ]
+        return _known(delays, self.costs.size)
+
+    @cached_property
+    def pace(self) -> float:
+        """Seconds between requests that a plan must sustain; infinite without such a limit."""
+        least = self.topology.limits.throughput_per_s
+        if least is None:
+            return math.inf
+        pace = 1.0 / least
+        while 1.0 / pace < least:
+            pace = math.nextafter(pace, 0.0)
+        while 1.0 / math.nextafter(pace, math.inf) >= least:
+            pace = math.nextafter(pace, math.inf)
+        return pace
+
+    @property
+    def has_rates(self) -> bool:
+        """Whether a rate is offered, or a throughput asked for: no stage may then be too long."""
+        return self.queues is not None or self.topology.limits.throughput_per_s is not None
+
+    def longest(self, bound: float = math.inf) -> tuple[list[float], list[float]]:
+        """Seconds that each stage and each transfer may take.
+
+        Args:
+            bound: The pace that is asked for besides the problem's own.
+        """
+        pace, topology = min(bound, self.pace), self.topology
+        tiers = [tier_station(topology, t).most_seconds(pace) for t in range(len(topology.tiers))]
+        links = [link_station(topology, t).most_seconds(pace) for t in range(len(topology.links))]
+        return tiers, links
 
     @cached_property
     def _cost(self) -> Additive:
@@ -238,7 +329,10 @@ class Problem:
             link_cost_usd(link, self.costs, back, seconds)
             for link, seconds in zip(self.topology.links, self._link_seconds, strict=True)
         ]
-        return Additive(rates * self.costs.seconds_below, _known(rows, self.costs.size))
+        fees = tuple(tier.usd_per_request for tier in self.topology.tiers)
+        return Additive(
+            rates * self.costs.seconds_below, _known(rows, self.costs.size), fees if any(fees) else ()
+        )
 
     @cached_property
     def _energy(self) -> Additive:
@@ -257,7 +351,9 @@ class Problem:
         tiers = self.topology.tiers
         rates = np.array([[weigh(self.weights, 1.0, t.usd_per_s, t.watts or 0.0)] for t in tiers])
         link = weigh(self.weights, self._latency.link, self._cost.link, self._energy.link)
-        return Additive(rates * self.costs.seconds_below, link)
+        fees = tuple(self.weights.cost * fee for fee in self._cost.fees)
+        waits = tuple(self.weights.latency * wait for wait in self._latency.waits)
+        return Additive(rates * self.costs.seconds_below, link, fees, waits, self.queues)
 
     def needs_energy(self, measures: Sequence[Measure]) -> bool:
         """Whether a plan of unknown energy has an unknown figure among these."""
@@ -298,7 +394,7 @@ class Problem:
         gives work to better tiers, sends no more bytes, and keeps every limit. Delays do
         not matter: a cut that is moved back is paid for both before and after.
         """
-        if any(window is not None for window in self.windows(measures)[1:]):
+        if self.has_rates or any(window is not None for window in self.windows(measures)[1:]):
             return False
         for measure in measures:
             per_node = np.diff(self.additive(measure).below, axis=1)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from dnnsplit_onnx.errors import InfeasibleError, InputError
+from dnnsplit_onnx.errors import InputError, RequestError, TopologyError
 from dnnsplit_onnx.machines.topology import Topology, parse_topology, topology_of
 from dnnsplit_onnx.planning.choosing import plan_of, problem_of
 from dnnsplit_onnx.planning.costs import Costs
@@ -35,7 +35,7 @@ from dnnsplit_onnx.work.cuts import Accounting
 #: A grid of more points is refused: it is a typing error more often than a wish.
 MOST_POINTS = 1_000_000
 #: Keys of the tiers file that are whole numbers.
-_WHOLE = ("min_prefix", "max_prefix")
+_WHOLE = ("min_prefix", "max_prefix", "replicas", "clients")
 #: A process takes about a second to start: it must have more to do.
 _WORTH_A_PROCESS_S = 4.0
 #: Points planned here before deciding, and points a process is handed at once.
@@ -180,7 +180,7 @@ def with_setting(topology: Topology, key: str, value: float) -> Topology:
 
     Args:
         topology: The topology.
-        key: `tier.NAME.KEY`, `tier.INDEX.KEY`, `link.INDEX.KEY` or `limits.KEY`.
+        key: `tier.NAME.KEY`, `tier.INDEX.KEY`, `link.INDEX.KEY`, `limits.KEY` or `workload.KEY`.
         value: The new value.
 
     Raises:
@@ -189,8 +189,9 @@ def with_setting(topology: Topology, key: str, value: float) -> Topology:
     """
     data = topology.model_dump(by_alias=True, exclude_none=True)
     table, _, rest = key.partition(".")
-    if table == "limits" and rest and "." not in rest:
-        data["limits"] = data["limits"] | {rest: value}
+    if table in ("limits", "workload") and rest and "." not in rest:
+        whole = int(value) if rest in _WHOLE and value.is_integer() else value
+        data[table] = data[table] | {rest: whole}
         return parse_topology(data, key)
     which, _, leaf = rest.rpartition(".")
     if table not in ("tier", "link") or not which or not leaf:
@@ -306,10 +307,11 @@ class _Grid:
         here = self.topology
         for key, value in settings.items():
             here = with_setting(here, key, value)
+        # Names were looked at before: what fails now is this point's own.
         try:
             problem = self._problem(here)
             return SweepPoint(settings, plan_of(problem, self.planner, pareto=False, bound=False))
-        except InfeasibleError as error:
+        except (RequestError, TopologyError) as error:
             return SweepPoint(settings, None, error.message)
 
     def _problem(self, here: Topology) -> Problem:

@@ -151,8 +151,9 @@ def _comparison(console: Console, plan: Plan) -> RenderableType:
 
 def _pareto(plan: Plan) -> RenderableType:
     """A few plans that no other beats in everything, from the fastest to the cheapest."""
-    total = len(plan.pareto)
-    table = grid(f"{total} unbeaten plans", ">latency", ">cost", ">throughput")
+    total = max(plan.pareto_count, len(plan.pareto))
+    some = "" if plan.pareto_complete else " found"
+    table = grid(f"{total} unbeaten plans{some}", ">latency", ">cost", ">throughput")
     for point in _spread(plan.pareto):
         cuts = "cuts at " + ", ".join(map(str, point.cuts))
         table.add_row(
@@ -161,8 +162,10 @@ def _pareto(plan: Plan) -> RenderableType:
             units.usd(point.cost_usd),
             units.per_second(point.throughput_per_s),
         )
-    if total > _PARETO_ROWS:
-        table.add_row(f"... ({total - _PARETO_ROWS} more with --json)", style="dim")
+    if len(plan.pareto) > _PARETO_ROWS:
+        listed = f"{len(plan.pareto) - _PARETO_ROWS} more with --json"
+        left = f", the rest with --pareto {total}" if total > len(plan.pareto) else ""
+        table.add_row(f"... ({listed}{left})", style="dim")
     return table
 
 

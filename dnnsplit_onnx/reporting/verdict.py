@@ -15,6 +15,9 @@ from dnnsplit_onnx.reporting.units import clean, percent, times
 # Two figures this close are the same one.
 _SAME = 1e-6
 
+# A gain under this is not worth a second machine.
+_WORTH = 0.01
+
 # A bound farther away than this is not worth a sentence.
 _LOOSE = 0.5
 
@@ -56,6 +59,11 @@ def verdict(plan: Plan) -> tuple[str, ...]:
     where = f"everything on `{clean(best.tier)}`"
     if not plan.is_split:
         return _on_one_tier(plan, best, gain)
+    if 1 + _SAME < gain < 1 + _WORTH:
+        return (
+            f"Splitting gains {percent(1 - 1 / gain, 2)}, under 1%: everything on `{clean(best.tier)}` is "
+            "recommended.",
+        )
     if gain > 1 + _SAME:
         return (f"Splitting pays: {times(gain)} {_BETTER[plan.objective]} {where}, the best single tier.",)
     if gain >= 1 - _SAME:
@@ -86,6 +94,8 @@ def _seconds(plan: Plan) -> str:
     if models == {"custom"}:
         return "Seconds are the caller's own."
     if models == {"profile"}:
+        if any("interpolated" in what for what in plan.unknowns):
+            return "Seconds were measured, and interpolated by FLOPs inside measured segments."
         return "Seconds were measured on every tier."
     if "profile" in models:
         tiers = zip(plan.figures.stages, plan.cost_models, strict=True)
@@ -141,6 +151,8 @@ def _on_one_tier(plan: Plan, best: SingleTier, gain: float) -> tuple[str, ...]:
     said = f"Splitting does not pay: {mine} is best."
     if plan.optimality == "none":
         return (said.replace("is best", "is what the planner chose"),)
+    if not all(single.feasible for single in plan.single_tier):
+        return (f"{mine[0].upper()}{mine[1:]} is best of what the limits and rules allow.",)
     if at == 0:
         return (said, "Whatever a faster tier would save, sending it the data costs more.")
     if at == len(stages) - 1:
@@ -156,10 +168,12 @@ def _sentence(note: str) -> str:
 def _proof(plan: Plan) -> str:
     if plan.planner == "at":
         return "The cuts were given by hand."
-    if plan.optimality == "dag":
-        return f"Best {_aim(plan)} of all cuts of the graph (proven)."
-    if plan.optimality == "order":
-        return f"Best {_aim(plan)} of all cuts along the {plan.order} order (proven)."
+    of_all = {"dag": "of all cuts of the graph", "order": f"of all cuts along the {plan.order} order"}
+    if plan.optimality in of_all:
+        claim = f"Best {_aim(plan)} {of_all[plan.optimality]}"
+        if not plan.unknowns:
+            return f"{claim} (proven)."
+        return f"{claim}, as far as is known: {'; '.join(clean(what) for what in plan.unknowns)}."
     return f"Chosen by `{clean(plan.planner)}`, a heuristic: nothing is proven."
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dnnsplit_onnx.planning.planners.steps import monotone_argmin
 from dnnsplit_onnx.planning.planners.wide import Wide
 from dnnsplit_onnx.planning.plans import Measure
 from dnnsplit_onnx.planning.problem import Additive, Problem
@@ -72,7 +73,7 @@ def chain_of(
     Args:
         problem: The problem.
         measures: The figures in play; those of cuts that are not known close them.
-        bound: Seconds that no stage and no transfer may exceed.
+        bound: Seconds that may pass between requests, at every stage and transfer.
         positions: The positions to consider; None takes the candidates where they
             suffice, and all positions elsewhere.
 
@@ -83,14 +84,16 @@ def chain_of(
         return None
     size = problem.costs.size
     mask = np.ones(size + 1, dtype=np.bool_)
-    if positions is None and bound == np.inf and problem.is_dominated(measures):
+    longest = problem.longest(bound)
+    is_bounded = bound < np.inf or problem.has_rates
+    if positions is None and not is_bounded and problem.is_dominated(measures):
         positions = np.array(problem.candidates, dtype=np.intp)
     if positions is not None:
         mask[:] = False
         mask[positions] = True
     stops = []
     for t in range(len(problem.topology.links)):
-        ok = problem.open[t] & mask & (problem.link_seconds[t] <= bound)
+        ok = problem.open[t] & mask & (problem.link_seconds[t] <= longest[1][t])
         for measure in measures:
             ok &= np.isfinite(problem.additive(measure).link[t])
         stops.append(np.flatnonzero(ok))
@@ -98,9 +101,9 @@ def chain_of(
     first = []
     for t, window in enumerate(problem.windows(measures)):
         starts = np.zeros(len(stops[t]), dtype=np.intp) if window is None else window[stops[t]]
-        if bound < np.inf:
+        if is_bounded:
             within = _first_within if t else _within_from_zero
-            starts = np.maximum(starts, within(problem.costs.seconds_below[t], stops[t], bound))
+            starts = np.maximum(starts, within(problem.costs.seconds_below[t], stops[t], longest[0][t]))
         first.append(starts)
     return link_up(stops, first)
 
@@ -145,16 +148,21 @@ def _first_within(below: Floats, stops: Positions, bound: float) -> Positions:
 
 
 def least(chain: Chain, figure: Additive) -> tuple[int, ...]:
-    """The cuts whose figure is least, compared exactly."""
+    """The cuts whose figure is least, compared exactly; waiting up to rounding."""
     value = Wide.zeros(1)
     came: list[Positions] = []
     for t, stops in enumerate(chain.stops):
-        base = value.plus(-figure.below[t][chain.starts(t)])
-        order = base.order()
-        ranks = np.empty_like(order)
-        ranks[order] = np.arange(len(order))
-        best = range_argmin(ranks, *chain.spans[t])
-        value = base.take(best).plus(figure.below[t][stops])
+        starts = chain.starts(t)
+        base = value.plus(-figure.below[t][starts])
+        if figure.has_waiting(t) or figure.fee(t):
+            best = _best_starts(chain, figure, t, base.hi)
+        else:
+            order = base.order()
+            ranks = np.empty_like(order)
+            ranks[order] = np.arange(len(order))
+            best = range_argmin(ranks, *chain.spans[t])
+        value = base.take(best).plus(figure.below[t][stops]).plus(figure.waiting(t, starts[best], stops))
+        value = value.plus(np.where(stops > starts[best], figure.fee(t), 0.0))
         if t < len(figure.link):
             value = value.plus(figure.link[t][stops])
         came.append(best)
@@ -166,13 +174,41 @@ def about_least(chain: Chain, figure: Additive) -> tuple[int, ...]:
     value = np.zeros(1)
     came: list[Positions] = []
     for t, stops in enumerate(chain.stops):
-        base = value - figure.below[t][chain.starts(t)]
-        best = range_argmin(base, *chain.spans[t])
-        value = base[best] + figure.below[t][stops]
+        best, value = _onward(chain, figure, t, value)
         if t < len(figure.link):
             value += figure.link[t][stops]
         came.append(best)
     return chain.cuts(_walk_back(came))
+
+
+def _onward(chain: Chain, figure: Additive, t: int, value: Floats) -> tuple[Positions, Floats]:
+    """For each stop of tier t the best start, and the least that a path takes up to it."""
+    starts, stops = chain.starts(t), chain.stops[t]
+    base = value - figure.below[t][starts]
+    best = _best_starts(chain, figure, t, base)
+    total = base[best] + figure.below[t][stops]
+    if figure.has_waiting(t) or figure.fee(t):
+        total = total + figure.extra(t, starts[best], stops)
+    return best, total
+
+
+def _best_starts(chain: Chain, figure: Additive, t: int, base: Floats) -> Positions:
+    """For each stop of tier t, the start of least `base` and what the stage takes besides."""
+    low, high = chain.spans[t]
+    if not figure.has_waiting(t) and not figure.fee(t):
+        return range_argmin(base, low, high)
+    starts, stops = chain.starts(t), chain.stops[t]
+    if figure.has_waiting(t):
+        best = monotone_argmin(
+            low, high, lambda row, at: base[at] + figure.waiting(t, starts[at], stops[row])
+        )
+    else:
+        best = range_argmin(base, low, high)
+    # An empty stage, which starts at the stop itself, is free.
+    last = high - 1
+    is_empty = starts[last] == stops
+    busy = base[best] + figure.extra(t, starts[best], stops)
+    return np.where(is_empty & (base[last] <= busy), last, best)
 
 
 def _walk_back(came: list[Positions]) -> list[int]:
@@ -188,8 +224,8 @@ def forward(chain: Chain, figure: Additive) -> list[Floats]:
     value = np.zeros(1)
     values = []
     for t, stops in enumerate(chain.stops[:-1]):
-        base = value - figure.below[t][chain.starts(t)]
-        value = base[range_argmin(base, *chain.spans[t])] + figure.below[t][stops] + figure.link[t][stops]
+        _, value = _onward(chain, figure, t, value)
+        value = value + figure.link[t][stops]
         values.append(value)
     return values
 
@@ -206,14 +242,34 @@ def backward(chain: Chain, figure: Additive) -> list[Floats]:
         # Stops that take a start: from it on, as long as their first start is not later.
         low = np.searchsorted(stops, starts, "left")
         high = np.searchsorted(chain.spans[t][0], np.arange(len(starts)), "right")
-        value = base[range_argmin(base, low, high)] - figure.below[t][starts]
+        value = _best_stops(figure, t, base, starts, stops, (low, high)) - figure.below[t][starts]
         values.append(value)
     return values[::-1]
 
 
+def _best_stops(
+    figure: Additive,
+    t: int,
+    base: Floats,
+    starts: Positions,
+    stops: Positions,
+    span: tuple[Positions, Positions],
+) -> Floats:
+    """For each start of tier t, the least of `base` and what the stage takes besides."""
+    if figure.has_waiting(t):
+        best = monotone_argmin(*span, lambda row, at: base[at] + figure.waiting(t, starts[row], stops[at]))
+    else:
+        best = range_argmin(base, *span)
+    if not figure.has_waiting(t) and not figure.fee(t):
+        return base[best]
+    busy = base[best] + figure.extra(t, starts, stops[best])
+    is_empty = stops[span[0]] == starts
+    return np.where(is_empty, np.minimum(base[span[0]], busy), busy)
+
+
 def scale(chain: Chain, figure: Additive) -> float:
     """A bound on every partial sum of a figure, for judging rounding errors."""
-    total = float(np.abs(figure.below).max(axis=1, initial=0.0).sum())
+    total = float(np.abs(figure.below).max(axis=1, initial=0.0).sum()) + sum(map(abs, figure.fees))
     for t, stops in enumerate(chain.stops[:-1]):
         total += float(np.abs(figure.link[t][stops]).max(initial=0.0))
     return total

@@ -16,6 +16,7 @@ from dnnsplit_onnx.machines.topology import Link
 from dnnsplit_onnx.planning.planners.nested import DagFigure, DagOptimum, LinkRates, minimum
 from dnnsplit_onnx.planning.plans import Figures, Measure, Objective
 from dnnsplit_onnx.planning.problem import Problem
+from dnnsplit_onnx.planning.waiting import link_station, tier_station
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.work.analysis import Analysis
 
@@ -46,9 +47,47 @@ def dag_optimum(
     figure = DagFigure(
         problem.additive(measure).below,
         tuple(_rates(link, measure, problem.weights) for link in problem.topology.links),
+        problem.additive(measure).fees,
     )
+    return _minimum(problem, analysis, figure)
+
+
+def tangent_optimum(problem: Problem, figures: Figures) -> DagOptimum | None:
+    """The optimum over the DAG where waiting is replaced by lines that touch it at a plan.
+
+    Waiting is convex in seconds, so the lines lie below it and the optimum bounds every plan.
+    Where it is the plan itself, the plan is best over the DAG.
+
+    Args:
+        problem: A problem with an offered rate.
+        figures: The plan's.
+    """
+    measure, topology = problem.objective, problem.topology
+    if problem.analysis is None or problem.costs.rows is not None:
+        return None
+    if measure not in ("latency", "weighted") or not _is_known(problem, measure):
+        return dag_optimum(problem)
+    share = 1.0 if measure == "latency" or problem.weights is None else problem.weights.latency
+    figure = problem.additive(measure)
+    below, links, constant = figure.below.copy(), [], 0.0
+    for t, stage in enumerate(figures.stages):
+        slope = share * tier_station(topology, t).slope(stage.seconds)
+        below[t] += slope * problem.costs.seconds_below[t]
+        constant += share * stage.waiting_s - slope * stage.seconds
+    for t, (link, sent) in enumerate(zip(topology.links, figures.links, strict=True)):
+        slope = share * link_station(topology, t).slope(sent.seconds)
+        rates = _rates(link, measure, problem.weights)
+        links.append(rates.plus(slope, _rates(link, "latency", None)))
+        constant += share * sent.waiting_s - slope * sent.seconds
+    if not math.isfinite(constant):
+        return dag_optimum(problem)
+    return _minimum(problem, problem.analysis, DagFigure(below, tuple(links), figure.fees, constant))
+
+
+def _minimum(problem: Problem, analysis: Analysis, figure: DagFigure) -> DagOptimum | None:
     # Contraction moves work up, so it needs tiers that are no worse the higher they are.
-    merge = problem.is_dominated((measure,))
+    per_node = np.diff(figure.below, axis=1)
+    merge = bool((per_node[1:] <= per_node[:-1]).all())
     back = problem.topology.limits.return_output
     return minimum(figure, analysis, problem.rules, back=back, merge=merge)
 

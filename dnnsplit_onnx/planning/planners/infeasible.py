@@ -10,8 +10,10 @@ from typing import Any
 from dnnsplit_onnx.errors import DnnsplitError, InfeasibleError, TopologyError
 from dnnsplit_onnx.planning.objective import LIMITED, keeps
 from dnnsplit_onnx.planning.planners.chain import Chain, chain_of, least
+from dnnsplit_onnx.planning.planners.throughput import fastest
 from dnnsplit_onnx.planning.plans import Measure
 from dnnsplit_onnx.planning.problem import Problem, Solution
+from dnnsplit_onnx.planning.waiting import link_station, tier_station
 
 Within = Callable[[Problem, Measure, Chain | None], Solution | None]
 
@@ -30,7 +32,8 @@ def infeasible(problem: Problem, within: Within) -> DnnsplitError:
         within: Finds the best plan of a chain under the limits on sums.
     """
     if chain_of(problem, ()) is None:
-        return _no_plan_at_all(problem)
+        slow = _too_slow(problem)
+        return _no_plan_at_all(problem) if slow is None else slow
     measures = (
         *problem.limits,
         *(() if problem.objective in ("throughput", "custom") else (problem.objective,)),
@@ -66,6 +69,29 @@ def _no_plan_at_all(problem: Problem) -> InfeasibleError:
             hint="is a node pinned above one that depends on it, or to two tiers?",
         )
     return InfeasibleError("no plan keeps to memory, caps and rules together", hint="loosen one of them")
+
+
+def _too_slow(problem: Problem) -> InfeasibleError | None:
+    """Which rate no plan sustains, and which stage of the best saturates; None if none is asked."""
+    if not problem.has_rates:
+        return None
+    topology = problem.topology.with_limits(throughput_per_s=None).with_workload(requests_per_s=None)
+    free = replace(problem, topology=topology)
+    # The fastest pace, by halving: the sweep over positions knows memory, caps and rules.
+    cuts = fastest(free)
+    if cuts is None:
+        return None
+    figures = free.figures(cuts)
+    parts = [(tier_station(topology, t), f"tier `{x.tier}`", x.seconds) for t, x in enumerate(figures.stages)]
+    parts += [(link_station(topology, t), f"link {t}", x.seconds) for t, x in enumerate(figures.links)]
+    _, name, _ = max(parts, key=lambda part: part[0].step(part[2]))
+    asked = max(problem.topology.workload.requests_per_s or 0, problem.topology.limits.throughput_per_s or 0)
+    best = figures.throughput_per_s
+    return InfeasibleError(
+        f"no plan sustains {asked:.6g} requests per second: at the best pace, {best:.6g} per second, {name} "
+        f"is busy all the time; it saturates at {asked / best:.3g} times that",
+        hint="offer fewer requests, or add `replicas`, a faster tier or a faster link",
+    )
 
 
 def _is_possible(problem: Problem, **changes: Any) -> bool:

@@ -27,6 +27,8 @@ from dnnsplit_onnx.planning.problem import Additive
 
 #: Rounding of a float sum, relative to the size of its terms.
 _SLACK = 2.0**-46
+#: Pairs of labels and stops that may be looked at, for each label that may be kept.
+_LOOKS = 25
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,21 @@ def bound_of(chain: Chain, figures: Sequence[Additive], weights: Sequence[float]
 def combine(figures: Sequence[Additive], weights: Sequence[float]) -> Additive:
     """A weighted sum of figures."""
     below, link = np.zeros_like(figures[0].below), np.zeros_like(figures[0].link)
+    fees: tuple[float, ...] = ()
+    waits: tuple[float, ...] = ()
     for weight, figure in zip(weights, figures, strict=True):
         if weight:  # else nothing times infinity
             below, link = below + weight * figure.below, link + weight * figure.link
-    return Additive(below, link)
+            fees = _plus(fees, figure.fees, weight)
+            waits = _plus(waits, figure.waits, weight)
+    queues = next((figure.queues for figure in figures if figure.queues is not None), None)
+    return Additive(below, link, fees, waits, queues)
+
+
+def _plus(total: tuple[float, ...], terms: tuple[float, ...], weight: float) -> tuple[float, ...]:
+    if not total or not terms:
+        return total or tuple(weight * term for term in terms)
+    return tuple(one + weight * term for one, term in zip(total, terms, strict=True))
 
 
 def prune(chain: Chain, figures: Sequence[Additive], bounds: Sequence[Bound]) -> Chain | None:
@@ -124,6 +137,8 @@ def _step(
     chain: Chain, t: int, below: _Level, figures: Sequence[Additive], bounds: Sequence[Bound], most: int
 ) -> _Level:
     """The labels at the stops of tier t, from those at its starts."""
+    if any(figure.has_waiting(t) or figure.fee(t) for figure in figures):
+        return _step_of_pairs(chain, t, below, figures, bounds, most)
     starts, stops = chain.starts(t), chain.stops[t]
     # Less the prefix up to the start, a label adds the same to every label at a stop, so
     # which labels dominate does not depend on the stop.
@@ -159,6 +174,57 @@ def _step(
             total = total.plus(figure.link[t][stops[place]])
         sums.append(total)
     return _Level(place, sums, parent)
+
+
+def _step_of_pairs(
+    chain: Chain, t: int, below: _Level, figures: Sequence[Additive], bounds: Sequence[Bound], most: int
+) -> _Level:
+    """As `_step`, where what a stage takes depends on its start and stop together."""
+    starts, stops = chain.starts(t), chain.stops[t]
+    bases = [
+        sums.plus(-figure.below[t][starts[below.place]])
+        for sums, figure in zip(below.sums, figures, strict=True)
+    ]
+    low = np.searchsorted(below.place, chain.spans[t][0], "left")
+    high = np.searchsorted(below.place, chain.spans[t][1], "left")
+    places: list[Positions] = []
+    parents: list[Positions] = []
+    levels: list[list[Wide]] = []
+    work = most * _LOOKS
+    for stop, position in enumerate(stops.tolist()):
+        pool = np.arange(low[stop], high[stop])
+        work -= len(pool)
+        begins = starts[below.place[pool]]
+        sums = []
+        for base, figure in zip(bases, figures, strict=True):
+            total = base.take(pool).plus(figure.below[t][position])
+            total = total.plus(figure.waiting(t, begins, np.full(len(pool), position)))
+            total = total.plus(np.where(begins < position, figure.fee(t), 0.0))
+            sums.append(total if t == len(figure.link) else total.plus(figure.link[t][position]))
+        kept = _kept(sums, bounds, t, stop)
+        kept = kept[nondominated([total.take(kept).ranks() for total in sums])]
+        most -= len(kept)
+        if most < 0 or work < 0:
+            raise TooManyLabelsError
+        places.append(np.full(len(kept), stop))
+        parents.append(pool[kept])
+        levels.append([total.take(kept) for total in sums])
+    joined = [
+        Wide(*(np.concatenate(parts) for parts in zip(*column, strict=True)))
+        for column in zip(*levels, strict=True)
+    ]
+    return _Level(np.concatenate(places), joined, np.concatenate(parents))
+
+
+def _kept(sums: list[Wide], bounds: Sequence[Bound], t: int, stop: int) -> Positions:
+    """The labels at a stop that stay within every bound."""
+    ok: NDArray[np.bool_] = np.ones(len(sums[0].hi), dtype=np.bool_)
+    for bound in bounds:
+        if t < len(bound.rest):
+            terms = zip(bound.weights, sums, strict=True)
+            total = sum(weight * term.hi for weight, term in terms if weight)
+            ok &= total + bound.rest[t][stop] <= bound.limit
+    return np.flatnonzero(ok)
 
 
 def _within(

@@ -9,6 +9,7 @@ the best plan of each single objective is always among those looked at.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
 from math import comb
 
@@ -21,6 +22,7 @@ from dnnsplit_onnx.planning.planners.front import nondominated
 from dnnsplit_onnx.planning.planners.wide import Wide
 from dnnsplit_onnx.planning.plans import Figures, Measure, Objective, ParetoPoint
 from dnnsplit_onnx.planning.problem import Problem
+from dnnsplit_onnx.planning.waiting import link_station, tier_station
 
 Cuts = NDArray[np.intp]
 
@@ -31,10 +33,25 @@ _SLACK = 1e-9
 _ROUNDING = 1e-12
 
 
-def pareto_front(problem: Problem, limit: int = 64, most_plans: int = 200_000) -> tuple[ParetoPoint, ...]:
-    """Plans that no other beats in every figure, the fastest first.
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Plans that no other beats in every figure.
 
-    Plans that break a limit are left out.
+    Attributes:
+        points: The fastest first.
+        count: How many there are, of the plans that were looked at.
+        complete: Whether all plans along the order were looked at, and `points` has all of the
+            front. If not, every point is still unbeaten by any plan that was looked at, and the
+            best plan for each single figure is among them.
+    """
+
+    points: tuple[ParetoPoint, ...]
+    count: int
+    complete: bool
+
+
+def pareto_front(problem: Problem, limit: int = 64, most_plans: int = 200_000) -> Front:
+    """Plans that no other beats in every figure, those that break a limit left out.
 
     Args:
         problem: The problem; its objective does not matter.
@@ -45,7 +62,8 @@ def pareto_front(problem: Problem, limit: int = 64, most_plans: int = 200_000) -
     positions = np.flatnonzero(problem.open.any(axis=0))
     links = len(problem.topology.links)
     extremes: list[tuple[int, ...]] = []
-    if _plans(len(positions), links) > most_plans:
+    is_thinned = _plans(len(positions), links) > most_plans
+    if is_thinned:
         positions = _thinned(problem, positions, most_plans)
         extremes = list(_extremes(problem))
     cuts = _combinations(positions, links)
@@ -54,7 +72,9 @@ def pareto_front(problem: Problem, limit: int = 64, most_plans: int = 200_000) -
     columns = _columns(problem, cuts)
     kept = _within_limits(problem, cuts, columns)
     front = kept[nondominated([_without_rounding(column[kept]) for column in columns])]
-    return tuple(_point(problem.figures(cuts[at].tolist())) for at in _spread(columns, front, limit))
+    shown = _spread(columns, front, limit)
+    points = tuple(_point(problem.figures(cuts[at].tolist())) for at in shown)
+    return Front(points, len(front), not is_thinned and len(shown) == len(front))
 
 
 def _without_rounding(column: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -122,9 +142,17 @@ def _allowed(problem: Problem, cuts: Cuts) -> NDArray[np.bool_]:
     ok = np.ones(len(cuts), dtype=np.bool_)
     for t in range(cuts.shape[1]):
         ok &= problem.open[t, cuts[:, t]]
-    for window, (start, stop) in zip(problem.windows(()), _stages(problem, cuts), strict=True):
+    tiers, links = problem.longest()
+    for t, (window, (start, stop)) in enumerate(
+        zip(problem.windows(()), _stages(problem, cuts), strict=True)
+    ):
         if window is not None:
             ok &= start >= window[stop]
+        if problem.has_rates:
+            seconds = problem.costs.seconds_below[t]
+            ok &= seconds[stop] - seconds[start] <= tiers[t]
+    for t, most in enumerate(links if problem.has_rates else ()):
+        ok &= problem.link_seconds[t][cuts[:, t]] <= most
     return ok
 
 
@@ -142,11 +170,13 @@ def _columns(problem: Problem, cuts: Cuts) -> list[NDArray[np.float64]]:
     slowest = np.zeros(len(cuts))
     for t, (start, stop) in enumerate(_stages(problem, cuts)):
         seconds = problem.costs.seconds_below[t]
-        np.maximum(slowest, seconds[stop] - seconds[start], out=slowest)
+        station = tier_station(problem.topology, t)
+        np.maximum(slowest, station.step(seconds[stop] - seconds[start]), out=slowest)
         if problem.topology.tiers[t].watts is None:
             columns[2][seconds[stop] > seconds[start]] = np.inf
     for t, seconds in enumerate(problem.link_seconds):
-        np.maximum(slowest, seconds[cuts[:, t]], out=slowest)
+        station = link_station(problem.topology, t)
+        np.maximum(slowest, station.step(seconds[cuts[:, t]]), out=slowest)
     latency, cost, energy = columns
     return [latency, cost, slowest] + ([energy] if np.isfinite(energy).any() else [])
 
@@ -155,8 +185,13 @@ def _sums(problem: Problem, cuts: Cuts, measure: Measure) -> NDArray[np.float64]
     """An additive figure of all plans, rounded once: ties must stay ties."""
     figure = problem.additive(measure)
     total = Wide.zeros(len(cuts))
-    for below, (start, stop) in zip(figure.below, _stages(problem, cuts), strict=True):
+    for t, (start, stop) in enumerate(_stages(problem, cuts)):
+        below = figure.below[t]
         total = total.plus(below[stop]).plus(-below[start])
+        if figure.has_waiting(t):
+            total = total.plus(figure.waiting(t, start, stop))
+        if figure.fee(t):
+            total = total.plus(np.where(stop > start, figure.fee(t), 0.0))
     closed = np.zeros(len(cuts), dtype=np.bool_)
     for t, link in enumerate(figure.link):
         term = link[cuts[:, t]]

@@ -38,6 +38,8 @@ class Replanner:
         self.is_fast = (
             problem.objective == measure
             and not problem.limits
+            and not problem.has_rates
+            and not any(tier.usd_per_request for tier in problem.topology.tiers)
             and problem.permitted is None
             and all(window is None for window in problem.windows(()))
             and all(link.max_mb is None for link in problem.topology.links)

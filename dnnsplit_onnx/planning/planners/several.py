@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from dnnsplit_onnx.errors import InfeasibleError
-from dnnsplit_onnx.planning.planners.dag import ROUNDING, dag_optimum, gap_above
+from dnnsplit_onnx.planning.planners.dag import ROUNDING, dag_optimum, gap_above, tangent_optimum
 from dnnsplit_onnx.planning.planners.nested import DagOptimum
 from dnnsplit_onnx.planning.plans import Measure
 from dnnsplit_onnx.planning.problem import Planner, Problem, Solution
 
 #: Further orders of larger graphs are searched only if the first has no plan at all.
 LARGE = 5_000
+
+#: Minimum cuts along tangents, each at the plan that the one before found.
+_TOUCHES = 4
 
 _Order = tuple[int, ...]
 
@@ -46,14 +49,36 @@ def best_of_orders(
     if problem.costs.rows is not None:  # what machines that share rows take is no sum over nodes
         return _must(own, refusal)
     optimum = dag_optimum(problem)
-    if optimum is not None:
+    if optimum is not None and problem.queues is None:
         best = _proven(problem, own, optimum)
         if best is not None:
             return best
     if own is None or (problem.costs.size <= LARGE and _has_limits(problem)):
         own = _along_others(problem, own, refusal, optimum, along_order, is_feasible)
+    if problem.queues is not None and problem.costs.size <= LARGE:
+        return _touched(problem, own)
     bound = None if optimum is None else optimum.value
     return replace(own, bound=bound)
+
+
+def _touched(problem: Problem, best: Solution) -> Solution:
+    """With waiting: the plan, or a better one that a minimum cut along its tangents finds."""
+    bound: float | None = None
+    for _ in range(_TOUCHES):
+        figures = problem.in_order(best.order).figures(best.cuts)
+        optimum = tangent_optimum(problem, figures)
+        if optimum is None:
+            break
+        bound = optimum.value if bound is None else max(bound, optimum.value)
+        if not gap_above(bound, problem, figures):
+            return replace(best, optimality="dag", bound=bound)
+        other = Solution.of_sets(optimum.sets, problem.costs.size, best.evaluated + 1)
+        there = problem.in_order(other.order)
+        theirs = there.figures(other.cuts)
+        if there.violations(theirs) or not problem.is_better(theirs, figures):
+            break
+        best = replace(other, optimality="order")
+    return replace(best, bound=bound)
 
 
 def _try(problem: Problem, along_order: Planner) -> tuple[Solution | None, InfeasibleError | None]:
@@ -85,7 +110,12 @@ def _proven(problem: Problem, own: Solution | None, optimum: DagOptimum) -> Solu
 
 
 def _has_limits(problem: Problem) -> bool:
-    return problem.objective == "throughput" or bool(problem.limits) or _has_no_sums(problem)
+    return (
+        problem.objective == "throughput"
+        or problem.has_rates
+        or bool(problem.limits)
+        or _has_no_sums(problem)
+    )
 
 
 def _has_no_sums(problem: Problem) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from dnnsplit_onnx.planning.planners.chain import Chain, chain_of
 from dnnsplit_onnx.planning.plans import Measure
 from dnnsplit_onnx.planning.problem import Problem, Solution
+from dnnsplit_onnx.planning.waiting import link_station, tier_station
 
 Within = Callable[[Problem, Measure, Chain | None], Solution | None]
 
@@ -56,6 +57,12 @@ def widest(problem: Problem, within: Within) -> Solution | None:
     return Solution(best.cuts, best.optimality, evaluated + best.evaluated, best.notes)
 
 
+def fastest(problem: Problem) -> tuple[int, ...] | None:
+    """Cuts of the fastest pace, limits on sums left out; None if rules and memory forbid all."""
+    bound = _least_bound(problem, lambda pace: reach(problem, pace), 0.0)
+    return None if bound is None else reach(problem, bound)
+
+
 def _least_bound(
     problem: Problem, plan_within: Callable[[float], tuple[int, ...] | None], low: float
 ) -> float | None:
@@ -84,14 +91,15 @@ def reach(problem: Problem, bound: float, measures: tuple[Measure, ...] = ()) ->
     size = problem.costs.size
     index = np.arange(size + 1)
     windows = problem.windows(measures)
+    tiers, links = problem.longest(bound)
     start = np.zeros(size + 1, dtype=np.intp)  # the last start at or before each stop
     came = []
     for t, below in enumerate(problem.costs.seconds_below):
-        ok = (start >= 0) & (below - below[start] <= bound)
+        ok = (start >= 0) & (below - below[start] <= tiers[t])
         if (window := windows[t]) is not None:
             ok &= start >= window
         if t < len(problem.topology.links):
-            ok &= problem.open[t] & (problem.link_seconds[t] <= bound)
+            ok &= problem.open[t] & (problem.link_seconds[t] <= links[t])
             for measure in measures:
                 ok &= np.isfinite(problem.additive(measure).link[t])
         came.append(start)
@@ -105,8 +113,10 @@ def reach(problem: Problem, bound: float, measures: tuple[Measure, ...] = ()) ->
 
 
 def _slowest(problem: Problem, cuts: tuple[int, ...]) -> float:
-    figures = problem.figures(cuts)
-    return max(*(stage.seconds for stage in figures.stages), *(link.seconds for link in figures.links), 0.0)
+    figures, topology = problem.figures(cuts), problem.topology
+    stages = [tier_station(topology, t).step(stage.seconds) for t, stage in enumerate(figures.stages)]
+    links = [link_station(topology, t).step(link.seconds) for t, link in enumerate(figures.links)]
+    return max(*stages, *links, 0.0)
 
 
 def _bits(value: float) -> int:

@@ -149,7 +149,10 @@ def _problem(plan: Plan, analysis: Analysis, topology: Topology) -> Problem:
 
 def _with_front(plan: Plan, problem: Problem) -> Plan:
     """The plan with a Pareto front: cuts given by hand come without one."""
-    return plan if plan.pareto else replace(plan, pareto=pareto_front(problem))
+    if plan.pareto:
+        return plan
+    front = pareto_front(problem)
+    return replace(plan, pareto=front.points, pareto_complete=front.complete, pareto_count=front.count)
 
 
 def _studies(problem: Problem, notes: list[str]) -> tuple[LinkStudy, ...]:

@@ -54,7 +54,10 @@ def is_beaten(point: tuple[float, ...], rows: list[tuple[float, ...]], by: float
 def test_front_is_what_no_plan_beats(problem, rng) -> None:
     problem = with_random_limits(rng, problem)
     rows = all_figures(problem)
-    front = pareto_front(problem, limit=10**6)
+    found = pareto_front(problem, limit=10**6)
+    front = found.points
+    assert found.complete
+    assert found.count == len(front)
     points = [
         (p.latency_s, p.cost_usd, 1 / p.throughput_per_s, math.inf if p.energy_j is None else p.energy_j)
         for p in front
@@ -76,20 +79,23 @@ def large_problem(count: int = 3) -> Problem:
 
 def test_front_is_bounded_and_keeps_the_best_of_each_figure() -> None:
     problem = large_problem()
-    front = pareto_front(problem, limit=5)
+    cut_off = pareto_front(problem, limit=1)
+    assert (len(cut_off.points), cut_off.complete) == (1, False)
+    assert cut_off.count > 1
+    front = pareto_front(problem, limit=5).points
     assert len(front) <= 5
     assert [p.latency_s for p in front] == sorted(p.latency_s for p in front)
     exact = get_planner("exact")
     fastest = problem.figures(exact(problem).cuts).latency_s
     assert front[0].latency_s == fastest
-    thinned = pareto_front(problem, most_plans=500)
+    thinned = pareto_front(problem, most_plans=500).points
     assert thinned[0].latency_s == fastest
     best = problem.figures(exact(problem.with_objective("throughput")).cuts).throughput_per_s
     assert max(p.throughput_per_s for p in thinned) == best
 
 
 def test_one_tier_has_one_plan() -> None:
-    assert [point.cuts for point in pareto_front(large_problem(1))] == [()]
+    assert [point.cuts for point in pareto_front(large_problem(1)).points] == [()]
 
 
 def test_a_last_digit_puts_no_plan_on_the_front() -> None:

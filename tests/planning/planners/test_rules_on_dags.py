@@ -13,7 +13,7 @@ from dnnsplit_onnx.errors import InfeasibleError
 from dnnsplit_onnx.machines.topology import Link, Tier, Topology
 from dnnsplit_onnx.planning.choosing import plan_of, problem_of
 from dnnsplit_onnx.planning.planners.exact import along_order
-from dnnsplit_onnx.planning.problem import Problem
+from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.work.analysis import Analysis
 from tests.dags import analysis_of, closed_sets
 from tests.planning.planners.test_dag import figure, random_dag_problem
@@ -168,3 +168,32 @@ def test_a_refusal_says_what_was_searched() -> None:
     assert "no plan fits the memory of the tiers" in error.value.message
     assert error.value.context is not None
     assert "along the order" in error.value.context or error.value.context.startswith("along")
+
+
+def test_with_a_rate_no_chain_of_sets_is_better_than_the_bound() -> None:
+    """Waiting is no sum over nodes: what tangents prove holds for every chain of sets."""
+    proven = 0
+    for seed in range(40):
+        problem, analysis = random_dag_problem(seed, "latency")
+        pace = problem.figures(along_order(problem.with_objective("throughput")).cuts).throughput_per_s
+        if not 0 < pace < 1e12 or not problem.topology.links:
+            continue
+        topology = problem.topology.with_workload(requests_per_s=0.6 * pace)
+        rated = problem_of(analysis, topology, "latency")
+        found = plan_of(rated, pareto=False)
+        closed = sorted(closed_sets(analysis), key=len)
+        chains = [
+            chain
+            for chain in combinations_with_replacement(closed, len(topology.links))
+            if all(low <= high for low, high in pairwise(chain))
+        ]
+        values = []
+        for chain in chains:
+            other = Solution.of_sets(chain, len(analysis.graph.nodes), 1)
+            values.append(rated.in_order(other.order).figures(other.cuts).latency_s)
+        assert found.lower_bound is not None
+        assert found.lower_bound <= min(values) * (1 + 1e-9)
+        if found.optimality == "dag":
+            proven += 1
+            assert found.figures.latency_s == pytest.approx(min(values), rel=1e-9)
+    assert proven

@@ -1,0 +1,209 @@
+"""Waiting against a discrete-event simulation, and planning with rates against trying all."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import simpy
+
+from dnnsplit_onnx.errors import InfeasibleError, TopologyError
+from dnnsplit_onnx.machines.topology import Link, Tier, Topology
+from dnnsplit_onnx.planning.costs import CostTable
+from dnnsplit_onnx.planning.objective import evaluate
+from dnnsplit_onnx.planning.planners import exact, exhaustive
+from dnnsplit_onnx.planning.problem import Problem
+from dnnsplit_onnx.planning.waiting import Station
+from tests.strategies import OBJECTIVES, random_problem
+
+
+def simulated_waiting(figures, topology: Topology, requests: int, seed: int) -> float:
+    """Mean seconds that requests wait, all tiers and links passed as queues one after another."""
+    rng = np.random.default_rng(seed)
+    env, clients = simpy.Environment(), topology.workload.clients
+    line: list[tuple[list[simpy.Resource], float]] = []
+    for t, stage in enumerate(figures.stages):
+        copies = clients if t == 0 else 1
+        queues = [simpy.Resource(env, topology.tiers[t].replicas) for _ in range(copies)]
+        line.append((queues, stage.seconds))
+        if t < len(figures.links):
+            line.append(([simpy.Resource(env) for _ in range(copies)], figures.links[t].seconds))
+    waited: list[float] = []
+
+    def request(client: int):
+        total = 0.0
+        for queues, seconds in line:
+            if not seconds:
+                continue
+            came = env.now
+            with queues[client % len(queues)].request() as turn:
+                yield turn
+                total += env.now - came
+                yield env.timeout(rng.exponential(seconds))
+        waited.append(total)
+
+    def offer():
+        for _ in range(requests):
+            yield env.timeout(rng.exponential(1 / topology.workload.requests_per_s))
+            env.process(request(int(rng.integers(clients))))
+
+    env.process(offer())
+    env.run()
+    return float(np.mean(waited[requests // 10 :]))
+
+
+def a_line(rate: float, clients: int = 1, replicas: int = 1) -> tuple[CostTable, Topology]:
+    """Two tiers whose stages take 8 and 30 ms, and a link of 10 ms between."""
+    below = np.array([[0.0, 0.008, 0.5], [0.0, 0.5, 0.53]])
+    flops = np.array([0, 1, 2])
+    costs = CostTable(below, flops, np.array([9, 1250, 0]), np.zeros(3, dtype=np.int64))
+    topology = Topology(
+        tiers=[Tier("edge", gflops=1), Tier("cloud", gflops=1, replicas=replicas)],
+        links=[Link(bandwidth_mbps=1)],
+    )
+    return costs, topology.with_workload(requests_per_s=rate, clients=clients)
+
+
+def waited(figures) -> float:
+    return sum(part.waiting_s for part in (*figures.stages, *figures.links))
+
+
+@pytest.mark.parametrize(
+    ("rate", "clients", "replicas", "requests"),
+    [
+        (20.0, 1, 1, 20_000),
+        pytest.param(60.0, 1, 3, 60_000, marks=pytest.mark.slow),
+        (80.0, 5, 4, 20_000),
+    ],
+)
+def test_waiting_is_what_a_simulation_waits(rate: float, clients: int, replicas: int, requests: int) -> None:
+    costs, topology = a_line(rate, clients, replicas)
+    figures = evaluate([1], costs, topology)
+    busiest = max(part.utilisation for part in (*figures.stages, *figures.links))
+    assert 0.4 < busiest < 0.9
+    found = [simulated_waiting(figures, topology, requests, seed) for seed in range(3)]
+    # A few seeds tell how far a mean of so many requests may stray by chance.
+    spread = np.std(found, ddof=1) / math.sqrt(len(found))
+    assert np.mean(found) == pytest.approx(waited(figures), rel=0.02, abs=3 * spread)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clients", [1, 4])
+@pytest.mark.parametrize("busy", [0.3, 0.6, 0.8, 0.89])
+def test_waiting_is_within_two_percent_of_simulation(busy: float, clients: int) -> None:
+    costs, topology = a_line(busy / 0.030, clients)
+    figures = evaluate([1], costs, topology)
+    found = [simulated_waiting(figures, topology, 600_000, seed) for seed in range(6)]
+    assert np.mean(found) == pytest.approx(waited(figures), rel=0.02)
+
+
+def test_erlang_by_hand() -> None:
+    one = Station(requests_per_s=8.0)
+    assert one.waits(0.1) == pytest.approx(0.8 * 0.1 / 0.2)  # M/M/1: u s / (1 - u)
+    two = Station(servers=2, requests_per_s=10.0)
+    assert two.waits(0.1) == pytest.approx(0.5**2 * 0.1 / (1 - 0.5**2))  # M/M/2: u^2 s / (1 - u^2)
+    assert one.waits(0.125) == math.inf
+    assert one.waits(0.0) == 0.0
+    assert Station().waits(5.0) == 0.0
+
+
+def with_rates(rng: np.random.Generator, problem: Problem) -> Problem:
+    """Replicas, prices of requests, clients, and rates near what some plan sustains."""
+    tiers = [
+        tier.changed(
+            replicas=int(rng.integers(1, 4)), usd_per_request=float(rng.choice([0, 0, 1e-4, 0.5, 20]))
+        )
+        for tier in problem.topology.tiers
+    ]
+    topology = problem.topology.changed(tiers=tiers).with_workload(clients=int(rng.choice([1, 1, 3, 50])))
+    cuts = sorted(rng.integers(0, problem.costs.size + 1, len(topology.links)).tolist())
+    pace = replace(problem, topology=topology).figures(cuts).throughput_per_s
+    if 0 < pace < 1e14:
+        if rng.random() < 0.7:
+            rate = pace * float(rng.choice([0.3, 0.6, 0.9, 0.99, 1]))
+            topology = topology.with_workload(requests_per_s=rate)
+        if rng.random() < 0.4:
+            limit = pace * float(rng.choice([0.5, 1, 1, 1.1]))
+            topology = topology.with_limits(throughput_per_s=limit)
+    return replace(problem, topology=topology)
+
+
+def check_against_all(seeds: range) -> None:
+    refused = 0
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        objective = str(rng.choice([*OBJECTIVES, "weighted"]))
+        problem = random_problem(rng, int(rng.integers(1, 6)), objective, limited=bool(rng.random() < 0.5))
+        problem = with_rates(rng, problem)
+        try:
+            best = problem.figures(exhaustive.plan(problem).cuts)
+        except InfeasibleError:
+            refused += 1
+            with pytest.raises((InfeasibleError, TopologyError)):
+                exact.plan(problem)
+            continue
+        found = problem.figures(exact.plan(problem).cuts)
+        assert not problem.violations(found)
+        assert found.value(problem.objective) == pytest.approx(best.value(problem.objective), rel=1e-9)
+    assert refused
+
+
+def test_exact_is_the_best_of_all_with_rates_and_replicas() -> None:
+    check_against_all(range(120))
+
+
+@pytest.mark.slow
+def test_exact_is_the_best_of_all_with_rates_and_replicas_often() -> None:
+    check_against_all(range(5_000))
+
+
+def test_a_rate_over_capacity_names_what_saturates() -> None:
+    costs, topology = a_line(1000.0)
+    with pytest.raises(InfeasibleError, match=r"no plan sustains 1000 requests per second: .*saturates"):
+        exact.plan(Problem(costs, topology, "latency"))
+    figures = evaluate([1], costs, topology)
+    broken = Problem(costs, topology, "latency").violations(figures)
+    assert "tier `cloud` saturates: the offered rate is 30 times what it can sustain" in broken
+    assert figures.latency_s == math.inf
+
+
+def test_a_throughput_limit_is_met_exactly() -> None:
+    costs, topology = a_line(1.0)
+    pace = evaluate([1], costs, topology).throughput_per_s
+    problem = Problem(costs, topology.with_limits(throughput_per_s=pace), "latency")
+    assert exact.plan(problem).cuts == (1,)
+    with pytest.raises(InfeasibleError, match="no plan sustains"):
+        exact.plan(
+            replace(problem, topology=topology.with_limits(throughput_per_s=math.nextafter(pace, 1e9)))
+        )
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [({"requests_per_s": math.nan}, "requests_per_s"), ({"requests_per_s": 0.0}, "requests_per_s"),
+     ({"clients": 0}, "clients")],
+)  # fmt: skip
+def test_impossible_workloads_are_refused(fields, named: str) -> None:
+    with pytest.raises(TopologyError, match=named):
+        a_line(1.0)[1].with_workload(**fields)
+    with pytest.raises(TopologyError, match="replicas"):
+        Tier("edge", gflops=1, replicas=0)
+
+
+def test_requests_are_charged_where_anything_runs() -> None:
+    costs, topology = a_line(1.0)
+    topology = topology.with_tier(1, usd_per_request=0.5)
+    assert evaluate([1], costs, topology).cost_usd == 0.5
+    assert evaluate([2], costs, topology).cost_usd == 0.0
+
+
+def test_replicas_cost_and_carry_as_many_times_as_much() -> None:
+    costs, topology = a_line(1.0)
+    priced = topology.with_tier(1, usd_per_hour=3600.0)
+    one = evaluate([1], costs, priced)
+    four = evaluate([1], costs, priced.with_tier(1, replicas=4))
+    assert four.cost_usd == pytest.approx(4 * one.cost_usd)
+    assert one.throughput_per_s == pytest.approx(1 / 0.03)
+    assert four.throughput_per_s == pytest.approx(1 / 0.01)  # the link is now the slowest
