@@ -1,10 +1,9 @@
 """The proof of tiles: each against the same rows inside the whole model.
 
-A tile runs the kernels of the whole on fewer rows. With optimisations on, onnxruntime computes
-each row of a convolution as it does in the whole, and tiles agree in every bit; with them off
-it multiplies matrices whose size depends on the rows, and sums may round otherwise. So both
-levels are run, and which of them agreed bit for bit is told; a tile passes that is within a few
-units of the last place of the largest element.
+A tile runs the operators of the whole on fewer rows. Whether it sums in the same order is up to
+the runtime: kernels may depend on the number of rows, with optimisations off and on alike. So
+both levels are run, and which of them agreed bit for bit is told; a tile passes that is within a
+few units of the last place of the largest element.
 """
 
 from __future__ import annotations
