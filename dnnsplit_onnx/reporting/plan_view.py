@@ -163,9 +163,8 @@ def _pareto(plan: Plan) -> RenderableType:
             units.per_second(point.throughput_per_s),
         )
     if len(plan.pareto) > _PARETO_ROWS:
-        listed = f"{len(plan.pareto) - _PARETO_ROWS} more with --json"
-        left = f", the rest with --pareto {total}" if total > len(plan.pareto) else ""
-        table.add_row(f"... ({listed}{left})", style="dim")
+        more = f"--json --pareto {total}" if total > len(plan.pareto) else "--json"
+        table.add_row(f"... ({total - _PARETO_ROWS} more with {more})", style="dim")
     return table
 
 

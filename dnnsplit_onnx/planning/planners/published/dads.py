@@ -16,7 +16,8 @@ on the edge, sent, and in the cloud.
 
 What is assumed:
 
-1. A problem has no Q: objective `latency` is light load, `throughput` heavy load.
+1. Q is the workload's `requests_per_s`. Without it, objective `latency` is light load; objective
+   `throughput` is heavy load in any case.
 2. Model inputs are born on the edge, and sending one costs as sending a layer's output does.
 3. A layer on the edge needs its inputs there: edges back of infinite capacity keep sets
    downward-closed. (Where the cloud is faster in every layer, as in the paper, no cut is
@@ -77,11 +78,14 @@ def plan(problem: Problem) -> Solution:
     if not problem.topology.links:
         return Solution((), "none", 1)
     is_light = problem.objective == "latency"
+    rate = problem.topology.workload.requests_per_s
     best, links = None, len(problem.topology.links)
     solved = 0
     for upper in range(1, links + 1):
         layers = _Layers(problem, upper, values)
         found = layers.light() if is_light else layers.heavy()
+        if is_light and rate is not None and found is not None and rate * found.score(is_light=False) > 1:
+            found = layers.heavy()  # algorithm 3: light load's cut does not keep up
         solved += layers.solved
         if found is not None and (best is None or found.score(is_light) < best[1].score(is_light)):
             best = upper, found
@@ -91,6 +95,21 @@ def plan(problem: Problem) -> Solution:
     everything = frozenset(range(problem.costs.size))
     sets = [found.below] * upper + [everything] * (links - upper)
     return Solution.of_sets(sets, problem.costs.size, solved)
+
+
+def minimum_cuts(problem: Problem, prices: Sequence[float]) -> Iterator[Solution]:
+    """Algorithm 1 for each tier above, at each price of the cloud's seconds beside the edge's."""
+    values, size, links = _values(problem), problem.costs.size, len(problem.topology.links)
+    if size + len(values) > MOST:
+        return
+    everything = frozenset(range(size))
+    for upper in range(1, links + 1):
+        layers = _Layers(problem, upper, values)
+        for price in prices:
+            found = layers.light(gamma=price)
+            if found is not None:
+                sets = [found.below] * upper + [everything] * (links - upper)
+                yield Solution.of_sets(sets, size, 1)
 
 
 def _values(problem: Problem) -> tuple[_Value, ...]:

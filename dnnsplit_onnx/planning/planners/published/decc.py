@@ -12,10 +12,10 @@ Its full text is not public. What is assumed:
    two of them is predicted: quadratic for three parts.
 2. Parts run on consecutive machines away from the data. On a line of more than three tiers
    those are tier 0 and any two above it, data passing through the others; the best are taken.
-3. A problem has no request rate, so its two ends stand for it. Objective `latency` is a rate
-   so low that no request waits: the delay is the sum of stages and transfers. `throughput` is
-   the highest rate that any division sustains: waiting stays finite only while every stage
-   keeps up, so the slowest stage or transfer is minimised.
+3. The request rate is the workload's `requests_per_s`: the delay is then the sum of stages,
+   transfers and the waiting for them, by this package's queues (`planning.waiting`). Without a
+   rate no request waits. Objective `throughput` is the highest rate that any division
+   sustains: the slowest stage or transfer is minimised.
 4. Limits are unknown to it: its plan may break them, and then says so.
 """
 
@@ -48,7 +48,7 @@ def plan(problem: Problem) -> Solution:
     need_objective(problem, _NAME, "latency", "throughput")
     is_sum = problem.objective == "latency"
     if len(problem.topology.tiers) < 3:
-        return scan(problem, _NAME, lambda pair: pair.total("latency") if is_sum else pair.slowest)
+        return scan(problem, _NAME, lambda pair: pair.delay if is_sum else pair.slowest)
     if problem.costs.size > MOST_NODES:
         raise InputError(
             f"planner `{_NAME}` tries every pair of positions, and stops at {MOST_NODES:,} nodes",
@@ -72,7 +72,9 @@ class _Parts:
 
     def __init__(self, problem: Problem, middle: int, top: int) -> None:
         self.problem, self.middle, self.top = problem, middle, top
-        rows, links = problem.open, problem.link_seconds
+        rows = problem.open
+        is_sum = problem.objective == "latency"
+        links = problem.additive("latency").link if is_sum else problem.link_seconds
         self.lower = np.where(rows[:middle].all(axis=0), 0.0, np.inf)
         self.upper = np.where(rows[middle:top].all(axis=0) & rows[top:, -1].all(), 0.0, np.inf)
         self.links = links[:middle], links[middle:top]
@@ -95,4 +97,14 @@ class _Parts:
         start, last = start + self.lower, add(top[-1] - top, end + self.upper)
         for first in range(len(edge)):
             head = add(edge[first], start[first])
-            yield add(head, add(middle[first:] - middle[first], last[first:]))
+            delays = add(head, add(middle[first:] - middle[first], last[first:]))
+            yield delays + self._waiting(first) if is_sum else delays
+
+    def _waiting(self, first: int) -> _Floats:
+        """Seconds that a request waits for the three tiers, for every second point."""
+        figure, size = self.problem.additive("latency"), self.problem.costs.size
+        seconds = np.arange(first, size + 1)
+        firsts = np.full(len(seconds), first)
+        total: _Floats = figure.waiting(0, np.zeros_like(firsts), firsts)
+        total = total + figure.waiting(self.middle, firsts, seconds)
+        return total + figure.waiting(self.top, seconds, np.full(len(seconds), size))

@@ -1,4 +1,4 @@
-"""Planner `dnn-surgery`: the linear partition of Liang et al., IEEE Trans. Cloud Comput. 2023.
+"""Planner `dnn-surgery`: the partition of a DAG of Liang et al., IEEE Trans. Cloud Comput. 2023.
 
 H. Liang, Q. Sang, C. Hu, D. Cheng, X. Zhou, D. Wang, W. Bao and Y. Wang, "DNN surgery:
 Accelerating DNN inference on the edge through layer partitioning", IEEE Transactions on Cloud
@@ -7,12 +7,16 @@ T_c the seconds on the edge, on the link and in the cloud, it minimises T_e + T_
 light load and max(T_e, T_t, T_c) in heavy load, and studies a system in which what the
 cloud may spend on inference is limited.
 
-Its full text is not public. What is public are the abstract and what Kayal and Leon-Garcia
-(IEEE Access 2024, section II-A) say of it: linear where DADS needs a minimum cut, and
-quadratic if it were done for three tiers. So this is assumed:
+Its full text is not public. What is public are the abstract, by which networks are directed
+acyclic graphs and are partitioned as such, and what Kayal and Leon-Garcia (IEEE Access 2024,
+section II-A) say of it: linear where DADS needs a minimum cut, and quadratic if it were done
+for three tiers. So this is assumed:
 
-1. One linear walk over the cut positions of the topological order, prefix sums at hand: that
-   is linear for one cut, and would be quadratic for two.
+1. For light load, DADS's minimum cuts of the graph, and one linear walk over the cut positions
+   of the topological order, whichever is better. Heavy load, rules on nodes, and problems
+   without a graph take the walk alone. Where limits bind, the minimum cuts are
+   repeated with the cloud's seconds at 3 to 100 times their price, since what is limited is
+   what the cloud may spend.
 2. A cut sends each value that crosses it once, as DADS's auxiliary vertices have it: what
    the problem charges a cut.
 3. The limited system keeps all limits of the problem: of the cuts that do, the best. If none
@@ -23,17 +27,22 @@ quadratic if it were done for three tiers. So this is assumed:
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
+from dnnsplit_onnx.planning.planners.published.dads import minimum_cuts
 from dnnsplit_onnx.planning.planners.published.pairs import Pair, need_objective, nowhere, pairs
 from dnnsplit_onnx.planning.problem import Problem, Solution
 
 _NAME = "dnn-surgery"
+#: Of the cloud's seconds, where limits bind.
+_PRICES = (1.0, 3.0, 10.0, 30.0, 100.0)
 
 
 def plan(problem: Problem) -> Solution:
-    """The best single cut of the order, for latency or throughput, within the limits.
+    """The best cut of the graph or its order, for latency or throughput, within the limits.
 
     Raises:
         InputError: The objective is another.
@@ -42,6 +51,24 @@ def plan(problem: Problem) -> Solution:
     need_objective(problem, _NAME, "latency", "throughput")
     if not problem.topology.links:
         return Solution((), "none", 1)
+    best = _linear(problem)
+    if problem.analysis is None or problem.permitted is not None or problem.objective != "latency":
+        return best
+    figures, looked = problem.figures(best.cuts), best.evaluated
+    is_limited = bool(problem.limits) or bool(problem.violations(figures))
+    was_kept = not problem.violations(figures)
+    for other in minimum_cuts(problem, _PRICES if is_limited else (1.0,)):
+        there = problem.in_order(other.order)
+        theirs = there.figures(other.cuts)
+        is_kept = not there.violations(theirs)
+        looked += 1
+        if is_kept > was_kept or (is_kept == was_kept and problem.is_better(theirs, figures)):
+            best, figures, was_kept = other, theirs, is_kept
+    return replace(best, evaluated=looked)
+
+
+def _linear(problem: Problem) -> Solution:
+    """The best single cut of the order that keeps the limits."""
     rows = list(pairs(problem))
     worth = np.array([_worth(pair) for pair in rows])
     hopeful = np.array([_may_keep_limits(pair) for pair in rows]) & np.isfinite(worth)

@@ -74,6 +74,15 @@ class Pair:
         return low + high + self.sent(measure)
 
     @property
+    def delay(self) -> _Floats:
+        """Shape (n + 1,): latency of each cut, waiting for the two tiers included."""
+        figure, size = self.problem.additive("latency"), self.problem.costs.size
+        cuts = np.arange(size + 1)
+        waiting = figure.waiting(0, np.zeros_like(cuts), cuts)
+        waiting = waiting + figure.waiting(self.upper, cuts, np.full(size + 1, size))
+        return self.total("latency") + waiting
+
+    @property
     def slowest(self) -> _Floats:
         """Shape (n + 1,): seconds of the slowest stage or transfer of each cut."""
         low, high = self.computed("latency")
