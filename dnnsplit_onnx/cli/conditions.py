@@ -54,6 +54,8 @@ class ConditionOptions(ModelOptions):
             InputError: There is none.
             TopologyError: It cannot be read, or says something impossible.
         """
+        from dnnsplit_onnx.cli.output import note
+        from dnnsplit_onnx.machines.suspicions import suspicions
         from dnnsplit_onnx.machines.topology import load_topology
 
         if self.tiers is None:
@@ -61,6 +63,8 @@ class ConditionOptions(ModelOptions):
                 "missing option `--tiers`", hint="describe your machines in a tiers file: --tiers tiers.toml"
             )
         topology = load_topology(self.tiers)
+        for suspicion in suspicions(topology):
+            note(suspicion)
         wanted = {"deadline_ms": self.deadline_ms, "budget_usd": self.budget_usd}
         return topology.with_limits(**{key: value for key, value in wanted.items() if value is not None})
 

@@ -10,6 +10,7 @@ Always this form, on stderr: for the package's own errors, for wrong usage, and 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from difflib import get_close_matches
@@ -20,6 +21,16 @@ from dnnsplit_onnx.errors import DnnsplitError
 
 # A name in a model may be as long as the model.
 _LONGEST_LINE = 4000
+
+# What people call a choice of `--objective` or `--provider` that has another name.
+_OTHER_WORDS = {
+    "speed": "latency",
+    "time": "latency",
+    "price": "cost",
+    "money": "cost",
+    "power": "energy",
+    "gpu": "cuda",
+}
 
 BUG = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -99,6 +110,11 @@ def _usage(error: typer.TyperException) -> tuple[str, str | None]:
     elif ". Did you mean " in message:
         message, _, suggestion = message.partition(". Did you mean ")
         hint = f"did you mean {suggestion}"
+    elif choice := re.fullmatch(r"(.*: `(.*)` is not one of) (.*?)\.?", message):
+        known = re.findall(r"`([^`]*)`", choice[3])
+        wanted = _OTHER_WORDS.get(choice[2].lower(), choice[2].lower())
+        if nearest := get_close_matches(wanted, known, n=1):
+            hint = f"did you mean `{nearest[0]}`?"
     message = message.rstrip(".")
     return message[:1].lower() + message[1:], hint
 

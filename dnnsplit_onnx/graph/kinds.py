@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 #: So many bytes of a file tell all kinds below.
@@ -25,7 +26,13 @@ class Kind:
     at: int = 0
 
 
+_TIERS_HEADER = re.compile(rb"^\s*\[\[(tier|link)\]\]", re.MULTILINE)
 _EXPORT = "export the model again, or give the .onnx file that it came from"
+TIERS_FILE = Kind(
+    "a tiers file, and no model",
+    "the model goes first, the tiers file after --tiers: MODEL.onnx --tiers tiers.toml",
+    (b"[[tier]]", b"[tier]", b"[[link]]", b"[limits]", b"#:schema ./tiers.schema.json"),
+)
 _KINDS = (
     Kind(
         "a Git LFS pointer, which stands for the model and does not hold it",
@@ -66,6 +73,7 @@ _KINDS = (
         "turn it into the binary form first, with onnx.parser.parse_model and onnx.save",
         (b"<ir_version", b"< ir_version", b"ir_version:"),
     ),
+    TIERS_FILE,
     Kind("a JSON file", _EXPORT, (b"{",)),
 )
 
@@ -76,8 +84,16 @@ def kind_of(head: bytes) -> Kind | None:
     Args:
         head: Its first `HEAD_NBYTES` bytes, or all of them.
     """
+    # Comments and a name of its own may stand before the first table of a tiers file.
+    if _TIERS_HEADER.search(head) and head.isascii():
+        return TIERS_FILE
     start = b" ".join(head.removeprefix(b"\xef\xbb\xbf").split()[:2]).lower()
     for kind in _KINDS:
         if head[kind.at :].startswith(kind.magic) or (kind.at == 0 and start.startswith(kind.magic)):
             return kind
     return None
+
+
+def is_model(head: bytes) -> bool:
+    """Whether a file begins as binary ONNX does: with a small number as `ir_version`."""
+    return len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 0x20

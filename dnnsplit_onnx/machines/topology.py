@@ -28,13 +28,16 @@ from pydantic.json_schema import SkipJsonSchema
 
 from dnnsplit_onnx.errors import TopologyError
 from dnnsplit_onnx.files import read_bounded
+from dnnsplit_onnx.graph.kinds import HEAD_NBYTES, TIERS_FILE, is_model, kind_of
+from dnnsplit_onnx.machines.mistakes import explained, first_mistake
 from dnnsplit_onnx.machines.profiles import Profile
+from dnnsplit_onnx.machines.toml_text import decoded, line_of, syntax_hint
 
 _LARGEST_NBYTES = 1 << 20
 _MOST_TIERS = 1024
 _MOST_MACHINES = 64
 _MOST_DOTS = 1000
-_LONGEST_VALUE = 100
+_GIVE_TIERS = "the model goes first, the tiers file after --tiers: MODEL.onnx --tiers tiers.toml"
 
 # No machine, link or price is beyond these: so that quotients and sums of them stay numbers.
 _SMALLEST, _LARGEST = 1e-15, 1e15
@@ -496,10 +499,16 @@ def read_topology(text: bytes, path: Path) -> Topology:
     if any(line.count(b".") > _MOST_DOTS for line in text.splitlines()):
         raise TopologyError(f"`{path}`: a line has more than {_MOST_DOTS} dots", hint="break long lists")
     try:
-        data = tomllib.loads(text.decode())
-        return parse_topology(_with_profile_paths(data, path.parent), str(path))
+        decoded_text = decoded(text)
+        data = tomllib.loads(decoded_text)
+        return _parsed(_with_profile_paths(data, path.parent), str(path), decoded_text)
     except ValueError as error:  # broken TOML, and numbers of more digits than Python reads
-        raise TopologyError(f"`{path}` is not TOML: {error}") from None
+        kind = kind_of(text[:HEAD_NBYTES])
+        if kind not in (None, TIERS_FILE) or is_model(text):
+            what = "an ONNX model, and no tiers file" if kind is None else kind.what
+            raise TopologyError(f"`{path}` is {what}", hint=_GIVE_TIERS) from None
+        hint = syntax_hint(error, text.decode(errors="replace").splitlines())
+        raise TopologyError(f"`{path}` is not TOML: {error}", hint=hint) from None
     except RecursionError:
         raise TopologyError(f"`{path}` is not TOML for tiers: it is nested too deep") from None
 
@@ -514,18 +523,23 @@ def parse_topology(data: dict[str, Any], source: str) -> Topology:
     Raises:
         TopologyError: As for `load_topology`.
     """
+    return _parsed(data, source)
+
+
+def _parsed(data: dict[str, Any], source: str, text: str | None = None) -> Topology:
     try:
         return Topology.model_validate(_plain(data))
     except ValidationError as error:
-        raise _as_topology_error(error, source) from None
+        raise _as_topology_error(error, source, text=text) from None
 
 
 def _with_profile_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Profiles are named relative to the file that names them."""
-    tiers = data.get("tier")
+    key = "tier" if "tier" in data else "tiers"  # in a file either is read
+    tiers = data.get(key)
     if not isinstance(tiers, list):
         return data
-    return data | {"tier": [_with_profile_path(row, folder) for row in tiers]}
+    return data | {key: [_with_profile_path(row, folder) for row in tiers]}
 
 
 def _with_profile_path(row: Any, folder: Path) -> Any:
@@ -539,24 +553,8 @@ def _with_profile_path(row: Any, folder: Path) -> Any:
     return changed
 
 
-_FIX = {
-    "extra_forbidden": "unknown key; is it misspelt?",
-    "missing": "this key is required",
-    "greater_than": "give a number above 0",
-    "greater_than_equal": "give 0 or more",
-    "finite_number": "give a finite number",
-    "float_type": "give a number",
-    "int_type": "give a whole number",
-    "tuple_type": "give a list",
-    "bool_type": "give true or false",
-    "string_type": "give text",
-    "too_short": "give one or more",
-    "string_pattern_mismatch": "use letters, digits, `-`, `_` and `.`",
-}
-
-
 def _as_topology_error(
-    error: ValidationError, source: str, table: type[BaseModel] | None = None
+    error: ValidationError, source: str, table: type[BaseModel] | None = None, text: str | None = None
 ) -> TopologyError:
     """The first mistake as an error of ours.
 
@@ -564,37 +562,25 @@ def _as_topology_error(
         error: What validation found.
         source: Where, such as the name of the file.
         table: What was validated; a whole topology by default.
+        text: Of the file, to find the line in.
     """
-    # A misspelt key is both unknown and missing: the first says more.
-    found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    first = found[0]
-    key = ".".join(str(part) for part in first["loc"] if part not in ("str", "Profile"))
-    what = first["msg"].removeprefix("Value error, ")
-    what = what[0].lower() + what[1:]
-    if not key:
-        return TopologyError(f"{source}: {what}")
-    value = f" = {_shortened(first['input'])}" if not isinstance(first["input"], dict | tuple) else ""
-    kind = first["type"]
-    if kind == "missing":
-        value = ""
-    elif kind == "greater_than_equal" and first["ctx"]["ge"] == _SMALLEST:
-        kind, what = "greater_than", "input should be greater than 0"
-    reason = "unknown key" if kind == "extra_forbidden" else what.replace("tuple", "list")
-    hint = _FIX.get(kind)
-    if kind == "extra_forbidden":
-        hint = _known_keys(first["loc"], table or Topology)
-    return TopologyError(f"{source}: `{key}`{value}: {reason}", hint=hint)
+    first = first_mistake(error)
+    line = line_of(text, first["loc"]) if text is not None else None
+    where = source if line is None else f"{source}, line {line}"
+    root = next((name for name, kind in _TABLES.items() if kind is table), "")
+    keys = {
+        name: [field.alias or key for key, field in kind.model_fields.items()]
+        for name, kind in _TABLES.items()
+    }
+    return explained(first, where, root, keys, _SMALLEST)
 
 
-def _shortened(value: object) -> str:
-    text = repr(value) if not isinstance(value, int) or abs(value) < 10**_LONGEST_VALUE else "..."
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
-
-
-def _known_keys(loc: tuple[int | str, ...], table: type[BaseModel]) -> str:
-    inner: dict[str, type[BaseModel]] = {"tier": Tier, "link": Link, "limits": Limits, "workload": Workload}
-    table = inner.get(str(loc[0]), table) if len(loc) > 1 else table
-    if table is Tier and len(loc) > 3:
-        deeper: dict[str, type[BaseModel]] = {"machine": Machine, "lan": Lan}
-        table = deeper.get(str(loc[2]), table)
-    return f"known keys here: {', '.join(field.alias or name for name, field in table.model_fields.items())}"
+_TABLES: dict[str, type[BaseModel]] = {
+    "": Topology,
+    "tier": Tier,
+    "link": Link,
+    "limits": Limits,
+    "workload": Workload,
+    "machine": Machine,
+    "lan": Lan,
+}

@@ -166,3 +166,26 @@ def test_a_set_of_names_is_a_cut_of_its_own(run: Run, tiers: Path, tmp_path: Pat
     slices = json.loads((tmp_path / "out" / "manifest.json").read_text())["slices"]
     sent = [port["name"] for port in slices[1]["inputs"]]
     assert sorted(sent) == sorted(ended.json["links"][0]["values"])
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("--objective", "latancy"), "latency"),
+        (("--objective", "speed"), "latency"),
+        (("--planner", "exakt"), "exact"),
+    ],
+)
+def test_a_misspelt_choice_is_answered_with_the_near_one(
+    run: Run, tiny: Path, tiers: Path, words: tuple[str, ...], meant: str
+) -> None:
+    ended = run("plan", tiny, "--tiers", tiers, "--bind", "batch=1", *words)
+    assert ended.code == 2
+    assert f"did you mean `{meant}`?" in ended.err
+
+
+def test_suspicious_machines_are_noted(run: Run, tiny: Path, tiers: Path) -> None:
+    tiers.write_text(tiers.read_text().replace("gflops = 1000", "gflops = 1000e9"))
+    ended = run("plan", tiny, "--tiers", tiers, "--bind", "batch=1")
+    assert ended.code == 0
+    assert "if these are FLOP/s, write gflops = 1000" in ended.err

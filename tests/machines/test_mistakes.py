@@ -1,0 +1,143 @@
+"""The usual mistakes in a tiers file: each is answered with what to write instead."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dnnsplit_onnx.errors import ModelError, TopologyError
+from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.machines.suspicions import suspicions
+from dnnsplit_onnx.machines.toml_text import line_of
+from dnnsplit_onnx.machines.topology import Link, Tier, Topology, load_topology
+from tests.conftest import light
+
+GOOD = """\
+[[tier]]
+name = "edge"
+gflops = 14.4
+provider = "cpu"
+private = true
+
+[[tier]]
+name = "cloud"
+gflops = 5850
+
+[[link]]
+bandwidth_mbps = 50
+delay_ms = 10
+
+[limits]
+deadline_ms = 200
+private_until = "conv1"
+"""
+
+# What is written, in place of what, the line that the message names, and the fix in the hint.
+# A fix that is a line of a file is put in, and the file must then be good.
+MISTAKES = {
+    "misspelt key": ("gflops = 14.4", "glops = 14.4", 3, "did you mean `gflops`?"),
+    "another word for it": ("delay_ms = 10", "latency_ms = 10", 13, "did you mean `delay_ms`?"),
+    "misspelt table": ("[limits]", "[limit]", 15, "did you mean `[limits]`?"),
+    "misspelt list": ("[[link]]", "[[lnk]]", 11, "did you mean `[[link]]`?"),
+    "one pair of brackets": ("[[link]]", "[link]", 11, "write [[link]], in two pairs of brackets"),
+    "one pair, twice": ("[[tier]]", "[tier]", 7, "write [[tier]], in two pairs of brackets"),
+    "two pairs of brackets": ("[limits]", "[[limits]]", 15, "write [limits], in one pair of brackets"),
+    "number in quotes": ("gflops = 14.4", 'gflops = "14.4"', 3, "gflops = 14.4"),
+    "number with its unit": ("bandwidth_mbps = 50", "bandwidth_mbps = 50 Mbit/s", 12, "bandwidth_mbps = 50"),
+    "unit in quotes": ("bandwidth_mbps = 50", 'bandwidth_mbps = "50 Mbit/s"', 12, "bandwidth_mbps = 50"),
+    "decimal comma": ("gflops = 14.4", "gflops = 14,4", 3, "gflops = 14.4"),
+    "comma in quotes": ("gflops = 14.4", 'gflops = "14,4"', 3, "gflops = 14.4"),
+    "text without quotes": ('name = "edge"', "name = edge", 2, 'name = "edge"'),
+    "curly quotes": ('name = "edge"', "name = \u201cedge\u201d", 2, 'name = "edge"'),
+    "name with a space": ('name = "edge"', 'name = "the edge"', 2, 'name = "the-edge"'),
+    "True": ("private = true", "private = True", 5, "private = true"),
+    "colon": ("delay_ms = 10", "delay_ms: 10", 13, "delay_ms = 10"),
+    "gpu": ('provider = "cpu"', 'provider = "gpu"', 4, "did you mean `cuda`?"),
+    "key of another table": ("gflops = 14.4", "gflops = 14.4\ndelay_ms = 1", 4, "belongs under [[link]]"),
+    "option of the command line": ("[[tier]]", 'objective = "cost"\n[[tier]]', 1, "--objective cost"),
+    "no link": ("[[link]]\nbandwidth_mbps = 50\ndelay_ms = 10\n", "", None, "a [[link]] with bandwidth_mbps"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_answered_with_its_line_and_the_fix(mistake: str, tmp_path: Path) -> None:
+    old, new, line, fix = MISTAKES[mistake]
+    assert GOOD.count(old) >= 1
+    path = tmp_path / "tiers.toml"
+    bad = GOOD.replace(old, new) if mistake == "one pair, twice" else GOOD.replace(old, new, 1)
+    path.write_text(bad)
+    with pytest.raises(TopologyError) as caught:
+        load_topology(path)
+    assert fix in (caught.value.hint or ""), caught.value.hint
+    if line is None:
+        return
+    assert re.search(rf"\bline {line}\b", caught.value.message), caught.value.message
+    if re.fullmatch(r"\w+ = \S+", fix):
+        lines = bad.splitlines()
+        lines[line - 1] = fix
+        path.write_text("\n".join(lines))
+        load_topology(path)
+
+
+def test_tables_in_the_plural_are_read_and_their_profiles_found(tmp_path: Path) -> None:
+    path = tmp_path / "tiers.toml"
+    path.write_text('[[tiers]]\nname = "edge"\nprofile = "edge.json"\n')
+    assert load_topology(path).tiers[0].profile == str(tmp_path / "edge.json")
+
+
+def test_the_file_without_mistakes_is_good(tmp_path: Path) -> None:
+    path = tmp_path / "tiers.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    topology = load_topology(path)
+    assert topology.names == ("edge", "cloud")
+    assert suspicions(topology) == ()
+
+
+def test_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tiers.toml"
+    path.write_bytes(GOOD.encode("utf-16"))
+    with pytest.raises(TopologyError) as caught:
+        load_topology(path)
+    assert caught.value.hint == "save the file as UTF-8"
+
+
+def test_a_model_given_as_tiers_and_tiers_given_as_a_model(tmp_path: Path) -> None:
+    with pytest.raises(TopologyError, match="is an ONNX model, and no tiers file") as caught:
+        load_topology(light("squeezenet"))
+    assert "MODEL.onnx --tiers tiers.toml" in (caught.value.hint or "")
+    path = tmp_path / "tiers.toml"
+    path.write_text(f"# Machines of ours, two of them.\n\n{GOOD}")
+    with pytest.raises(ModelError, match="is a tiers file, and no model") as refused:
+        load_graph(path)
+    assert "MODEL.onnx --tiers tiers.toml" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("edge", "cloud", "mbps", "fix"),
+    [
+        (14.4e9, 5850, 50, "write gflops = 14.4"),
+        (14.4, 5850, 50e6 * 10, "write bandwidth_mbps = 500"),
+        (5850, 14.4, 50, "turn the order over"),
+    ],
+)
+def test_what_is_possible_and_unlikely_is_noticed(edge: float, cloud: float, mbps: float, fix: str) -> None:
+    topology = Topology(
+        tiers=[Tier("edge", gflops=edge), Tier("cloud", gflops=cloud)], links=[Link(bandwidth_mbps=mbps)]
+    )
+    assert any(fix in said for said in suspicions(topology))
+
+
+def test_the_line_of_a_value_wherever_it_stands() -> None:
+    text = 'a = """\nb = 1\n"""\nb = 2\nlist = [\n  1,\n  2,\n]\n# c\nc.d = 3\n[[t]]\n[[t]]\nx = {y = 1}\n'
+    for keys, line in [
+        (["b"], 4),
+        (["list", 1], 5),
+        (["c", "d"], 10),
+        (["t", 1], 12),
+        (["t", 1, "x", "y"], 13),
+    ]:
+        assert line_of(text, keys) == line
+    assert line_of(text, ["t", 1, "gone"]) == 12
+    assert line_of(text, ["gone"]) is None
