@@ -33,7 +33,7 @@ RULES = (
     ("planning.planners", "planning.choosing", ()),
     ("planning", "runtime", ()),
     # Sizes that nothing proves are seen in a run.
-    ("work", "runtime", ("runtime.observing",)),
+    ("work", "runtime", ("runtime.observing", "runtime.sizing", "runtime.inputs")),
     # Files to try things with; converters run frameworks, never onnxruntime.
     ("models", "graph", ()),
     ("converters", "runtime", ()),

@@ -26,7 +26,7 @@ TALL, STEP = 56, 100
 PLACES = {
     "errors, files, plugins, views": (0, 0, 4),
     "graph": (1, 2, 1),
-    "models, converters": (2, 0, 1),
+    "models, converters": (1, 0, 1),
     "machines": (2, 1, 1),
     "work": (2, 2, 1),
     "runtime": (2, 3, 1),
