@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from dnnsplit_onnx.errors import InfeasibleError
 from dnnsplit_onnx.planning.planners.dag import ROUNDING, dag_optimum, gap_above, tangent_optimum
+from dnnsplit_onnx.planning.planners.ideals import widest_of_ideals
 from dnnsplit_onnx.planning.planners.nested import DagOptimum
 from dnnsplit_onnx.planning.plans import Measure
 from dnnsplit_onnx.planning.problem import Planner, Problem, Solution
@@ -48,6 +49,10 @@ def best_of_orders(
         return _must(own, refusal)
     if problem.costs.rows is not None:  # what machines that share rows take is no sum over nodes
         return _must(own, refusal)
+    if problem.objective == "throughput" and not problem.limits and not _has_no_sums(problem):
+        widest = widest_of_ideals(problem, own)
+        if widest is not None:
+            return widest
     optimum = dag_optimum(problem)
     if optimum is not None and problem.queues is None:
         best = _proven(problem, own, optimum)
@@ -124,6 +129,8 @@ def _has_no_sums(problem: Problem) -> bool:
         t.memory_gb is not None for t in problem.topology.tiers
     )
     is_capped = any(link.max_mb is not None for link in problem.topology.links)
+    if problem.costs.rows is not None:
+        return True
     return is_memory or is_capped or (problem.rules is not None and problem.rules.counts)
 
 

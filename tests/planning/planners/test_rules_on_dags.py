@@ -197,3 +197,29 @@ def test_with_a_rate_no_chain_of_sets_is_better_than_the_bound() -> None:
             proven += 1
             assert found.figures.latency_s == pytest.approx(min(values), rel=1e-9)
     assert proven
+
+
+def test_throughput_is_the_best_of_all_chains_of_sets() -> None:
+    beyond = 0
+    for seed in range(60):
+        problem, analysis = random_dag_problem(seed, "latency")
+        problem = with_random_rules(seed, problem, analysis).with_objective("throughput")
+        closed = sorted(closed_sets(analysis), key=len)
+        values = []
+        for chain in combinations_with_replacement(closed, len(problem.topology.links)):
+            if all(low <= high for low, high in pairwise(chain)) and keeps(chain, problem, analysis):
+                other = Solution.of_sets(chain, len(analysis.graph.nodes), 1)
+                values.append(problem.in_order(other.order).figures(other.cuts).throughput_per_s)
+        if not values:
+            with pytest.raises(InfeasibleError):
+                plan_of(problem, pareto=False)
+            continue
+        found = plan_of(problem, pareto=False)
+        assert found.optimality == "dag" or not problem.topology.links
+        assert found.figures.throughput_per_s == pytest.approx(max(values), rel=1e-9)
+        try:
+            own = problem.figures(along_order(problem).cuts).throughput_per_s
+        except InfeasibleError:
+            own = 0.0
+        beyond += own < max(values) * (1 - 1e-9)
+    assert beyond
