@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dnnsplit_onnx.cli.options import CudaGraph, Folder, Reporting, TierProvider, takes
+from dnnsplit_onnx.cli.options import CudaGraph, CustomOps, Folder, Reporting, TierProvider, takes
 
 
 @takes(Reporting)
@@ -19,6 +19,7 @@ def bench(
     ] = None,
     provider: TierProvider = None,
     cuda_graph: CudaGraph = False,
+    custom_ops: CustomOps = None,  # noqa: ARG001 # its callback registers them
     runs: Annotated[
         int | None,
         typer.Option(

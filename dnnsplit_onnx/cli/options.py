@@ -37,6 +37,24 @@ def _debug(context: typer.Context, wanted: bool) -> bool:
     return wanted
 
 
+def _custom_ops(libraries: list[str] | None) -> list[str] | None:
+    if libraries:
+        from dnnsplit_onnx.runtime.custom_ops import custom_ops
+
+        custom_ops(*libraries)
+    return libraries
+
+
+CustomOps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--custom-ops",
+        metavar="LIB",
+        callback=_custom_ops,
+        help="A library of operators for onnxruntime, or `onnxruntime-extensions`. Repeatable.",
+        show_default=False,
+    ),
+]
 Model = Annotated[
     str,
     typer.Argument(
@@ -145,6 +163,7 @@ class ModelOptions(Reporting):
     """How a model is read. Shared by every command that takes one."""
 
     bind: Bind = None
+    custom_ops: CustomOps = None
     sample_input: Annotated[
         Path | None,
         typer.Option(

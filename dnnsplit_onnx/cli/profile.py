@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dnnsplit_onnx.cli.options import Bind, Force, ModelOptions, NodeOrder, Provider, Reporting, takes
+from dnnsplit_onnx.cli.options import (
+    Bind,
+    CustomOps,
+    Force,
+    ModelOptions,
+    NodeOrder,
+    Provider,
+    Reporting,
+    takes,
+)
 from dnnsplit_onnx.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,6 +31,7 @@ _HOW = "profile MODEL --tier NAME -o FILE, or --listen PORT on one machine and -
 class ProfileOptions(Reporting):
     """What is measured, and how."""
 
+    custom_ops: CustomOps = None
     tier: Annotated[
         str | None,
         typer.Option("--tier", metavar="NAME", help="The tier that this machine is.", show_default=False),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dnnsplit_onnx.cli.options import CudaGraph, Reporting, TierProvider
+from dnnsplit_onnx.cli.options import CudaGraph, CustomOps, Reporting, TierProvider
 
 if TYPE_CHECKING:
     from dnnsplit_onnx.runtime.options import SessionOptions
@@ -20,6 +20,7 @@ class NetworkOptions(Reporting):
     """How a tier runs, and how it is protected."""
 
     provider: TierProvider = None
+    custom_ops: CustomOps = None
     cuda_graph: CudaGraph = False
     threads: Annotated[
         int | None,

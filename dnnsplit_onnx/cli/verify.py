@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from dnnsplit_onnx.cli.options import Agreement, CudaGraph, Folder, Reporting, Samples, Tolerance, takes
+from dnnsplit_onnx.cli.options import (
+    Agreement,
+    CudaGraph,
+    CustomOps,
+    Folder,
+    Reporting,
+    Samples,
+    Tolerance,
+    takes,
+)
 from dnnsplit_onnx.errors import VerificationError
 
 
@@ -32,6 +41,7 @@ def verify(
         ),
     ] = "cpu",
     cuda_graph: CudaGraph = False,
+    custom_ops: CustomOps = None,  # noqa: ARG001 # its callback registers them
     samples: Samples = None,
     tolerance: Tolerance = None,
     agreement: Agreement = None,

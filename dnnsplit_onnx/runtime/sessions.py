@@ -19,6 +19,7 @@ import onnx
 from dnnsplit_onnx.errors import InputError, ModelError
 from dnnsplit_onnx.graph.modelfile import data_range, is_external, open_model, tensors
 from dnnsplit_onnx.runtime.cudagraph import DEVICE, Replay, why_not
+from dnnsplit_onnx.runtime.custom_ops import register_all
 from dnnsplit_onnx.runtime.messages import clear_line
 from dnnsplit_onnx.runtime.options import TIER, SessionOptions
 from dnnsplit_onnx.runtime.placement import Crossings, Placement, end_record, placement_of
@@ -271,6 +272,7 @@ def session_settings(ort: ModuleType, options: SessionOptions) -> Any:
     levels = ort.GraphOptimizationLevel
     settings.graph_optimization_level = levels.ORT_ENABLE_ALL if options.optimize else levels.ORT_DISABLE_ALL
     settings.log_severity_level = _FATAL
+    register_all(settings)
     if options.by_priority:
         settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     if options.threads is not None:

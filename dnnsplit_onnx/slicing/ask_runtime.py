@@ -14,6 +14,7 @@ import onnx
 
 from dnnsplit_onnx.graph.bodies import reads_of
 from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.runtime.custom_ops import register_all
 
 _EXTERNAL = onnx.TensorProto.EXTERNAL
 
@@ -41,6 +42,7 @@ def ask_runtime(
     options.intra_op_num_threads = 1
     model = _questions(graph, names, known).SerializeToString()
     try:
+        register_all(options)
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base but Exception
         return {}, f"onnxruntime does not know it either: {' '.join(str(error).split())}"
