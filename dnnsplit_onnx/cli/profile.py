@@ -188,7 +188,7 @@ def _show(found: Profile, output: Path) -> None:
     from dnnsplit_onnx.reporting.console import grid, stdout_console
 
     console = stdout_console()
-    table = grid("segment", ">nodes", ">median", ">spread", ">share")
+    table = grid("=segment", ">nodes", ">median", ">spread", ">share")
     total = sum(segment.seconds for segment in found.segments)
     for segment in found.segments:
         table.add_row(

@@ -23,7 +23,7 @@ def sweep(
         typer.Option(
             "--vary",
             metavar="KEY=VALUES",
-            help="A key of the tiers file and what it takes: `1,10,100`, `1:100:10` evenly spaced, or "
+            help="A key of the tiers file and what it takes: `1,10,100`, `0:200:20` evenly spaced, or "
             "`1:1000:log7`. Repeatable.",
             show_default=False,
         ),

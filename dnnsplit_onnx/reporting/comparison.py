@@ -22,7 +22,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     """Prints what each planner found, and what it said of it."""
     wide = console.width >= NARROW
     aim = comparison.objective
-    table = grid("planner", f">{aim}", ">gap", "cuts at", *([">evaluated"] if wide else []), ">time")
+    table = grid("planner", f">{aim}", ">gap", "=cuts at", *([">evaluated"] if wide else []), ">time")
     for row in comparison.rows:
         if row.cuts is None:
             table.add_row(row.planner, "none", style="dim")

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import Console, RenderableType
+
+    from dnnsplit_onnx.reporting.grid import Grid
 
 # What a report is set to where there is no terminal to measure: files and pipes.
 _WIDTH_WITHOUT_TERMINAL = 100
 #: Below this many columns, views leave out what can be missed.
 NARROW = 76
+# The name of the way in which characters are written that an encoding has not, and the characters.
+_PLAIN_CHARACTERS = "dnnsplit_onnx.plain"
+_PLAIN = {"µ": "u", "μ": "u", "→": ">", "█": "#", "░": ".", "·": "-", "…": "."}
 
 
 class Glyphs(NamedTuple):
@@ -33,6 +39,8 @@ def stdout_console(width: int | None = None) -> Console:
     """A console on stdout: colour only on a terminal, and not where `NO_COLOR` is set."""
     from rich.console import Console
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=_PLAIN_CHARACTERS)
     if width is None and "COLUMNS" not in os.environ and not sys.stdout.isatty():
         width = _WIDTH_WITHOUT_TERMINAL
     return Console(width=width, highlight=False, markup=False, emoji=False, legacy_windows=False)
@@ -47,23 +55,33 @@ def glyphs(console: Console) -> Glyphs:
     return _UNICODE
 
 
-def grid(*columns: str, header: bool = True) -> Table:
-    """An empty table in the house style.
+def grid(*columns: str, header: bool = True) -> Grid:
+    """An empty table in the house style, which never shortens a figure.
 
     Args:
-        columns: Headings; one that starts with `>` is of a column of numbers.
+        columns: Headings; one that starts with `>` is of figures, with `=` of figures that are
+            set left, with `?` of what may be missed.
         header: Whether to print the headings.
     """
-    from rich.table import Table
+    from dnnsplit_onnx.reporting.grid import Grid
 
-    table = Table(box=None, show_header=header, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    for heading in columns:
-        right = heading.startswith(">")
-        table.add_column(
-            heading.removeprefix(">"),
-            justify="right" if right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=len(heading.removeprefix(">")) if right else None,
-        )
-    return table
+    return Grid(*columns, header=header)
+
+
+def with_note(table: Grid, note: str) -> RenderableType:
+    """A table with a line below it, if there is anything to say."""
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(table, Text(note, style="dim")) if note else table
+
+
+def _in_plain_characters(error: UnicodeError) -> tuple[str, int]:
+    """What stands for characters that the output's encoding has not, as many columns wide."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(c) or c.encode("unicode_escape").decode() for c in lacking), error.end
+
+
+codecs.register_error(_PLAIN_CHARACTERS, _in_plain_characters)

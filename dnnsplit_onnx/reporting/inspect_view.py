@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dnnsplit_onnx.reporting import units
-from dnnsplit_onnx.reporting.console import NARROW, glyphs, grid
+from dnnsplit_onnx.reporting.console import glyphs, grid, with_note
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -33,7 +33,7 @@ def print_inspection(console: Console, inspection: Inspection) -> None:
     console.print(_operators(inspection))
     console.print()
     if inspection.candidates:
-        console.print(_candidates(console, inspection))
+        console.print(_candidates(inspection))
     else:
         console.print("No cut has a known size.")
     _print_notes(console, inspection)
@@ -73,23 +73,14 @@ def _operators(inspection: Inspection) -> RenderableType:
             units.flops(row.flops, "") if known else units.UNKNOWN,
             units.percent(row.flops, total) if known and total else "",
         )
-    if len(operators) > _OPERATOR_ROWS:
-        table.add_row(f"... ({len(operators) - _OPERATOR_ROWS} more with --json)", style="dim")
-    return table
+    left_out = len(operators) - _OPERATOR_ROWS
+    return with_note(table, f"... ({left_out} more with --json)" if left_out > 0 else "")
 
 
-def _candidates(console: Console, inspection: Inspection) -> RenderableType:
+def _candidates(inspection: Inspection) -> RenderableType:
     """The cuts that an optimal plan can use, and how much work lies below each."""
-    wide = console.width >= NARROW
     graph, below = inspection.analysis.graph, inspection.analysis.flops_below
-    headings = [
-        "candidate cut",
-        ">bytes",
-        ">work below",
-        "after node",
-        *(["values that cross"] if wide else []),
-    ]
-    table = grid(*headings)
+    table = grid("=candidate cut", ">bytes", ">work below", "after node", "?values that cross")
     shown = inspection.candidates[:_CANDIDATE_ROWS]
     best = set(inspection.envelope)
     for position in shown:
@@ -100,10 +91,9 @@ def _candidates(console: Console, inspection: Inspection) -> RenderableType:
             units.percent(int(below[position]), int(below[-1])),
             node,
         ]
-        table.add_row(*row, *([units.listed(inspection.crossing(position), 1)] if wide else []))
-    if len(inspection.candidates) > len(shown):
-        table.add_row(f"... ({len(inspection.candidates) - len(shown)} more with --json)", style="dim")
-    return table
+        table.add_row(*row, units.listed(inspection.crossing(position), 1))
+    left_out = len(inspection.candidates) - len(shown)
+    return with_note(table, f"... ({left_out} more with --json)" if left_out else "")
 
 
 def _print_notes(console: Console, inspection: Inspection) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dnnsplit_onnx.planning.plans import ParetoPoint, Plan
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.bars import waterfall
-from dnnsplit_onnx.reporting.console import NARROW, glyphs, grid
+from dnnsplit_onnx.reporting.console import NARROW, glyphs, grid, with_note
 from dnnsplit_onnx.reporting.machines_view import machines
 from dnnsplit_onnx.reporting.verdict import against, basis, verdict
 
@@ -93,7 +93,7 @@ def _tiers(console: Console, plan: Plan) -> RenderableType:
     wide = console.width >= NARROW
     figures = plan.figures
     headings = ["tier", ">nodes", ">work"] if wide else ["tier", ">nodes"]
-    table = grid(*headings, "", ">compute", ">transfer")
+    table = grid(*headings, "?", ">compute", ">transfer")
     used = 62 if wide else 42
     bars = waterfall(figures, max(8, min(48, console.width - used)), glyphs(console))
     for at, stage in enumerate(figures.stages):
@@ -108,14 +108,13 @@ def _tiers(console: Console, plan: Plan) -> RenderableType:
 
 def _links(console: Console, plan: Plan, graph: Graph) -> RenderableType:
     """A row a link: what crosses it and after which node."""
-    wide = console.width >= NARROW
     arrow = glyphs(console).arrow
-    table = grid("link", ">cut at", ">sends", *(["after node", "values"] if wide else ["after node"]))
+    table = grid("link", ">cut at", ">sends", "after node", "?values")
     for link in plan.figures.links:
         name = f"{units.clean(link.source)} {arrow} {units.clean(link.target)}"
         node = units.clean(graph.nodes[link.position - 1].name) if link.position else "(the input)"
-        row = [name, str(link.position), units.sent(link, len(graph.nodes)), node]
-        table.add_row(*row, *([units.listed(link.values, 1)] if wide else []))
+        sends = units.sent(link, len(graph.nodes))
+        table.add_row(name, str(link.position), sends, node, units.listed(link.values, 1))
     return table
 
 
@@ -123,7 +122,7 @@ def _comparison(console: Console, plan: Plan) -> RenderableType:
     """The plan's figures against everything on each single tier."""
     energy = plan.figures.energy_j is not None or plan.objective == "energy"
     energy = energy and console.width >= NARROW
-    table = grid("", ">latency", ">cost", ">throughput", *([">energy"] if energy else []), "")
+    table = grid("", ">latency", ">cost", ">throughput", *([">energy"] if energy else []), "=")
     figures = plan.figures
     row = [
         units.seconds(figures.latency_s),
@@ -153,7 +152,7 @@ def _pareto(plan: Plan) -> RenderableType:
     """A few plans that no other beats in everything, from the fastest to the cheapest."""
     total = max(plan.pareto_count, len(plan.pareto))
     some = "" if plan.pareto_complete else " found"
-    table = grid(f"{total} unbeaten plans{some}", ">latency", ">cost", ">throughput")
+    table = grid(f"={total} unbeaten plans{some}", ">latency", ">cost", ">throughput")
     for point in _spread(plan.pareto):
         cuts = "cuts at " + ", ".join(map(str, point.cuts))
         table.add_row(
@@ -162,10 +161,11 @@ def _pareto(plan: Plan) -> RenderableType:
             units.usd(point.cost_usd),
             units.per_second(point.throughput_per_s),
         )
+    note = ""
     if len(plan.pareto) > _PARETO_ROWS:
         more = f"--json --pareto {total}" if total > len(plan.pareto) else "--json"
-        table.add_row(f"... ({total - _PARETO_ROWS} more with {more})", style="dim")
-    return table
+        note = f"... ({total - _PARETO_ROWS} more with {more})"
+    return with_note(table, note)
 
 
 def _spread(points: tuple[ParetoPoint, ...]) -> list[ParetoPoint]:

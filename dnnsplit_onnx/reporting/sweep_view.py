@@ -74,7 +74,7 @@ def _cell(value: Any) -> Any:
 def _table(
     axes: Sequence[Axis], points: Sequence[SweepPoint], objective: Objective, marks: Glyphs
 ) -> RenderableType:
-    table = grid(*(f">{axis.key}" for axis in axes), "best", f">{objective}", ">vs one tier")
+    table = grid(*(f">{axis.key}" for axis in axes), "=best", f">{objective}", ">vs one tier")
     for point in points[:_ROWS]:
         settings = [f"{value:g}" for value in point.settings.values()]
         if point.plan is None:
@@ -101,9 +101,9 @@ def _print_map(console: Console, axes: Sequence[Axis], points: Sequence[SweepPoi
     ):
         headings = [""] * across  # too narrow for numbers: letters alone
         console.print(f"columns from {columns.values[0]:g} to {columns.values[-1]:g}")
-    table = grid("", *(f">{heading}" for heading in headings), header=any(headings))
+    table = grid("=", *(f">{heading}" for heading in headings), header=any(headings))
     if not any(headings):
-        table = grid("", "", header=False)
+        table = grid("=", "=", header=False)
     for at, value in enumerate(rows.values):
         found = [letters[decision(p.plan, marks.arrow)] for p in points[at * across : (at + 1) * across]]
         table.add_row(f"{value:g}", *(found if any(headings) else ["".join(found)]))
@@ -130,7 +130,7 @@ def _summary(points: Sequence[SweepPoint], marks: Glyphs, *, lettered: bool) -> 
         name = decision(point.plan, marks.arrow)
         counts[name] = counts.get(name, 0) + 1
     letters = _letters(points, marks)
-    table = grid(*([""] if lettered else []), "decision", ">points", ">share")
+    table = grid(*([""] if lettered else []), "=decision", ">points", ">share")
     for name, count in sorted(counts.items(), key=lambda item: -item[1])[:_ROWS]:
         row = [name, f"{count:,}", units.percent(count, len(points))]
         table.add_row(*([letters[name]] if lettered else []), *row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dnnsplit_onnx.reporting import units
-from dnnsplit_onnx.reporting.console import NARROW, grid
+from dnnsplit_onnx.reporting.console import grid
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,25 +15,17 @@ if TYPE_CHECKING:
 
 def print_presets(console: Console, known: Presets) -> None:
     """Prints devices as the tiers they make, and links."""
-    wide = console.width >= NARROW
     rules = known.rules
-    table = grid("device", ">GFLOP/s", ">memory", ">watts", ">USD/h", *(["what"] if wide else []))
+    table = grid("=device", ">GFLOP/s", ">memory", ">watts", ">USD/h", "?what")
     devices = [_device(device, rules) for device in known.devices.values()]
-    # What a device is may be cut short; its name and figures may not.
-    for at in range(5):
-        column = table.columns[at]
-        column.min_width = max(
-            column.min_width or len(str(column.header)), *(len(row[at]) for row in devices)
-        )
     for row in devices:
-        table.add_row(*row[: len(table.columns)])
+        table.add_row(*row)
     console.print(table)
     console.print()
-    links = grid("link", ">Mbit/s", ">back", ">delay", *(["what"] if wide else []))
+    links = grid("=link", ">Mbit/s", ">back", ">delay", "?what")
     for link in known.connections.values():
         back = "" if link.down_mbps is None else f"{link.down_mbps:g}"
-        cells = (link.name, f"{link.bandwidth_mbps:g}", back, f"{link.delay_ms:g} ms", link.summary)
-        links.add_row(*cells[: len(links.columns)])
+        links.add_row(link.name, f"{link.bandwidth_mbps:g}", back, f"{link.delay_ms:g} ms", link.summary)
     console.print(links)
     console.print()
     console.print(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from dnnsplit_onnx.reporting import units
-from dnnsplit_onnx.reporting.console import NARROW, grid
+from dnnsplit_onnx.reporting.console import grid
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,14 +17,9 @@ if TYPE_CHECKING:
 
 def print_zoo(console: Console, entries: Iterable[Entry | FrameworkEntry]) -> None:
     """Prints the models of the zoo."""
-    wide = console.width >= NARROW
-    table = grid("name", ">nodes", ">MACs", ">weights", *(["what"] if wide else []))
-    rows = [_row(entry) for entry in entries]
-    # What a model is may be cut short; its name and figures may not.
-    for at in range(4):
-        table.columns[at].min_width = max(len(row[at]) for row in rows)
-    for row in rows:
-        table.add_row(*row[: len(table.columns)])
+    table = grid("=name", ">nodes", ">MACs", ">weights", "?what")
+    for entry in entries:
+        table.add_row(*_row(entry))
     console.print(table)
     console.print()
     console.print("Use one as `zoo:NAME`, or write it to a file with `zoo get NAME -o model.onnx`.")
