@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dnnsplit_onnx.cli import completion
-from dnnsplit_onnx.cli.options import ModelOptions
+from dnnsplit_onnx.cli.options import Agreement, ModelOptions, Samples, Tolerance
 from dnnsplit_onnx.errors import InputError
 
 if TYPE_CHECKING:
     from dnnsplit_onnx.machines.topology import Topology
+    from dnnsplit_onnx.measuring.judging import Judge
     from dnnsplit_onnx.planning.weights import Weights
+    from dnnsplit_onnx.work.analysis import Analysis
 
 Aim = Literal["latency", "cost", "throughput", "energy", "weighted"]
 
@@ -47,8 +49,28 @@ class ConditionOptions(ModelOptions):
         typer.Option("--budget-usd", metavar="USD", help="Limit on cost per request.", show_default=False),
     ] = None
 
+    codes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--codes",
+            metavar="A,B",
+            help="How values may be written for links, besides raw: fp16, uint8-channel, uint8, or all. "
+            "A link's own `codes` in the tiers file come first.",
+            show_default=False,
+        ),
+    ] = None
+
+    @property
+    def allowed_codes(self) -> tuple[str, ...]:
+        """The codes that `--codes` allows."""
+        from dnnsplit_onnx.planning.coding import code_names
+        from dnnsplit_onnx.work.codes import LOSSY
+
+        named = [name.strip() for text in self.codes or () for name in text.split(",") if name.strip()]
+        return LOSSY if named == ["all"] else code_names(named)
+
     def topology(self) -> Topology:
-        """The tiers file, with the limits of the command line over its own.
+        """The tiers file, with the limits and codes of the command line.
 
         Raises:
             InputError: There is none.
@@ -66,7 +88,8 @@ class ConditionOptions(ModelOptions):
         for suspicion in suspicions(topology):
             note(suspicion)
         wanted = {"deadline_ms": self.deadline_ms, "budget_usd": self.budget_usd}
-        return topology.with_limits(**{key: value for key, value in wanted.items() if value is not None})
+        topology = topology.with_limits(**{key: value for key, value in wanted.items() if value is not None})
+        return topology.with_codes(self.allowed_codes) if self.allowed_codes else topology
 
     def weights(self) -> Weights | None:
         """The weights, if the objective has any.
@@ -88,7 +111,33 @@ class ConditionOptions(ModelOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanOptions(ConditionOptions):
+class JudgedOptions(ConditionOptions):
+    """What codes may lose. Shared by `plan`, `split` and `sweep`."""
+
+    samples: Samples = None
+    tolerance: Tolerance = None
+    agreement: Agreement = None
+
+    def judge(self, analysis: Analysis) -> Judge | None:
+        """What says whether the codes of a plan are accepted; None if nothing is asked of them.
+
+        Raises:
+            InputError: There is nothing to judge them on.
+        """
+        if self.tolerance is None and self.agreement is None:
+            return None
+        if self.samples is None:
+            raise InputError(
+                "`--tolerance` and `--agreement` need samples to judge codes on",
+                hint="give inputs as they will come: --samples X.npz",
+            )
+        from dnnsplit_onnx.measuring.judging import Judge
+
+        return Judge(analysis, self.samples, self.tolerance, self.agreement)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(JudgedOptions):
     """How a plan is made. Shared by `plan` and `split`."""
 
     planner: Annotated[

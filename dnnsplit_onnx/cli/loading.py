@@ -64,4 +64,5 @@ def make_plan(analysis: Analysis, options: PlanOptions) -> Plan:
             accounting=options.cut_size,
             weights=options.weights(),
             pareto=options.pareto,
+            accept=options.judge(analysis),
         )

@@ -82,6 +82,11 @@ def next_words(model: str, options: PlanOptions, made: Plan) -> tuple[str, ...]:
         value = getattr(options, name)
         if value != getattr(defaults, name):
             words += [f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]
+    if options.allowed_codes:
+        words += ["--codes", ",".join(options.allowed_codes)]
+        for name in ("samples", "tolerance", "agreement"):
+            if (value := getattr(options, name)) is not None:
+                words += [f"--{name}", str(value)]
     for weight in options.weight or ():
         words += ["--weight", weight]
     for dim, number in options.bindings.items():

@@ -72,7 +72,7 @@ def split(
         from dnnsplit_onnx.runtime.provider import runtime
 
         runtime()  # a missing runtime is better known before the work than after it
-    made = None
+    made, judging = None, options
     if plan is not None:
         _refuse_settled(options)
         made = load_plan(plan)
@@ -88,7 +88,7 @@ def split(
         nonlocal proof
         from dnnsplit_onnx.slicing.manifest import record_verification
 
-        proof = _prove(folder, analysis.graph, inputs)
+        proof = _prove(folder, analysis.graph, inputs, judging)
         record_verification(folder, proof)
 
     checking = None if no_verify else check
@@ -120,7 +120,11 @@ def _slice(
         )
 
 
-def _prove(folder: Path, graph: Graph, inputs: Path | None) -> dict[str, Any]:
+_FAULT = "that is a fault of this program: report it; --no-verify keeps the slices to look at"
+_LOOSEN = "allow other codes: --codes, or more error: --tolerance, --agreement"
+
+
+def _prove(folder: Path, graph: Graph, inputs: Path | None, judging: PlanOptions) -> dict[str, Any]:
     """Verifies slices before they take their place.
 
     Raises:
@@ -129,13 +133,20 @@ def _prove(folder: Path, graph: Graph, inputs: Path | None) -> dict[str, Any]:
     from dnnsplit_onnx.measuring.verification import verify
     from dnnsplit_onnx.reporting.proof_view import headline
 
-    found = verify(folder, graph.file.path, inputs)
+    found = verify(
+        folder,
+        graph.file.path,
+        inputs,
+        samples=judging.samples,
+        tolerance=judging.tolerance,
+        agreement=judging.agreement,
+    )
     proof = found.to_dict()
     if not found.passed:
         raise VerificationError(
             headline(proof).removeprefix("FAILED: ").rstrip("."),
             context="nothing was written",
-            hint="that is a fault of this program: report it; --no-verify keeps the slices to look at",
+            hint=_LOOSEN if found.bitwise and found.codes else _FAULT,
         )
     return proof
 
@@ -148,7 +159,7 @@ def _refuse_settled(options: PlanOptions) -> None:
     """
     from dataclasses import fields
 
-    free = {f.name for f in fields(Reporting)}
+    free = {f.name for f in fields(Reporting)} | {"samples", "tolerance", "agreement"}
     given = [f.name for f in fields(options) if f.name not in free and getattr(options, f.name) != f.default]
     if given:
         name = f"--{given[0].replace('_', '-')}"

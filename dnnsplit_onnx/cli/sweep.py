@@ -8,16 +8,16 @@ from typing import Annotated
 import typer
 
 from dnnsplit_onnx.cli import completion
-from dnnsplit_onnx.cli.conditions import ConditionOptions
+from dnnsplit_onnx.cli.conditions import JudgedOptions
 from dnnsplit_onnx.cli.options import Force, Model, takes
 from dnnsplit_onnx.cli.plotting import refuse_early
 from dnnsplit_onnx.errors import InputError
 
 
-@takes(ConditionOptions)
+@takes(JudgedOptions)
 def sweep(
     model: Model,
-    options: ConditionOptions,
+    options: JudgedOptions,
     vary: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,6 +85,7 @@ def sweep(
             weights=weights,
             progress=update,
             processes=processes,
+            accept=options.judge(analysis),
         )
     if output is not None:
         from dnnsplit_onnx.files import written_whole

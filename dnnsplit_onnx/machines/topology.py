@@ -17,7 +17,7 @@ import math
 import os
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -270,6 +270,7 @@ class Link(_Table):
         usd_per_gb: Price of 10^9 bytes, in place of `usd_per_hour`.
         watts: Power while it transfers.
         max_mb: Most that a request may send, each way, 10^6 bytes.
+        codes: How values may be written for it, besides `raw`: `fp16`, `uint8-channel`, `uint8`.
     """
 
     bandwidth_mbps: Positive
@@ -279,6 +280,7 @@ class Link(_Table):
     usd_per_gb: NotNegative | None = None
     watts: NotNegative | None = None
     max_mb: NotNegative | None = None
+    codes: tuple[Literal["raw", "fp16", "uint8-channel", "uint8"], ...] | None = None
 
     @model_validator(mode="after")
     def _one_price(self) -> Link:
@@ -409,6 +411,19 @@ class Topology(_Table):
             TopologyError: There is no such field, or its value is impossible.
         """
         return self.changed(workload=_changed(self.workload, "workload", fields))
+
+    def with_codes(self, codes: Iterable[str]) -> Topology:
+        """The same topology, these codes allowed on every link that says nothing of codes.
+
+        Raises:
+            TopologyError: One is no code.
+        """
+        allowed = tuple(codes)
+        links = tuple(
+            _changed(link, f"link.{at}", {"codes": allowed}) if link.codes is None else link
+            for at, link in enumerate(self.links)
+        )
+        return self.changed(links=links)
 
     def _place_of(self, tier: str | int) -> int:
         if isinstance(tier, str) and tier in self.names:

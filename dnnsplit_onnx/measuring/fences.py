@@ -91,7 +91,7 @@ def fence(model: onnx.ModelProto, fences: Fences) -> None:
         while any(name.startswith(stem) for name in taken):
             stem += "_"
         for index in readers:
-            _rename(nodes[index], value, stem)
+            redirect(nodes[index], value, stem)
         before.setdefault(min(readers), []).extend(_fence(value, stem, opset))
     del graph.node[:]
     for index, node in enumerate(nodes):
@@ -123,7 +123,7 @@ def _fence(value: str, stem: str, opset: int) -> list[onnx.NodeProto]:
     ]
 
 
-def _rename(node: onnx.NodeProto, value: str, name: str) -> None:
+def redirect(node: onnx.NodeProto, value: str, name: str) -> None:
     """Has a node, and the bodies in it, read another value."""
     for at, read in enumerate(node.input):
         if read == value:
@@ -132,7 +132,7 @@ def _rename(node: onnx.NodeProto, value: str, name: str) -> None:
         if value not in captures(body):
             continue
         for inner in body.node:
-            _rename(inner, value, name)
+            redirect(inner, value, name)
         for at, output in enumerate(body.output):
             if output.name == value:  # the body returns an outer value untouched
                 own = f"{name}_{at}"

@@ -10,9 +10,10 @@ import numpy as np
 
 from dnnsplit_onnx.errors import CutError, InputError
 from dnnsplit_onnx.graph.cut_names import resolve_cuts
-from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.identity import order_digest
 from dnnsplit_onnx.machines.topology import Topology, topology_of
+from dnnsplit_onnx.planning.accepting import Accept, accepted, best_codes
+from dnnsplit_onnx.planning.coding import code_names, coded_at
 from dnnsplit_onnx.planning.costs import Costs, cost_table, on_links
 from dnnsplit_onnx.planning.objective import ObjectiveFunction
 from dnnsplit_onnx.planning.planners import Planner, planner_of
@@ -42,6 +43,8 @@ def plan(
     pareto: bool | int = True,
     bound: bool = True,
     weights: Weights | Mapping[str, float] | None = None,
+    codes: Sequence[str] = (),
+    accept: Accept | None = None,
 ) -> Plan:
     """Chooses the cuts of a model, or prices given ones.
 
@@ -65,6 +68,11 @@ def plan(
         bound: Whether to look for what no plan over the DAG falls below.
         weights: What the objective `weighted` is: a weight for each second (`latency`), USD
             (`cost`) and joule (`energy`). With any objective, they price its sum too.
+        codes: How values may be written for links that say nothing of it, besides `raw`. Of cuts
+            that are given, each takes the code that is best for the objective.
+        accept: Says what is wrong with the cuts and codes of a plan, or None: a plan with a
+            sentence against it is set aside with all that code the same cuts so, and the next
+            best is tried.
 
     Raises:
         InputError: An objective, planner or accounting of this name is not known; the
@@ -87,8 +95,10 @@ def plan(
         if costs is not None and not callable(costs):
             at = {node.index: place for place, node in enumerate(given.graph.nodes)}
             costs = np.asarray(costs)[..., [at[node.index] for node in analysis.graph.nodes]]
+    if codes:
+        topology = topology.with_codes(code_names(codes))
     problem = problem_of(analysis, topology, objective, accounting, weights, costs)
-    return plan_of(problem, planner, cuts=positions, pareto=pareto, bound=bound)
+    return plan_of(problem, planner, cuts=positions, pareto=pareto, bound=bound, accept=accept)
 
 
 def _cut_at(
@@ -116,16 +126,17 @@ def plan_of(
     cuts: Sequence[int] | None = None,
     pareto: bool | int = True,
     bound: bool = True,
+    accept: Accept | None = None,
 ) -> Plan:
     """The plan of a problem that `problem_of` made; arguments and errors as in `plan`."""
     analysis = problem.analysis
     assert analysis is not None, "a problem made of an analysis has it"
-    solution, name = _choose(problem, analysis, planner, cuts)
+    solution, name = _choose(problem, analysis, planner, cuts, accept)
     planned = problem.in_order(solution.order).with_rows(solution.rows)
     assert planned.analysis is not None, "so has it in another order"
-    figures = planned.figures(solution.cuts)
+    figures = planned.figures(solution.cuts, solution.codes)
     broken = planned.violations(figures)
-    is_bounded = bound and cuts is None and problem.accounting == "live"
+    is_bounded = bound and cuts is None and problem.accounting == "live" and not problem.costs.codes
     least = solution.bound if solution.bound is not None and is_bounded else None
     if least is None and is_bounded:
         least = lower_bound(problem, analysis)
@@ -138,7 +149,7 @@ def plan_of(
         optimality=_proven(figures, "dag" if gap == 0 else solution.optimality),
         feasible=not broken,
         violations=broken,
-        figures=_with_values(figures, planned.analysis.graph, problem.accounting),
+        figures=_with_values(figures, planned.analysis, problem.accounting),
         single_tier=single_tiers(problem),
         pareto=front.points,
         pareto_complete=front.complete,
@@ -148,7 +159,12 @@ def plan_of(
         bindings=dict(analysis.types.bindings),
         limits={key: value for key, value in limits.items() if value is not None},
         evaluated=solution.evaluated,
-        notes=(*solution.notes, *_encoded_inputs(problem), *_shared_rows(planned, figures)),
+        notes=(
+            *solution.notes,
+            *_codes_note(problem),
+            *_encoded_inputs(problem),
+            *_shared_rows(planned, figures),
+        ),
         lower_bound=least,
         gap=gap,
         weights=problem.weights,
@@ -187,14 +203,18 @@ def _choose(
     analysis: Analysis,
     planner: str | Planner,
     cuts: Sequence[int] | None,
+    accept: Accept | None,
 ) -> tuple[Solution, str]:
     """A planner's solution, or the user's, and whose it is."""
     if cuts is not None:
         check_states(analysis.graph, cuts)
-        return Solution(tuple(cuts), "none", 1), "at"
+        return best_codes(problem, tuple(cuts), accept), "at"
     _need_sizes(problem, analysis)
     name, planned_by = planner_of(planner)
-    solution = planned_by(problem)
+    if name == "exact" and problem.costs.codes and accept is not None:
+        solution = accepted(problem, accept)
+    else:
+        solution = planned_by(problem)
     if name == "exact":
         there = problem.in_order(solution.order)
         broken = there.violations(there.figures(solution.cuts))
@@ -310,8 +330,24 @@ def _shared_rows(problem: Problem, figures: Figures) -> tuple[str, ...]:
     )
 
 
-def _with_values(figures: Figures, graph: Graph, accounting: Accounting) -> Figures:
+def _codes_note(problem: Problem) -> tuple[str, ...]:
+    """Over which codes a plan is best, and what their seconds are."""
+    if not problem.costs.codes:
+        return ()
+    names = ", ".join(("raw", *problem.costs.codes))
+    return (
+        f"codes considered: {names}; their seconds are of a model, bytes moved over memory bandwidth, and "
+        "the Pareto front is of plans without codes",
+    )
+
+
+def _with_values(figures: Figures, analysis: Analysis, accounting: Accounting) -> Figures:
     links = tuple(
-        replace(link, values=crossing_values(graph, link.position, accounting)) for link in figures.links
+        replace(
+            link,
+            values=crossing_values(analysis.graph, link.position, accounting),
+            coded=coded_at(analysis, link.position, link.code),
+        )
+        for link in figures.links
     )
     return replace(figures, links=links)

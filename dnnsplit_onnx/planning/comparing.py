@@ -195,7 +195,7 @@ def run_planner(planner: str | Planner, shown: Problem, truth: Problem) -> Row:
         return Row(name, None, True, None, None, False, (), "none", 0, took, reason=_reason(error))
     took = time.perf_counter() - start
     planned = truth.in_order(solution.order).with_rows(solution.rows)
-    figures = planned.figures(solution.cuts)
+    figures = planned.figures(solution.cuts, solution.codes)
     broken = planned.violations(figures)
     value = figures.value(truth.objective)
     is_known = math.isfinite(value) and not (truth.objective == "throughput" and value == 0)

@@ -15,8 +15,8 @@ Or the caller gives the seconds: an array, or a function that makes one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 import numpy as np
@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from dnnsplit_onnx.errors import InputError, ProfileError, TopologyError
 from dnnsplit_onnx.machines.profiles import MEASURE_AGAIN, Place, Profile, check_profile, load_profile
 from dnnsplit_onnx.machines.topology import Tier, Topology
+from dnnsplit_onnx.planning.coding import CodeCosts, code_costs
 from dnnsplit_onnx.planning.sharing import TierRows, share_rows
 from dnnsplit_onnx.work.analysis import ORDERS, Analysis
 from dnnsplit_onnx.work.cuts import Accounting
@@ -47,6 +48,7 @@ class CostTable:
             where that cannot be known.
         down_nbytes: Shape (n + 1,): bytes of model outputs made above each position.
         memory: What each stage needs in memory; None if that is not to be looked at.
+        codes: What each code takes that some link allows; none where there are none.
         is_custom: Whether the seconds are the caller's own.
         rows: How the machines of tier 0 share rows; None if it has one machine. Its prefix
             seconds are then those of the best way to share each prefix, so they may fall.
@@ -59,6 +61,7 @@ class CostTable:
     memory: StageMemory | None = None
     is_custom: bool = False
     rows: TierRows | None = None
+    codes: Mapping[str, CodeCosts] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -99,6 +102,7 @@ def cost_table(
         memory=analysis.memory,
         is_custom=costs is not None,
         rows=rows,
+        codes=code_costs(on_links(analysis, topology), topology) if accounting == "live" else {},
     )
 
 

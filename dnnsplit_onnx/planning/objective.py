@@ -35,11 +35,16 @@ from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.planning.plans import Figures, Measure, Plan, Stage, Transfer
 from dnnsplit_onnx.planning.waiting import Station, link_station, tier_station
 from dnnsplit_onnx.planning.weights import Weights
+from dnnsplit_onnx.work.codes import RAW
 from dnnsplit_onnx.work.cuts import UNKNOWN
 
 
 def evaluate(
-    plan: Plan | Sequence[int], costs: CostTable, topology: Topology, weights: Weights | None = None
+    plan: Plan | Sequence[int],
+    costs: CostTable,
+    topology: Topology,
+    weights: Weights | None = None,
+    codes: Sequence[str] | None = None,
 ) -> Figures:
     """What one request takes under a plan.
 
@@ -48,10 +53,12 @@ def evaluate(
         costs: The costs of the graph on the topology's tiers.
         topology: The tiers and links.
         weights: Of the weighted sum, if it is asked for.
+        codes: The code of each link; those of the plan, or `raw`, by default.
 
     Raises:
         PlanError: The cuts are not as many as the links, or not ascending positions of
-            the graph.
+            the graph; or a link has a code that no value crosses in, or that the tiers
+            without work on either side do not have.
     """
     cuts = tuple(plan.cuts if isinstance(plan, Plan) else plan)
     bounds = (0, *(int(cut) for cut in cuts), costs.size)
@@ -62,8 +69,13 @@ def evaluate(
     if any(low > high for low, high in pairwise(bounds)):
         raise PlanError(f"cuts {list(cuts)} are not ascending positions from 0 to {costs.size}")
 
-    stages = tuple(_stage(t, bounds[t], bounds[t + 1], costs, topology) for t in range(len(topology.tiers)))
-    links = tuple(_transfer(t, bounds[t + 1], costs, topology) for t in range(len(topology.links)))
+    if codes is None:
+        codes = plan.codes if isinstance(plan, Plan) else [RAW] * len(cuts)
+    coding = _coding_seconds(bounds, codes, costs)
+    stages = tuple(
+        _stage(t, bounds[t], bounds[t + 1], costs, topology, coding[t]) for t in range(len(topology.tiers))
+    )
+    links = tuple(_transfer(t, bounds[t + 1], costs, topology, codes[t]) for t in range(len(topology.links)))
     parts: tuple[Stage | Transfer, ...] = (*stages, *links)
     watts = [tier.watts or 0.0 for tier in topology.tiers]
     joules = [link.energy_j or 0.0 for link in links]
@@ -78,20 +90,24 @@ def evaluate(
         priced = [weigh(weights, d, x.cost_usd, j) for d, x, j in zip(delays, links, joules, strict=True)]
         priced += [weights.latency * wait for wait in waits if wait and weights.latency]
         priced += [weights.cost * fee for fee in fees if fee and weights.cost]
-        weighted = _sum(costs, bounds, rates, priced)
+        weighted = _sum(costs, bounds, rates, priced, coding)
     transfers = [link.seconds + link.waiting_s for link in links]
     return Figures(
         stages=stages,
         links=links,
-        latency_s=_sum(costs, bounds, [1.0] * len(stages), [*transfers, *waits]),
+        latency_s=_sum(costs, bounds, [1.0] * len(stages), [*transfers, *waits], coding),
         cost_usd=_sum(
-            costs, bounds, [t.usd_per_s for t in topology.tiers], [*(x.cost_usd for x in links), *fees]
+            costs,
+            bounds,
+            [t.usd_per_s for t in topology.tiers],
+            [*(x.cost_usd for x in links), *fees],
+            coding,
         ),
         throughput_per_s=_throughput(
             [tier_station(topology, t).step(stage.seconds) for t, stage in enumerate(stages)]
             + [link_station(topology, t).step(link.seconds) for t, link in enumerate(links)]
         ),
-        energy_j=_sum(costs, bounds, watts, joules) if is_energy_known else None,
+        energy_j=_sum(costs, bounds, watts, joules, coding) if is_energy_known else None,
         weighted=weighted,
     )
 
@@ -247,10 +263,39 @@ def _way_seconds(mbps: float, delay_ms: float, nbytes: _Seconds) -> _Seconds:
     return 8 * nbytes / (mbps * 1e6) + delay_ms / 1e3
 
 
-def _stage(t: int, start: int, stop: int, costs: CostTable, topology: Topology) -> Stage:
+def _coding_seconds(bounds: Sequence[int], codes: Sequence[str], costs: CostTable) -> list[float]:
+    """Seconds that each tier reads and writes codes.
+
+    A tier with work reads what arrives and writes what leaves; one without passes it on, but for
+    tier 0, which then writes the model's inputs.
+    """
+    if len(codes) != len(bounds) - 2:
+        raise PlanError(f"a plan of {len(bounds) - 2} links has {len(codes)} codes")
+    seconds = [0.0] * (len(bounds) - 1)
+    for link, code in enumerate(codes):
+        cut = bounds[link + 1]
+        if code != RAW and (code not in costs.codes or not costs.codes[code].applies[cut]):
+            raise PlanError(
+                f"link {link} has code `{code}` at cut {cut}, where nothing can cross in it",
+                hint="plan again, with the codes that the links allow: --codes",
+            )
+        if link and cut == bounds[link] and code != codes[link - 1]:
+            raise PlanError(f"two links are cut at {cut} and have the codes `{codes[link - 1]}` and `{code}`")
+        if code == RAW:
+            continue
+        if link == 0 or bounds[link] < cut:
+            seconds[link] += float(costs.codes[code].encode_s[link, cut])
+        if bounds[link + 2] > cut:
+            seconds[link + 1] += float(costs.codes[code].decode_s[link + 1, cut])
+    return seconds
+
+
+def _stage(
+    t: int, start: int, stop: int, costs: CostTable, topology: Topology, coding_s: float = 0.0
+) -> Stage:
     tier = topology.tiers[t]
     below = costs.seconds_below[t]
-    seconds = float(below[stop]) - float(below[start])
+    seconds = float(below[stop]) - float(below[start]) + coding_s
     energy = None if tier.watts is None else tier.watts * seconds
     flops = int(costs.flops_below[stop]) - int(costs.flops_below[start])
     memory = None if costs.memory is None else costs.memory.nbytes(start, stop)
@@ -278,11 +323,12 @@ def _utilisation(station: Station, seconds: float) -> float | None:
     return station.utilisation(seconds)
 
 
-def _transfer(t: int, cut: int, costs: CostTable, topology: Topology) -> Transfer:
+def _transfer(t: int, cut: int, costs: CostTable, topology: Topology, code: str = RAW) -> Transfer:
     """One entry of `link_seconds` and `link_cost_usd`, by the same operations on scalars."""
     link = topology.links[t]
     remains = cut < costs.size
-    up = _nbytes(costs.up_nbytes[cut]) if remains else 0.0
+    sizes = costs.up_nbytes if code == RAW else costs.codes[code].nbytes
+    up = _nbytes(sizes[cut]) if remains else 0.0
     down = _nbytes(costs.down_nbytes[cut]) if topology.limits.return_output else 0.0
     seconds = _way_seconds(link.bandwidth_mbps, link.delay_ms, up) if remains else 0.0
     if down != 0:
@@ -303,6 +349,7 @@ def _transfer(t: int, cut: int, costs: CostTable, topology: Topology) -> Transfe
         energy_j=None if link.watts is None else link.watts * seconds,
         waiting_s=station.waits(seconds),
         utilisation=_utilisation(station, seconds),
+        code=code,
     )
 
 
@@ -310,9 +357,16 @@ def _nbytes(entry: np.int64) -> float:
     return math.nan if entry == UNKNOWN else float(entry)
 
 
-def _sum(costs: CostTable, bounds: tuple[int, ...], rates: list[float], links: list[float]) -> float:
-    """One additive figure: prefix seconds at each tier's rate, and what the links take."""
+def _sum(
+    costs: CostTable,
+    bounds: tuple[int, ...],
+    rates: list[float],
+    links: list[float],
+    coding: Sequence[float] = (),
+) -> float:
+    """One additive figure: seconds of prefixes and codes at each tier's rate, and the links'."""
     terms = list(links)
+    terms += [rate * seconds for rate, seconds in zip(rates, coding, strict=False) if seconds]
     for below, rate, start, stop in zip(costs.seconds_below, rates, bounds[:-1], bounds[1:], strict=True):
         terms += [rate * float(below[stop]), -(rate * float(below[start]))]
     return math.fsum(terms)

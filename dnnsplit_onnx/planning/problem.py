@@ -37,6 +37,7 @@ from dnnsplit_onnx.planning.sharing import TierRows
 from dnnsplit_onnx.planning.waiting import Station, link_station, tier_station
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.work.analysis import Analysis
+from dnnsplit_onnx.work.codes import RAW
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, staircase
 from dnnsplit_onnx.work.orders import in_order_of
 
@@ -137,9 +138,9 @@ class Problem:
         """The same problem with another objective."""
         return replace(self, objective=objective)
 
-    def figures(self, cuts: Sequence[int]) -> Figures:
-        """What these cuts take: the judge of every planner."""
-        figures = evaluate(cuts, self.costs, self.topology, self.weights)
+    def figures(self, cuts: Sequence[int], codes: Sequence[str] | None = None) -> Figures:
+        """What these cuts take, in these codes if in any: the judge of every planner."""
+        figures = evaluate(cuts, self.costs, self.topology, self.weights, codes or None)
         return figures if self.function is None else with_custom(figures, self.function)
 
     def with_rows(self, rows: TierRows | None) -> Problem:
@@ -185,8 +186,10 @@ class Problem:
             elif (over := stage.memory_nbytes - tier.memory_nbytes) > 0:
                 need = f"{stage.memory_nbytes / 1e9:.6g} GB of memory"
                 broken.append(f"tier `{tier.name}` needs {need}, {over / 1e9:.3g} GB more than it has")
-        for t, cut in enumerate(figures.cuts):
-            if not self._small_enough[t, cut]:
+        for t, (cut, code) in enumerate(zip(figures.cuts, figures.codes, strict=True)):
+            if code != RAW and code not in (self.topology.links[t].codes or ()):
+                broken.append(f"link {t} has code `{code}`, which it does not allow")
+            if not self.in_code(code).is_small_enough[t, cut]:
                 broken.append(
                     f"link {t} may send {self.topology.links[t].max_mb:g} MB, less than cut {cut} needs"
                 )
@@ -195,6 +198,17 @@ class Problem:
         if self.rules is not None and self.rules.contradiction is not None:
             broken.append(self.rules.contradiction)
         return broken
+
+    def in_code(self, code: str) -> Problem:
+        """The problem of those whose every cut is sent in one code; writing and reading are free there."""
+        return self if code == RAW else self._in_codes[code]
+
+    @cached_property
+    def _in_codes(self) -> dict[str, Problem]:
+        return {
+            code: replace(self, costs=replace(self.costs, up_nbytes=one.nbytes, codes={}))
+            for code, one in self.costs.codes.items()
+        }
 
     def is_better(self, one: Figures, other: Figures) -> bool:
         """Whether the first is strictly better in the objective."""
@@ -235,7 +249,7 @@ class Problem:
         known: NDArray[np.bool_] = np.tile(self.is_known, (links, 1))
         if self.permitted is not None:
             known &= self.permitted
-        known &= self._small_enough
+        known &= self.is_small_enough
         return known
 
     @cached_property
@@ -247,7 +261,7 @@ class Problem:
         return positions if self.allowed is None else positions & self.allowed
 
     @cached_property
-    def _small_enough(self) -> NDArray[np.bool_]:
+    def is_small_enough(self) -> NDArray[np.bool_]:
         """Shape (K - 1, n + 1): whether a cut sends no more than its link's `max_mb`."""
         ok = np.ones((len(self.topology.links), self.costs.size + 1), dtype=np.bool_)
         for t, link in enumerate(self.topology.links):
@@ -442,6 +456,7 @@ class Solution:
         bound: What no plan over the DAG falls below, if the planner knows it; see
             `plans.Plan.lower_bound`.
         rows: How the machines of tier 0 share rows; None for the best way known.
+        codes: The code of each link; none stands for `raw` on all.
     """
 
     cuts: tuple[int, ...]
@@ -451,6 +466,7 @@ class Solution:
     order: tuple[int, ...] | None = None
     bound: float | None = None
     rows: TierRows | None = None
+    codes: tuple[str, ...] = ()
 
     @classmethod
     def of_sets(

@@ -21,7 +21,9 @@ import numpy as np
 
 from dnnsplit_onnx.errors import InputError, RequestError, TopologyError
 from dnnsplit_onnx.machines.topology import Topology, parse_topology, topology_of
+from dnnsplit_onnx.planning.accepting import Accept
 from dnnsplit_onnx.planning.choosing import plan_of, problem_of
+from dnnsplit_onnx.planning.coding import code_names
 from dnnsplit_onnx.planning.costs import Costs
 from dnnsplit_onnx.planning.objective import ObjectiveFunction
 from dnnsplit_onnx.planning.planners import Planner
@@ -80,6 +82,7 @@ class SweepPoint:
         return row | {
             "feasible": self.plan.feasible,
             "cuts": list(self.plan.cuts),
+            "codes": list(self.plan.codes),
             "tiers": list(tiers_at_work(self.plan)),
             "latency_s": data["latency_s"],
             "cost_usd": data["cost_usd"],
@@ -231,6 +234,8 @@ def sweep(
     bindings: Mapping[str, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
     processes: int | None = 1,
+    codes: Sequence[str] = (),
+    accept: Accept | None = None,
 ) -> Sweep:
     """Plans at every point of the grid, the last axis changing fastest.
 
@@ -248,6 +253,8 @@ def sweep(
         processes: How many to plan on; None takes as many as there are processors, if the
             grid is large enough to pay. New processes import the main module: a script
             that asks for more than one needs `if __name__ == "__main__":`.
+        codes: As for `plan`.
+        accept: As for `plan`; it is asked in this process, which then plans alone.
 
     Raises:
         InputError: The grid is empty or too large, or an axis, the objective, the planner or
@@ -257,7 +264,10 @@ def sweep(
     total = _check(varied)
     analysis, topology = analysis_from(model, bindings), topology_of(topology)
     keys = tuple(axis.key for axis in varied)
-    grid = _Grid(analysis, topology, keys, objective, planner, accounting, weights, costs)
+    if codes:
+        topology = topology.with_codes(code_names(codes))
+    grid = _Grid(analysis, topology, keys, objective, planner, accounting, weights, costs, accept)
+    processes = processes if accept is None else 1
     planned = _planned(grid, itertools.product(*(axis.values for axis in varied)), total, processes)
     points = []
     for point in planned:
@@ -300,6 +310,7 @@ class _Grid:
     accounting: Accounting
     weights: Weights | Mapping[str, float] | None
     costs: Costs | None = None
+    accept: Accept | None = field(default=None, repr=False)
     last: tuple[Topology, Problem] | None = field(default=None, repr=False)
 
     def plan(self, values: tuple[float, ...]) -> SweepPoint:
@@ -310,7 +321,8 @@ class _Grid:
         # Names were looked at before: what fails now is this point's own.
         try:
             problem = self._problem(here)
-            return SweepPoint(settings, plan_of(problem, self.planner, pareto=False, bound=False))
+            made = plan_of(problem, self.planner, pareto=False, bound=False, accept=self.accept)
+            return SweepPoint(settings, made)
         except (RequestError, TopologyError) as error:
             return SweepPoint(settings, None, error.message)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from dnnsplit_onnx.planning.plans import ParetoPoint, Plan
+from dnnsplit_onnx.planning.plans import ParetoPoint, Plan, Transfer
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.bars import waterfall
 from dnnsplit_onnx.reporting.console import NARROW, glyphs, grid, with_note
@@ -102,20 +102,31 @@ def _tiers(console: Console, plan: Plan) -> RenderableType:
         if wide:
             row.append(units.flops(stage.flops) if stage.flops else "")
         sent = units.seconds(link.seconds) if link is not None and link.seconds != 0 else ""
-        table.add_row(*row, bars[at], units.seconds(stage.seconds) if stage.stop > stage.start else "", sent)
+        busy = stage.stop > stage.start or stage.seconds != 0
+        table.add_row(*row, bars[at], units.seconds(stage.seconds) if busy else "", sent)
     return table
 
 
 def _links(console: Console, plan: Plan, graph: Graph) -> RenderableType:
     """A row a link: what crosses it and after which node."""
     arrow = glyphs(console).arrow
-    table = grid("link", ">cut at", ">sends", "after node", "?values")
+    coded = any(link.coded for link in plan.figures.links)
+    table = grid("link", ">cut at", ">sends", *(["as"] if coded else []), "after node", "?values")
     for link in plan.figures.links:
         name = f"{units.clean(link.source)} {arrow} {units.clean(link.target)}"
         node = units.clean(graph.nodes[link.position - 1].name) if link.position else "(the input)"
-        sends = units.sent(link, len(graph.nodes))
-        table.add_row(name, str(link.position), sends, node, units.listed(link.values, 1))
+        row = [name, str(link.position), units.sent(link, len(graph.nodes))]
+        row += [_code(link), node] if coded else [node]
+        table.add_row(*row, units.listed(link.values, 1))
     return table
+
+
+def _code(link: Transfer) -> str:
+    """The code of what crosses a link, and how much smaller it makes it."""
+    if not link.coded:
+        return "raw"
+    saved = sum(one.raw_nbytes - one.nbytes for one in link.coded)
+    return f"{link.code}, {((link.nbytes or 0) + saved) / max(link.nbytes or 0, 1):.2g} times smaller"
 
 
 def _comparison(console: Console, plan: Plan) -> RenderableType:

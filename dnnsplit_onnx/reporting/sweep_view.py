@@ -44,9 +44,11 @@ def decision(plan: Plan | None, arrow: str = "->") -> str:
         return _NO_PLAN
     working = [stage for stage in plan.figures.stages if stage.stop > stage.start]
     names = f" {arrow} ".join(units.clean(stage.tier) for stage in working)
+    codes = dict.fromkeys(link.code for link in plan.figures.links if link.coded)
+    written = f" as {', '.join(codes)}" if codes else ""
     if len(working) < 2:
-        return f"all on {names}" if working else "nothing to run"
-    return f"{names} at {', '.join(str(stage.stop) for stage in working[:-1])}"
+        return f"all on {names}{written}" if working else "nothing to run"
+    return f"{names} at {', '.join(str(stage.stop) for stage in working[:-1])}{written}"
 
 
 def sweep_csv(axes: Sequence[Axis], points: Sequence[SweepPoint]) -> str:
@@ -54,7 +56,7 @@ def sweep_csv(axes: Sequence[Axis], points: Sequence[SweepPoint]) -> str:
     keys = [axis.key for axis in axes]
     # A point without a plan has fewer keys; every file has the same columns.
     names = [
-        *keys, "feasible", "cuts", "tiers", "latency_s", "cost_usd", "throughput_per_s", "energy_j",
+        *keys, "feasible", "cuts", "codes", "tiers", "latency_s", "cost_usd", "throughput_per_s", "energy_j",
         "weighted", "best_single_tier", "speedup_vs_best_single_tier", "reason",
     ]  # fmt: skip
     text = io.StringIO()

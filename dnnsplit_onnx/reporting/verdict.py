@@ -57,6 +57,10 @@ def verdict(plan: Plan) -> tuple[str, ...]:
     if gain is None:
         return _without_ratio(plan, best)
     where = f"everything on `{clean(best.tier)}`"
+    codes = ", ".join(dict.fromkeys(link.code for link in plan.figures.links if link.coded))
+    if not plan.is_split and codes and gain > 1 + _SAME:
+        better = f"{times(gain)} {_BETTER[plan.objective]} {where} with its input sent raw"
+        return (f"Splitting does not pay, sending the input as {codes} does: {better}.",)
     if not plan.is_split:
         return _on_one_tier(plan, best, gain)
     if 1 + _SAME < gain < 1 + _WORTH:

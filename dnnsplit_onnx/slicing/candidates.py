@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from dnnsplit_onnx.errors import PlanError
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.planning.fitting import graph_of
 from dnnsplit_onnx.planning.plans import Plan
@@ -71,6 +72,11 @@ def slice_all_candidates(
     graph = graph_of(plan, graph)
     stages = plan.figures.stages
     check_stages(graph, stages)
+    if any(link.coded for link in plan.figures.links):
+        raise PlanError(
+            "the slices of all candidate cuts have no codes, and the plan has",
+            hint="leave out --codes, or --all-candidates",
+        )
     cuts = sorted({0, len(graph.nodes), *positions, *plan.cuts})
     users = _users_of_ranges([stage.tier for stage in stages], cuts)
     with output_folder(graph, output, force) as folder, Copier(graph.file) as copier:

@@ -226,3 +226,27 @@ def test_bench_of_one_tier(run: Run, slices: Path) -> None:
     missing = run("bench", slices, "--tier", "moon")
     assert missing.code == 2
     assert missing.err == "error: no tier `moon`\nhint: the tiers are `edge`, `cloud`\n"
+
+
+def test_codes_are_chosen_split_and_verified(run: Run, tiny: Path, tiers: Path, tmp_path: Path) -> None:
+    words = (tiny, "--tiers", tiers, *SPLIT, "--codes", "uint8,fp16")
+    name = onnx.load(tiny).graph.input[0].name
+    shape = [dim.dim_value or 1 for dim in onnx.load(tiny).graph.input[0].type.tensor_type.shape.dim]
+    samples = np.random.default_rng(0).standard_normal((3, *shape)).astype(np.float32)
+    np.savez(tmp_path / "samples.npz", **{name: samples})
+    judged = ("--samples", tmp_path / "samples.npz", "--tolerance", "0.5")
+    ended = run("split", *words, *judged, "-o", tmp_path / "out", "--json")
+    assert ended.code == 0
+    found = ended.json
+    assert found["links"][0]["coded"]
+    assert {port["code"] for port in found["slices"][0]["outputs"]} == {found["links"][0]["code"]}
+    proof = found["verification"]
+    assert proof["bitwise"]
+    assert proof["samples"] == 3
+    assert 0 < proof["output_error"] < 0.5
+    assert [check["kept"] for check in proof["codes"]] == [True] * len(proof["codes"])
+    assert "Verified: without its codes" in run("verify", tmp_path / "out").out
+    strict = run("verify", tmp_path / "out", "--tolerance", "1e-12")
+    assert strict.code == 1
+    assert "allowed is 1e-12" in strict.err
+    assert run("plan", *words, "--tolerance", "0.1").code == 2  # nothing to judge on

@@ -22,6 +22,7 @@ from dataclasses import replace
 
 from dnnsplit_onnx.errors import InfeasibleError
 from dnnsplit_onnx.planning.objective import keeps
+from dnnsplit_onnx.planning.planners import coded, exhaustive
 from dnnsplit_onnx.planning.planners.chain import Chain, chain_of, least
 from dnnsplit_onnx.planning.planners.infeasible import infeasible
 from dnnsplit_onnx.planning.planners.labels import Bound, TooManyLabelsError, bound_of, prune, search
@@ -31,6 +32,7 @@ from dnnsplit_onnx.planning.planners.throughput import widest
 from dnnsplit_onnx.planning.planners.trying import try_out
 from dnnsplit_onnx.planning.plans import Measure
 from dnnsplit_onnx.planning.problem import Additive, Problem, Solution
+from dnnsplit_onnx.work.codes import RAW
 
 #: Searches of fewer (link, position) pairs go without Lagrangian bounds: they cost more.
 SMALL = 200
@@ -45,26 +47,32 @@ def plan(problem: Problem) -> Solution:
         TopologyError: Energy is asked for and cannot be known.
         InfeasibleError: No plan keeps to the limits.
     """
+    if problem.costs.codes:
+        return along_order(problem)  # no minimum cut knows codes
     return best_of_orders(problem, along_order, is_feasible)
 
 
 def along_order(problem: Problem) -> Solution:
-    """The best plan over the positions of the problem's own order.
+    """The best plan over the positions of the problem's own order, and over codes if any are allowed.
 
     Raises:
         TopologyError: Energy is asked for and cannot be known.
         InfeasibleError: No plan along it keeps to the limits.
     """
-    if problem.objective == "throughput":
+    if problem.costs.codes:
+        if problem.objective == "custom":
+            return unsplit(problem, exhaustive.plan(problem))
+        found = coded.plan(problem, within)
+    elif problem.objective == "throughput":
         found = widest(problem, within)
     elif problem.objective == "custom":
-        return _unsplit(problem, try_out(problem, along_order))
+        return unsplit(problem, try_out(problem, along_order))
     else:
         measures = (problem.objective, *problem.limits)
         found = within(problem, problem.objective, chain_of(problem, measures))
     if found is None:
         raise infeasible(problem, within)
-    return _unsplit(problem, found)
+    return unsplit(problem, found)
 
 
 def is_feasible(problem: Problem) -> bool:
@@ -73,12 +81,13 @@ def is_feasible(problem: Problem) -> bool:
     return within(problem, aim, chain_of(problem, tuple(problem.limits))) is not None
 
 
-def _unsplit(problem: Problem, found: Solution) -> Solution:
+def unsplit(problem: Problem, found: Solution) -> Solution:
     """A single tier, where one is as good and no slower: nobody should split for nothing."""
-    mine = problem.figures(found.cuts)
+    mine = problem.figures(found.cuts, found.codes)
     singles = [problem.figures(cuts) for cuts in problem.single_tier]
     equals = [one for one in singles if not problem.is_better(mine, one) and not problem.violations(one)]
-    return replace(found, cuts=min([*equals, mine], key=lambda one: one.value("latency")).cuts)
+    best = min([*equals, mine], key=lambda one: one.value("latency"))
+    return replace(found, cuts=best.cuts, codes=best.codes if any(code != RAW for code in best.codes) else ())
 
 
 def within(problem: Problem, objective: Measure, chain: Chain | None) -> Solution | None:
