@@ -38,7 +38,8 @@ from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.planning.planners import Problem
 from dnnsplit_onnx.planning.planners.replan import Replanner
 from dnnsplit_onnx.work.analysis import Analysis
-from dnnsplit_onnx.work.cuts import UNKNOWN, staircase
+from dnnsplit_onnx.work.codes import coded_nbytes
+from dnnsplit_onnx.work.cuts import UNKNOWN, cut_nbytes, staircase
 from lib.presets import numbers
 
 
@@ -55,14 +56,26 @@ class Pairs:
     nbytes: NDArray[np.int64]
 
     @classmethod
-    def of(cls, analysis: Analysis) -> Pairs:
+    def of(cls, analysis: Analysis, code: str = "raw", input_nbytes: int | None = None) -> Pairs:
         """The pairs of an analysis in the order `envelope`.
+
+        Args:
+            analysis: The model.
+            code: What values cross in, where it applies.
+            input_nbytes: What all of its inputs take, as a rival sends them; in that code if None.
 
         Raises:
             ValueError: The size of its input is unknown, it has no work, or a cut in it has no
                 bytes: the dimensions that were bound are too small for it.
         """
-        nbytes = analysis.cut_nbytes()
+
+        def size(value: str) -> int | None:
+            coded = coded_nbytes(code, analysis.types[value])
+            return analysis.types.nbytes(value) if coded is None else coded
+
+        nbytes = analysis.cut_nbytes() if code == "raw" else cut_nbytes(analysis.graph, size)
+        if input_nbytes is not None:
+            nbytes[0] = input_nbytes
         if nbytes[0] == UNKNOWN or analysis.flops_below[-1] == 0:
             raise ValueError("its input has no known size, or it no work that is counted")
         if (nbytes[:-1] == 0).any():
