@@ -1,4 +1,4 @@
-"""Slices with codes behind servers: what the chain in one process computes, and refusals that name the value."""
+"""Slices with codes behind servers: what one process computes, and refusals that name the value."""
 
 from __future__ import annotations
 
