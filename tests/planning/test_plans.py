@@ -152,6 +152,10 @@ def test_a_plan_as_json() -> None:
             "cost_usd": 0.05,
             "energy_j": None,
             "values": ["v", "w"],
+            "code": "raw",
+            "coded": [],
+            "waiting_s": 0.0,
+            "utilisation": None,
         }
     ]
     assert data["stages"][0] == {
@@ -163,6 +167,9 @@ def test_a_plan_as_json() -> None:
         "cost_usd": 0.1,
         "energy_j": 1.0,
         "memory_nbytes": 4096,
+        "machines": [],
+        "waiting_s": 0.0,
+        "utilisation": None,
     }
     plain = {name: data[name] for name in FULL if name not in ("pareto", "weights")}
     written = {name: list(value) if isinstance(value, tuple) else value for name, value in FULL.items()}
