@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from dnnsplit_onnx.graph.dimensions import names_in, open_names
 from dnnsplit_onnx.graph.ports import Port
 
-_BATCH = re.compile(r"batch|^(n|b|bs|unk__\d+)$", re.IGNORECASE)
+_BATCH = re.compile(r"batch|^(n|b|bs)$", re.IGNORECASE)
 _PAST = re.compile(r"past|cache|history|memory", re.IGNORECASE)
 _TOTAL = re.compile(r"total|attention_mask", re.IGNORECASE)
 _LENGTH = re.compile(r"seq|len|token|text|time|frame|phone|word|step|prompt|query", re.IGNORECASE)

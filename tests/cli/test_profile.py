@@ -75,10 +75,13 @@ def test_a_profile_of_another_model_is_refused(run: Run, model: Path, tmp_path: 
     assert "hint: measure again" in ended.err
 
 
-def test_a_profile_needs_sizes(run: Run, model: Path, tmp_path: Path) -> None:
-    ended = run("profile", model, "--tier", "edge", "-o", tmp_path / "edge.json")
-    assert ended.code == 2
-    assert "hint: pass --bind batch=1" in ended.err
+def test_a_profile_keeps_the_sizes_that_it_assumed(run: Run, model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "edge.json"
+    ended = run("profile", model, "--tier", "edge", "-o", file)
+    assert ended.code == 0
+    assert "assumed batch=1" in ended.err
+    found = json.loads(file.read_text())
+    assert found["assumed"] == found["bindings"] == {"batch": 1}
 
 
 @pytest.mark.parametrize(
