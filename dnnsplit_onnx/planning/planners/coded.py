@@ -146,8 +146,15 @@ class Merged(Problem):
         rows = []
         for (low, high), (under, over) in zip(pairwise(self.working), pairwise(rates), strict=True):
             row = self.spread({name: figure.link[low:high].sum(axis=0) for name, figure in own.items()})
-            rows.append(row + under * self.encode_s(low) + over * self.decode_s(high))
+            writing = self._priced(low, under, self.encode_s(low), measure)
+            rows.append(row + writing + self._priced(high, over, self.decode_s(high), measure))
         return Additive(below, np.array(rows).reshape(len(rows), below.shape[1]))
+
+    def _priced(self, tier: int, rate: float, seconds: Floats, measure: Measure) -> Floats:
+        """What seconds of codes take; infinite where a tier without watts would spend energy."""
+        if self.topology.tiers[tier].watts is None and self.whole.needs_energy((measure,)):
+            return np.where(seconds > 0, np.inf, 0.0)
+        return rate * seconds
 
     def _rate(self, tier: int, measure: Measure) -> float:
         """What a second of a tier takes of a figure."""
