@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dnnsplit_onnx.cli import completion
+from dnnsplit_onnx.cli.devices import DeviceOptions
 from dnnsplit_onnx.cli.options import Agreement, ModelOptions, Samples, Tolerance
 from dnnsplit_onnx.errors import InputError
 
@@ -22,7 +23,7 @@ Aim = Literal["latency", "cost", "throughput", "energy", "weighted"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConditionOptions(ModelOptions):
+class ConditionOptions(DeviceOptions, ModelOptions):
     """What planners are asked. Shared by `plan`, `split`, `compare` and `sweep`."""
 
     tiers: Annotated[
@@ -78,18 +79,41 @@ class ConditionOptions(ModelOptions):
         """
         from dnnsplit_onnx.cli.output import note
         from dnnsplit_onnx.machines.suspicions import suspicions
-        from dnnsplit_onnx.machines.topology import load_topology
+        from dnnsplit_onnx.machines.topology import load_topology, read_topology
 
-        if self.tiers is None:
+        if self.tiers is None and not self.device_words:
             raise InputError(
-                "missing option `--tiers`", hint="describe your machines in a tiers file: --tiers tiers.toml"
+                "missing option `--tiers`",
+                hint="describe your machines in a tiers file: --tiers tiers.toml, "
+                "or name some: --edge raspberry-pi-4 --cloud l4 --link 4g",
             )
-        topology = load_topology(self.tiers)
+        if self.tiers is not None and self.device_words:
+            raise InputError(
+                f"`--tiers` and `{self.device_words[0]}` exclude each other", hint="leave one of them out"
+            )
+        if self.tiers is None:
+            topology = read_topology(self.tiers_text(schema=False).encode(), Path("tiers.toml"))
+        else:
+            topology = load_topology(self.tiers)
         for suspicion in suspicions(topology):
             note(suspicion)
         wanted = {"deadline_ms": self.deadline_ms, "budget_usd": self.budget_usd}
         topology = topology.with_limits(**{key: value for key, value in wanted.items() if value is not None})
         return topology.with_codes(self.allowed_codes) if self.allowed_codes else topology
+
+    @property
+    def words(self) -> list[str]:
+        """The machines, the aim and the limits as they were given."""
+        words = self.device_words if self.tiers is None else ["--tiers", str(self.tiers)]
+        defaults = ConditionOptions()
+        for name in ("objective", "deadline_ms", "budget_usd"):
+            value = getattr(self, name)
+            if value != getattr(defaults, name):
+                given = f"{value:.12g}" if isinstance(value, float) else str(value)
+                words += [f"--{name.replace('_', '-')}", given]
+        if self.allowed_codes:
+            words += ["--codes", ",".join(self.allowed_codes)]
+        return words + [word for weight in self.weight or () for word in ("--weight", weight)]
 
     def weights(self) -> Weights | None:
         """The weights, if the objective has any.

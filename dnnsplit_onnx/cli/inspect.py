@@ -57,4 +57,6 @@ def inspect(
 
     console = stdout_console()
     print_inspection(console, found)
-    console.print(next_command("plan", model, "--tiers", "tiers.toml"), style="dim", soft_wrap=True)
+    machines = ("--edge", "raspberry-pi-4", "--cloud", "l4", "--link", "4g")
+    following = next_command("plan", model, *machines, *options.model_words)
+    console.print(following, style="dim", soft_wrap=True)

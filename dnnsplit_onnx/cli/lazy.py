@@ -15,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 #: By name: the module in this package, what to take from it, and what the overview says.
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "init": ("init", "init", "Start with a model: write a tiers file for it, and plan."),
     "inspect": ("inspect", "inspect", "Show a model's work, weights, and cuts."),
     "plan": ("plan", "plan", "Choose where to cut, and say whether it pays."),
     "split": (
@@ -44,7 +45,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Write a docker-compose file and systemd units, one service for each tier.",
     ),
     "ship": ("ship", "ship", "Send a tier's files to its machine, check them there, and switch over."),
-    "export": ("export", "app", "Write slices for Triton and KServe."),
+    "export": ("export", "app", "Write slices for browsers, Triton and KServe."),
     "doctor": (
         "doctor",
         "doctor",

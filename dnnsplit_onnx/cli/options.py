@@ -206,6 +206,20 @@ class ModelOptions(Reporting):
         return _numbers(self.bind, "--bind", "DIM=N", "batch=1")
 
     @property
+    def model_words(self) -> list[str]:
+        """The options as they were given, for a command that follows."""
+        repeated = (
+            ("--bind", self.bind),
+            ("--trips", self.trips),
+            ("--state", self.state),
+            ("--custom-ops", self.custom_ops),
+        )
+        words = [word for option, given in repeated for text in given or () for word in (option, text)]
+        single = (("--cut-size", self.cut_size, "live"), ("--order", self.order, "envelope"))
+        words += [word for option, value, default in single if value != default for word in (option, value)]
+        return words if self.sample_input is None else [*words, "--sample-input", str(self.sample_input)]
+
+    @property
     def trip_counts(self) -> dict[str, int]:
         """How often loops run, by the names of their nodes.
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from dnnsplit_onnx.graph.graph import Graph
     from dnnsplit_onnx.planning.plans import Plan
 
+# Two figures this close are the same one.
+_SAME = 1e-6
+
 
 @takes(PlanOptions)
 def plan(
@@ -73,24 +76,24 @@ def show(made: Plan, graph: Graph, following: tuple[str, ...] = ()) -> None:
 
 
 def next_words(model: str, options: PlanOptions, made: Plan) -> tuple[str, ...]:
-    """The `split` that makes a plan's slices; nothing for a plan that breaks its limits."""
+    """The `split` that makes a plan's slices; where it does not pay, the `sweep` that shows when it would.
+
+    Nothing for a plan that breaks its limits, and where there is one tier.
+    """
     if made.violations and made.planner != "at":
         return ()
-    words = ["split", model, "--tiers", str(options.tiers)]
-    defaults = PlanOptions()
-    for name in ("objective", "planner", "deadline_ms", "budget_usd", "cut_size", "order"):
-        value = getattr(options, name)
-        if value != getattr(defaults, name):
-            words += [f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]
-    if options.allowed_codes:
-        words += ["--codes", ",".join(options.allowed_codes)]
-        for name in ("samples", "tolerance", "agreement"):
-            if (value := getattr(options, name)) is not None:
-                words += [f"--{name}", str(value)]
-    for weight in options.weight or ():
-        words += ["--weight", weight]
-    for dim, number in options.bindings.items():
-        words += ["--bind", f"{dim}={number}"]
+    gain = made.speedup_vs_best_single_tier
+    if not made.is_split or (gain is not None and gain <= 1 + _SAME):
+        if not made.figures.links:
+            return ()
+        vary = ("--vary", "link.0.bandwidth_mbps=1:1000:log7")
+        return ("sweep", model, *options.words, *options.model_words, *vary)
+    words = ["split", model, *options.words, *options.model_words]
+    if options.planner != PlanOptions().planner:
+        words += ["--planner", options.planner]
+    for name in ("samples", "tolerance", "agreement"):
+        if options.allowed_codes and (value := getattr(options, name)) is not None:
+            words += [f"--{name}", str(value)]
     if options.at:
         words += ["--at", ",".join(options.cuts)]
     return (*words, "-o", "slices")

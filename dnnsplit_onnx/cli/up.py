@@ -39,7 +39,7 @@ def up(
     words = [] if threads is None else ["--threads", str(threads)]
     words += [] if provider is None else ["--provider", provider]
     with until_told() as stop, LocalTiers(folder, words) as tiers:
-        _say(tiers.url, str(folder), json=options.json)
+        _say(tiers.url, str(folder), provider, json=options.json)
         if not tiers.tiers:
             return
         ended = tiers.wait(stop)
@@ -48,13 +48,14 @@ def up(
         raise RequestError(f"tier `{ended.name}` ended by itself", hint="its errors are above")
 
 
-def _say(url: str | None, folder: str, *, json: bool) -> None:
+def _say(url: str | None, folder: str, provider: str | None, *, json: bool) -> None:
     import sys
     from json import dumps
 
     from dnnsplit_onnx.cli.output import next_command
 
     words = ["run", folder, *(("--url", url) if url else ())]
+    words += ["--provider", provider] if provider else []
     line = dumps({"url": url}) if json else next_command(*words)
     sys.stdout.write(line + "\n")
     sys.stdout.flush()

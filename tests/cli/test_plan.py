@@ -50,7 +50,8 @@ def test_the_screen_says_what_to_run_next(run: Run, tiers: Path) -> None:
     assert ended.code == 0
     assert re.search(r"Best cost of all cuts (of the graph|along the file order) \(proven\)\.", ended.out)
     assert ended.out.splitlines()[-1] == (
-        f"next: dnnsplit-onnx split {MODEL} --tiers {tiers} --objective cost --deadline-ms 150 -o slices"
+        f"next: dnnsplit-onnx sweep {MODEL} --tiers {tiers} --objective cost --deadline-ms 150 "
+        "--vary link.0.bandwidth_mbps=1:1000:log7"
     )
     assert "\x1b" not in ended.out
     assert len(ended.out.splitlines()) <= 34
