@@ -8,7 +8,7 @@ import typer
 
 from dnnsplit_onnx.cli import completion
 from dnnsplit_onnx.cli.conditions import ConditionOptions
-from dnnsplit_onnx.cli.options import Force, Model, takes
+from dnnsplit_onnx.cli.options import Force, Format, Model, takes
 from dnnsplit_onnx.cli.plotting import Plot, refuse_early
 
 
@@ -28,6 +28,7 @@ def compare(
     ] = None,
     plot: Plot = None,
     force: Force = False,
+    form: Format = "table",
 ) -> None:
     """Run planners side by side: value, gap to the best, effort.
 
@@ -59,11 +60,9 @@ def compare(
         from dnnsplit_onnx.reporting.comparison_plot import plot_comparison
 
         plot_comparison(plot, found, force=force)
-    if options.json:
-        from dnnsplit_onnx.cli.output import print_json
+    from dnnsplit_onnx.cli.output import print_as
 
-        print_json(found.to_dict())
-    else:
+    if not print_as(form, found, json=options.json):
         from dnnsplit_onnx.reporting.comparison import print_comparison
         from dnnsplit_onnx.reporting.console import stdout_console
 

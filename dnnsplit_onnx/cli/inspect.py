@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dnnsplit_onnx.cli.options import Force, Model, ModelOptions, takes
+from dnnsplit_onnx.cli.options import Force, Format, Model, ModelOptions, takes
 from dnnsplit_onnx.cli.plotting import Plot, refuse_early
 
 GraphFile = Annotated[
@@ -23,7 +23,12 @@ GraphFile = Annotated[
 
 @takes(ModelOptions)
 def inspect(
-    model: Model, options: ModelOptions, plot: Plot = None, graph: GraphFile = None, force: Force = False
+    model: Model,
+    options: ModelOptions,
+    plot: Plot = None,
+    graph: GraphFile = None,
+    force: Force = False,
+    form: Format = "table",
 ) -> None:
     """Show a model's work, weights, and cuts.
 
@@ -46,12 +51,10 @@ def inspect(
         plot_inspection(plot, found, force=force)
     if graph is not None:
         write_dag(found.analysis.dag, graph, force=force)
-    if options.json:
-        from dnnsplit_onnx.cli.output import print_json
+    from dnnsplit_onnx.cli.output import next_command, print_as
 
-        print_json(found.to_dict())
+    if print_as(form, found, json=options.json):
         return
-    from dnnsplit_onnx.cli.output import next_command
     from dnnsplit_onnx.reporting.console import stdout_console
     from dnnsplit_onnx.reporting.inspect_view import print_inspection
 

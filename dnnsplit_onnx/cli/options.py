@@ -67,6 +67,10 @@ Model = Annotated[
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="A folder that `split` made.", show_default=False)
 ]
+Format = Annotated[
+    Literal["table", "json", "csv", "markdown"],
+    typer.Option("--format", help="How to print: rows for spreadsheets and papers are csv and markdown."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Provider = Annotated[
     Literal["cpu", "cuda"] | None,

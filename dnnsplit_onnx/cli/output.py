@@ -2,10 +2,76 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 import sys
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+
+class Tabular(Protocol):
+    """A result that has rows and a whole."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """Its rows."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it."""
+
+
+def print_as(form: str, result: Tabular, *, json: bool) -> bool:
+    """Prints a result as JSON, CSV or Markdown.
+
+    Args:
+        form: As `--format` names it.
+        result: What to print.
+        json: Whether `--json` asks for JSON.
+
+    Returns:
+        Whether it was printed: False leaves the table to the caller.
+    """
+    if json or form == "json":
+        print_json(result.to_dict())
+    elif form == "csv":
+        _print_csv(result.records())
+    elif form == "markdown":
+        _print_markdown(result.records())
+    else:
+        return False
+    return True
+
+
+def _print_csv(records: Sequence[Mapping[str, Any]]) -> None:
+    writer = csv.DictWriter(sys.stdout, _columns(records), lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        writer.writerow({key: _cell(value) for key, value in record.items()})
+
+
+def _print_markdown(records: Sequence[Mapping[str, Any]]) -> None:
+    """A table as GitHub and Pandoc read it."""
+    columns = _columns(records)
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[_cell(record.get(key)) for key in columns] for record in records]
+    for line in lines:
+        sys.stdout.write(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n")
+
+
+def _columns(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys of all rows, in the order they come."""
+    return list(dict.fromkeys(key for record in records for key in record))
+
+
+def _cell(value: Any) -> str:
+    """A value in one cell: nothing for None, whole precision for numbers."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return " ".join(map(_cell, value))
+    return " ".join(str(value).splitlines())
 
 
 def print_json(data: dict[str, Any]) -> None:

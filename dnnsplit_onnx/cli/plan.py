@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dnnsplit_onnx.cli.conditions import PlanOptions
-from dnnsplit_onnx.cli.options import Force, Model, takes
+from dnnsplit_onnx.cli.options import Force, Format, Model, takes
 from dnnsplit_onnx.errors import InfeasibleError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def plan(
         typer.Option("--output", "-o", metavar="FILE", help="Write the plan here too.", show_default=False),
     ] = None,
     force: Force = False,
+    form: Format = "table",
 ) -> None:
     """Choose where to cut, and say whether it pays.
 
@@ -37,16 +38,14 @@ def plan(
     Example: dnnsplit-onnx plan model.onnx --tiers tiers.toml --deadline-ms 100
     """
     from dnnsplit_onnx.cli.loading import load_analysis, make_plan
-    from dnnsplit_onnx.cli.output import print_json
+    from dnnsplit_onnx.cli.output import print_as
 
     analysis = load_analysis(model, options)
     made = make_plan(analysis, options)
     data = made.to_dict()
     if output is not None:
         write_plan(data, output, force=force)
-    if options.json:
-        print_json(data)
-    else:
+    if not print_as(form, made, json=options.json):
         show(made, analysis.graph, next_words(model, options, made))
     refuse_broken(made)
 

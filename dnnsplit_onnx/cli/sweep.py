@@ -9,7 +9,7 @@ import typer
 
 from dnnsplit_onnx.cli import completion
 from dnnsplit_onnx.cli.conditions import JudgedOptions
-from dnnsplit_onnx.cli.options import Force, Model, takes
+from dnnsplit_onnx.cli.options import Force, Format, Model, takes
 from dnnsplit_onnx.cli.plotting import refuse_early
 from dnnsplit_onnx.errors import InputError
 
@@ -57,6 +57,7 @@ def sweep(
         ),
     ] = None,
     force: Force = False,
+    form: Format = "table",
 ) -> None:
     """Plan over a grid of conditions, and map what is best where.
 
@@ -97,10 +98,9 @@ def sweep(
         from dnnsplit_onnx.reporting.sweep_plot import plot_sweep
 
         plot_sweep(plot, axes, found.points, options.objective, force=force)
-    if options.json:
-        from dnnsplit_onnx.cli.output import print_json
+    from dnnsplit_onnx.cli.output import print_as
 
-        print_json(found.to_dict())
+    if print_as(form, found, json=options.json):
         return
     from dnnsplit_onnx.reporting.console import stdout_console
     from dnnsplit_onnx.reporting.sweep_view import print_sweep

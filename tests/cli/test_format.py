@@ -1,0 +1,53 @@
+"""`--format`: the rows of a result, as `records()` gives them, in every form."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Ended, Run
+
+WORDS = {
+    "plan": ("--tiers", "tiers.toml"),
+    "inspect": (),
+    "compare": ("--tiers", "tiers.toml", "--planners", "exact,dads"),
+    "sweep": ("--tiers", "tiers.toml", "--vary", "link.0.bandwidth_mbps=1,10,100"),
+}
+
+
+def cells(text: str) -> list[list[str]]:
+    """The cells of a Markdown table, without the line under its head."""
+    lines = [line.strip("|").split("|") for line in text.splitlines()]
+    assert {cell.strip() for cell in lines.pop(1)} == {"---"}
+    return [[cell.strip() for cell in line] for line in lines]
+
+
+@pytest.mark.parametrize("command", WORDS)
+def test_every_form_has_the_same_rows(run: Run, tiny: Path, tiers: Path, command: str) -> None:
+    def printed(*form: str) -> Ended:
+        words = [str(tiers) if word == "tiers.toml" else word for word in WORDS[command]]
+        ended = run(command, tiny, *words, *form)
+        assert ended.code == 0, ended.err
+        return ended
+
+    rows = list(csv.DictReader(io.StringIO(printed("--format", "csv").out)))
+    head, *body = cells(printed("--format", "markdown").out)
+    assert rows
+    assert head == list(rows[0])
+    clocks = {"seconds"} if command == "compare" else set()  # what planning took, each time anew
+    for row, line in zip(rows, body, strict=True):
+        assert {key: text for key, text in zip(head, line, strict=True) if key not in clocks} == {
+            key: text for key, text in row.items() if key not in clocks
+        }
+    whole = printed("--format", "json").json
+    assert whole.keys() == printed("--json").json.keys()
+    if command == "plan":
+        assert [row["name"] for row in rows if row["kind"] == "tier"] == [
+            stage["tier"] for stage in whole["stages"]
+        ]
+    if command == "sweep":
+        points = whole["points"]
+        assert [float(row["latency_s"]) for row in rows] == [point["latency_s"] for point in points]
