@@ -156,5 +156,5 @@ def _after(graph: Graph, position: int | None, name: str) -> int:
     listed = ", ".join(f"`{match}`" for match in close)
     raise CutError(
         f"no node or value `{name}` in `{file}`",
-        hint=f"did you mean {listed}?" if close else "`inspect` lists the nodes",
+        hint=f"did you mean {listed}?" if close else "`inspect MODEL --format csv` lists the nodes",
     )

@@ -210,5 +210,9 @@ def _position(graph: Graph, name: str, key: str) -> int:
             hint="name a node, or a value that a node makes",
         )
     close = get_close_matches(name, [*graph.position_of_node, *graph.producer], n=3)
-    hint = f"did you mean {' or '.join(f'`{c}`' for c in close)}?" if close else "`inspect` lists the nodes"
+    hint = (
+        f"did you mean {' or '.join(f'`{c}`' for c in close)}?"
+        if close
+        else "`inspect MODEL --format csv` lists the nodes"
+    )
     raise TopologyError(f"`{key}` = {name!r}: the model has no node or value of this name", hint=hint)

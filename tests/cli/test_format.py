@@ -51,3 +51,12 @@ def test_every_form_has_the_same_rows(run: Run, tiny: Path, tiers: Path, command
     if command == "sweep":
         points = whole["points"]
         assert [float(row["latency_s"]) for row in rows] == [point["latency_s"] for point in points]
+
+
+def test_a_hint_that_says_where_nodes_are_listed_is_right(run: Run, tiny: Path, tiers: Path) -> None:
+    refused = run("plan", tiny, "--tiers", tiers, "--at", "%%%")
+    assert refused.code == 2
+    assert "hint: `inspect MODEL --format csv` lists the nodes" in refused.err
+    rows = list(csv.DictReader(io.StringIO(run("inspect", tiny, "--format", "csv").out)))
+    named = [row["name"] for row in rows]
+    assert run("plan", tiny, "--tiers", tiers, "--at", named[len(named) // 2]).code == 0
