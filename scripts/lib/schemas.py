@@ -132,6 +132,9 @@ def described(schema: Schema, kind: type) -> None:
     schema.pop("title", None)
     schema["description"] = one_line(doc.split("\n\n")[0])
     said = attributes(doc)
+    for name, field in getattr(kind, "model_fields", {}).items():  # files may call a field otherwise
+        if field.alias and name in said:
+            said.setdefault(field.alias, said[name])
     for key, value in schema["properties"].items():
         value.pop("title", None)
         if key in said:
