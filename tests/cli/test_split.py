@@ -66,7 +66,7 @@ def test_slices_that_fail_the_proof_are_not_left(
         seen.append(place)
         assert (place / "manifest.json").is_file()
         proof = {"passed": False, "bitwise": False, "error": None, "max_abs_diff": 0.25}
-        return SimpleNamespace(passed=False, to_dict=lambda: proof)
+        return SimpleNamespace(passed=False, bitwise=False, codes=(), to_dict=lambda: proof)
 
     monkeypatch.setattr("dnnsplit_onnx.measuring.verification.verify", fail)
     ended = run("split", tiny, "--tiers", tiers, "--bind", "batch=2", "-o", folder, "--force", "--json")
