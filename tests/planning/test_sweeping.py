@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from itertools import islice, product
+from itertools import product
 
 import pytest
 
@@ -203,11 +203,6 @@ def test_processes_are_taken_where_they_pay(squeezenet: Analysis, monkeypatch) -
     monkeypatch.undo()
     assert sweeping._worthwhile(0.5) == 1
     assert 1 <= sweeping._worthwhile(1e9) <= 4096
-
-
-def test_it_is_lazy(squeezenet: Analysis) -> None:
-    axes = [parse_axis("link.0.bandwidth_mbps=1:2:100000")]
-    assert len(list(islice(sweep(squeezenet, TOPOLOGY, axes), 2))) == 2
 
 
 def test_other_errors_are_not_points(squeezenet: Analysis) -> None:
