@@ -202,7 +202,8 @@ def _measured(analysis: Analysis, tier: Tier, place: Place) -> NDArray[np.float6
         order = [at[index] for index in _places(analysis)]
     except KeyError:
         order = []
-    if sorted(order) != list(range(profile.nodes)):
+    # What a file claims of its nodes is compared before an array of that many is made.
+    if len(order) != profile.nodes or sorted(order) != list(range(len(order))):
         raise ProfileError(
             f"the profile of tier `{tier.name}` was measured on other nodes", hint=MEASURE_AGAIN
         )
