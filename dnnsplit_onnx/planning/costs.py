@@ -205,7 +205,9 @@ def _measured(analysis: Analysis, tier: Tier, place: Place) -> NDArray[np.float6
     # What a file claims of its nodes is compared before an array of that many is made.
     if len(order) != profile.nodes or sorted(order) != list(range(len(order))):
         raise ProfileError(
-            f"the profile of tier `{tier.name}` was measured on other nodes", hint=MEASURE_AGAIN
+            f"the profile of tier `{tier.name}` was measured on other nodes",
+            context=None if isinstance(given, Profile) else f"in {given}",
+            hint=MEASURE_AGAIN,
         )
     flops = np.empty_like(analysis.flops)
     flops[order] = analysis.flops
