@@ -11,7 +11,7 @@ import pytest
 
 from dnnsplit_onnx.runtime import pinned
 from dnnsplit_onnx.runtime.pinned import LEAST_NBYTES, cuda_runtime, pinned_block
-from dnnsplit_onnx.serving.wire.arena import KEEP_NBYTES, Arena
+from dnnsplit_onnx.serving.wire.arena import KEEP_NBYTES, Arena, Blocks
 
 SIZE = LEAST_NBYTES
 
@@ -92,20 +92,20 @@ def test_without_cuda_memory_is_ordinary(fresh: None, monkeypatch: pytest.Monkey
 
 
 def test_a_server_pins_what_goes_to_a_gpu_and_nothing_else(cuda: FakeRuntime) -> None:
-    arena = Arena()
+    arena = Arena(Blocks())
     arena.reset(2 * SIZE, 1)
     assert cuda.pinned == {}
     arena.reset(2 * SIZE, 1, pinned=True)
     first = dict(cuda.pinned)
     assert len(first) == 1
-    arena.reset(SIZE, 1, pinned=True)
-    arena.reset(SIZE, 1)
-    assert cuda.pinned == first  # the block serves for smaller requests too
     part = arena.allocate(100)
     assert part.ctypes.data in range(min(first), min(first) + first[min(first)])
     del part
+    arena.reset(SIZE, 1)
+    assert cuda.pinned == first  # it waits for the next request that goes to the GPU
+    arena.reset(2 * SIZE, 1, pinned=True)
+    assert cuda.pinned == first
     arena.reset(KEEP_NBYTES + SIZE, 1, pinned=True)
-    assert len(cuda.pinned) == 1
-    assert cuda.pinned != first
+    assert len(cuda.pinned) == 2
     arena.release()
-    assert cuda.pinned == {}
+    assert cuda.pinned == first  # larger than what is kept: given back at once

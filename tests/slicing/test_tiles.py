@@ -90,7 +90,9 @@ def check(
         if bitwise:
             np.testing.assert_array_equal(tiled[name], expected)
         else:
-            close = 3e-6 * float(np.abs(expected).max(initial=1e-3))
+            # Sums in another order, and residual additions that cancel: what is left of a unit is of
+            # the values inside, which may be larger than those of the output.
+            close = 1e-5 * float(np.abs(expected).max(initial=1e-3))
             np.testing.assert_allclose(tiled[name], expected, rtol=0, atol=close)
 
 
@@ -192,7 +194,7 @@ def test_outputs_of_several_heights_are_divided_in_proportion(level: str) -> Non
         h.make_node("MaxPool", ["fine"], ["coarse"], kernel_shape=[2, 2], strides=[2, 2]),
     ]
     model = a_model(nodes, {"x": [1, 3, 20, 8]}, ["fine", "coarse"], {"w": random(4, 3, 3, 3)})
-    check(model, [9, 0, 11], {"x": random(1, 3, 20, 8)}, with_runtime(level), bitwise=True)
+    check(model, [4, 0, 6], {"x": random(1, 3, 20, 8)}, with_runtime(level), bitwise=True)
 
 
 def test_what_has_no_rows_is_computed_by_each_tile_that_needs_it_and_handed_out_once() -> None:
