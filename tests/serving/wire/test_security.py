@@ -74,7 +74,7 @@ def test_plain_bytes_on_a_tls_port_do_no_harm(network: Network, certificates, wh
     context = ssl.create_default_context(cafile=files.ca)
     plain = socket.create_connection(("127.0.0.1", cloud.port))
     with context.wrap_socket(plain, server_hostname="localhost") as secure:
-        secure.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        secure.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert secure.recv(1000).startswith(b"HTTP/1.1 200")
 
 
