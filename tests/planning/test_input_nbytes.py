@@ -118,8 +118,12 @@ def test_exact_is_exhaustive_with_the_key(objective, accounting) -> None:
         analysis, topology = random_case(seed)
         problem = problem_of(analysis, topology, objective, accounting)
         best = problem.figures(get_planner("exhaustive")(problem).cuts).value(objective)
-        found = problem.figures(get_planner("exact")(problem).cuts).value(objective)
-        assert found == pytest.approx(best)
+        solution = get_planner("exact")(problem)
+        found = problem.in_order(solution.order).figures(solution.cuts).value(objective)
+        if objective == "throughput":  # over all sets of the DAG, where the other searches one order
+            assert found >= best * (1 - 1e-9)
+        else:
+            assert found == pytest.approx(best)
         raw = problem_of(analysis, topology.model_copy(update={"input_nbytes": {}}), objective, accounting)
         changed += raw.figures(get_planner("exact")(raw).cuts).value(objective) != pytest.approx(best)
     assert changed >= 3  # the key is of consequence
