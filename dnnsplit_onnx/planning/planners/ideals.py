@@ -28,6 +28,9 @@ from dnnsplit_onnx.work.envelope import readers_of_values
 
 #: Graphs with more ideals are planned along orders.
 MOST = 20_000
+# Each ideal is tried with each node: a graph of so many nodes that this would take seconds is
+# planned along orders too.
+_MOST_TRIED = 10_000_000
 _STEPS = 80
 _SLACK = 1e-9
 
@@ -143,6 +146,9 @@ class _Lattice:
 
 def _lattice(problem: Problem, analysis: Analysis) -> _Lattice | None:
     graph = analysis.graph
+    most = min(MOST, _MOST_TRIED // max(len(graph.nodes), 1))
+    if most <= len(graph.nodes):  # a graph has more ideals than nodes
+        return None
     needs = [
         sum(1 << at for at in {graph.producer[v] for v in node.inputs if v in graph.producer})
         for node in graph.nodes
@@ -161,7 +167,7 @@ def _lattice(problem: Problem, analysis: Analysis) -> _Lattice | None:
                     continue
                 bigger = mask | 1 << at
                 if bigger not in place:
-                    if len(masks) >= MOST:
+                    if len(masks) >= most:
                         return None
                     place[bigger] = len(masks)
                     masks.append(bigger)
