@@ -57,6 +57,10 @@ def test_numbers_travel_bit_for_bit(array):
     )
 )
 def test_numbers_travel_as_json_too(array):
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        with pytest.raises(ProtocolError, match="not finite"):
+            there_and_back(array, binary=False)
+        return
     back = there_and_back(array, binary=False)
     assert back.dtype == array.dtype
     np.testing.assert_array_equal(back, array)
