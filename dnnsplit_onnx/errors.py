@@ -112,9 +112,21 @@ def check_name(what: str, name: object, known: Iterable[str]) -> None:
         raise InputError(f"no {what} is named `{name}`", hint=_did_you_mean(what, str(name), names))
 
 
-def _did_you_mean(what: str, name: str, names: tuple[str, ...]) -> str:
-    from difflib import get_close_matches  # only for mistakes
+def close_names(name: str, known: Iterable[str], *, n: int = 3, cutoff: float = 0.6) -> list[str]:
+    """What a mistaken name may have meant, the likeliest first.
 
+    Args:
+        name: The mistaken name.
+        known: The names there are.
+        n: How many at most.
+        cutoff: How alike they must be at least, from 0 to 1.
+    """
+    from difflib import get_close_matches  # only for mistakes: it takes time to load
+
+    return get_close_matches(name, list(known), n, cutoff)
+
+
+def _did_you_mean(what: str, name: str, names: tuple[str, ...]) -> str:
     listed = f"known {what}s: {', '.join(names)}"
-    close = get_close_matches(name.lower().replace("_", "-"), names, n=1)
+    close = close_names(name.lower().replace("_", "-"), names, n=1)
     return f"did you mean `{close[0]}`? {listed}" if close else listed

@@ -13,11 +13,10 @@ import os
 import re
 import sys
 import traceback
-from difflib import get_close_matches
 
 import typer
 
-from dnnsplit_onnx.errors import DnnsplitError
+from dnnsplit_onnx.errors import DnnsplitError, close_names
 
 # A name in a model may be as long as the model.
 _LONGEST_LINE = 4000
@@ -105,7 +104,7 @@ def _usage(error: typer.TyperException) -> tuple[str, str | None]:
     message = message.replace(": Value error, ", ": ")
     if near := getattr(error, "possibilities", None):
         message = message.partition(" (Possible options")[0]
-        nearest = get_close_matches(getattr(error, "option_name", ""), near, n=1, cutoff=0.0)
+        nearest = close_names(getattr(error, "option_name", ""), near, n=1, cutoff=0.0)
         hint = f"did you mean `{nearest[0]}`?"
     elif ". Did you mean " in message:
         message, _, suggestion = message.partition(". Did you mean ")
@@ -113,7 +112,7 @@ def _usage(error: typer.TyperException) -> tuple[str, str | None]:
     elif choice := re.fullmatch(r"(.*: `(.*)` is not one of) (.*?)\.?", message):
         known = re.findall(r"`([^`]*)`", choice[3])
         wanted = _OTHER_WORDS.get(choice[2].lower(), choice[2].lower())
-        if nearest := get_close_matches(wanted, known, n=1):
+        if nearest := close_names(wanted, known, n=1):
             hint = f"did you mean `{nearest[0]}`?"
     message = message.rstrip(".")
     return message[:1].lower() + message[1:], hint

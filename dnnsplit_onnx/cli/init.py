@@ -63,7 +63,7 @@ def init(
     if options.json:
         print_json(made.to_dict())
     else:
-        show(made, analysis.graph, next_words(model, planning, made))
+        show(made, analysis, next_words(model, planning, made))
 
 
 def _asked(options: InitOptions) -> InitOptions:

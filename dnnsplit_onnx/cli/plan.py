@@ -12,8 +12,8 @@ from dnnsplit_onnx.cli.options import Force, Format, Model, takes
 from dnnsplit_onnx.errors import InfeasibleError
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.graph.graph import Graph
     from dnnsplit_onnx.planning.plans import Plan
+    from dnnsplit_onnx.work.analysis import Analysis
 
 # Two figures this close are the same one.
 _SAME = 1e-6
@@ -46,7 +46,7 @@ def plan(
     if output is not None:
         write_plan(data, output, force=force)
     if not print_as(form, made, json=options.json):
-        show(made, analysis.graph, next_words(model, options, made))
+        show(made, analysis, next_words(model, options, made))
     refuse_broken(made)
 
 
@@ -60,7 +60,7 @@ def write_plan(data: dict[str, Any], output: Path, *, force: bool) -> None:
         file.write((json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
 
 
-def show(made: Plan, graph: Graph, following: tuple[str, ...] = ()) -> None:
+def show(made: Plan, analysis: Analysis, following: tuple[str, ...] = ()) -> None:
     """Prints a plan, and the command to run next."""
     from dnnsplit_onnx.cli.output import next_command
     from dnnsplit_onnx.planning.fitting import graph_of
@@ -68,7 +68,7 @@ def show(made: Plan, graph: Graph, following: tuple[str, ...] = ()) -> None:
     from dnnsplit_onnx.reporting.plan_view import print_plan
 
     console = stdout_console()
-    print_plan(console, made, graph_of(made, graph), made.uncounted_ops)
+    print_plan(console, made, graph_of(made, analysis.graph, analysis.model_digest), made.uncounted_ops)
     if following:
         console.print()
         console.print(next_command(*following), style="dim", soft_wrap=True)

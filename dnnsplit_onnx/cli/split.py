@@ -96,7 +96,7 @@ def split(
     if options.json:
         print_json(made.to_dict() | _result(output, manifest, proof))
         return
-    show(made, analysis.graph)
+    show(made, analysis)
     _show_result(output, manifest, proof)
 
 

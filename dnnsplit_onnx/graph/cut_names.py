@@ -17,10 +17,9 @@ Several cuts, one a link, must be nested: each holds the one before it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
-from dnnsplit_onnx.errors import CutError
+from dnnsplit_onnx.errors import CutError, close_names
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.layers import layer_position
 
@@ -152,7 +151,7 @@ def _after(graph: Graph, position: int | None, name: str) -> int:
             hint="name a value that depends on the model's inputs",
         )
     names = dict.fromkeys((*(node.name for node in graph.nodes), *graph.values))
-    close = difflib.get_close_matches(name, names, n=3)
+    close = close_names(name, names, n=3)
     listed = ", ".join(f"`{match}`" for match in close)
     raise CutError(
         f"no node or value `{name}` in `{file}`",

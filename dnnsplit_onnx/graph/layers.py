@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 import onnx
 
-from dnnsplit_onnx.errors import CutError
+from dnnsplit_onnx.errors import CutError, close_names
 from dnnsplit_onnx.graph.graph import Graph
 
 # Other tools ignore keys that they do not know.
@@ -78,7 +77,7 @@ def layer_position(graph: Graph, name: str) -> int:
             context=context,
             hint="models made by `dnnsplit-onnx convert` carry them; or cut at a position, a node or a value",
         )
-    near = get_close_matches(name, positions, n=3, cutoff=0.4) or list(positions)[:3]
+    near = close_names(name, positions, n=3, cutoff=0.4) or list(positions)[:3]
     raise CutError(
         f"no layer `{name}`",
         context=context,

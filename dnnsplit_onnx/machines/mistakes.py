@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
 
-from dnnsplit_onnx.errors import TopologyError
+from dnnsplit_onnx.errors import TopologyError, close_names
 
 _LONGEST_VALUE = 100
 
@@ -135,7 +134,7 @@ def _unknown_key(
     listed = f"known keys here: {', '.join(known)}"
     lower = name.lower().replace("-", "_")
     other = _OTHER_NAMES.get(table, {}).get(lower)
-    close = [other] if other else get_close_matches(lower, known, n=1)
+    close = [other] if other else close_names(lower, known, n=1)
     if close:
         meant = close[0]
         if not table:  # a key of the file is a table or a list of them
@@ -176,9 +175,7 @@ def _number_in(text: str, name: str) -> str | None:
 def _one_of(given: object, expected: str) -> str:
     known = re.findall(r"'([^']*)'", expected)
     lower = str(given).lower()
-    close = (
-        [_OTHER_VALUES[lower]] if _OTHER_VALUES.get(lower) in known else get_close_matches(lower, known, 1)
-    )
+    close = [_OTHER_VALUES[lower]] if _OTHER_VALUES.get(lower) in known else close_names(lower, known, n=1)
     listed = f"known: {', '.join(known)}"
     return f"did you mean `{close[0]}`? {listed}" if close else listed
 

@@ -10,13 +10,12 @@ import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.errors import InputError, close_names
 
 #: The file that a tiers file refers editors to.
 SCHEMA_FILE = "tiers.schema.json"
@@ -218,6 +217,6 @@ def _number(value: float) -> str:
 def _named(known: Mapping[str, Preset], name: str, kind: str) -> Preset:
     if name in known:
         return known[name]
-    near = get_close_matches(name.lower().replace("_", "-"), known, n=1)
+    near = close_names(name.lower().replace("_", "-"), known, n=1)
     hint = f"did you mean `{near[0]}`? " if near else ""
     raise InputError(f"no {kind} is named `{name}`", hint=f"{hint}known: {', '.join(known)}")

@@ -41,7 +41,7 @@ Count = Annotated[int, Field(ge=0, le=1 << 32)]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=(), defer_build=True)
 
 
 class Segment(_Record):

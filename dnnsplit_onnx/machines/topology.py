@@ -18,7 +18,6 @@ import os
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -26,7 +25,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from dnnsplit_onnx.errors import TopologyError
+from dnnsplit_onnx.errors import TopologyError, close_names
 from dnnsplit_onnx.files import read_bounded
 from dnnsplit_onnx.graph.kinds import HEAD_NBYTES, TIERS_FILE, is_model, kind_of
 from dnnsplit_onnx.machines.mistakes import explained, first_mistake
@@ -71,7 +70,9 @@ class _Table(BaseModel):
     somebody who writes the file. Lists pass for tuples and whole numbers for reals.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, populate_by_name=True, defer_build=True
+    )
 
     def __init__(self, /, **fields: Any) -> None:
         try:
@@ -430,7 +431,7 @@ class Topology(_Table):
             return self.names.index(tier)
         if not isinstance(tier, str) and _is_place(tier, len(self.tiers)):
             return tier
-        close = get_close_matches(tier, self.names, n=1) if isinstance(tier, str) else ()
+        close = close_names(tier, self.names, n=1) if isinstance(tier, str) else ()
         hint = f"did you mean `{close[0]}`?" if close else f"the tiers are {', '.join(self.names)}"
         raise TopologyError(f"no tier {tier!r}", hint=hint)
 

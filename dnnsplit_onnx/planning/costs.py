@@ -17,20 +17,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dnnsplit_onnx.errors import InputError, ProfileError, TopologyError
+from dnnsplit_onnx.errors import InputError, ProfileError, TopologyError, close_names
 from dnnsplit_onnx.machines.profiles import MEASURE_AGAIN, Place, Profile, check_profile, load_profile
 from dnnsplit_onnx.machines.topology import Tier, Topology
 from dnnsplit_onnx.planning.coding import CodeCosts, code_costs
-from dnnsplit_onnx.planning.sharing import TierRows, share_rows
 from dnnsplit_onnx.work.analysis import ORDERS, Analysis
 from dnnsplit_onnx.work.cuts import Accounting
 from dnnsplit_onnx.work.memory import StageMemory
 from dnnsplit_onnx.work.orders import in_order
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.planning.sharing import TierRows
 
 #: Seconds of each node on each tier, shape (K, n), along the analysis's order.
 CostFunction = Callable[[Analysis, Topology], ArrayLike]
@@ -137,6 +139,8 @@ def _shared(analysis: Analysis, topology: Topology) -> TierRows | None:
     tier = topology.tiers[0]
     if len(tier.machines) < 2:
         return None
+    from dnnsplit_onnx.planning.sharing import share_rows  # takes time to load, and few tiers need it
+
     below = [_seconds_below(analysis, single, 0, topology) for single in tier.singles]
     return share_rows(analysis, tier, np.array(below))
 
@@ -153,7 +157,7 @@ def on_links(analysis: Analysis, topology: Topology) -> Analysis:
     sizes, inputs = topology.input_nbytes, analysis.graph.inputs
     for name in sizes:
         if name not in inputs:
-            close = get_close_matches(name, inputs, n=3)
+            close = close_names(name, inputs, n=3)
             listed = " or ".join(f"`{match}`" for match in close)
             raise TopologyError(
                 f"`input_nbytes` names `{name}`, which is no input of the model",

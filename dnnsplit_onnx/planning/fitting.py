@@ -18,27 +18,29 @@ from dnnsplit_onnx.work.analysis import CUSTOM, Analysis, measure
 from dnnsplit_onnx.work.orders import in_order, in_order_of
 
 
-def graph_of(plan: Plan, graph: Graph) -> Graph:
+def graph_of(plan: Plan, graph: Graph, model: str | None = None) -> Graph:
     """A graph with its nodes in the order that a plan counts them in, and the plan's states.
 
     Args:
         plan: The plan.
         graph: The plan's model, in whatever order.
+        model: The digest of the graph's model, where it is known already.
 
     Raises:
         PlanError: The plan is of another model, or of one that has changed, or counts in an
             order that cannot be made again.
     """
-    _check_model(plan, graph)
+    model = model or model_digest(graph)
+    _check_model(plan, graph, model)
     if plan.states is not None:
         pairs = tuple(f"{state.input}={state.output}" for state in graph.states)
         if pairs != plan.states:
             states = parse_states(plan.states or ("none",), graph.inputs, graph.outputs)
             graph = replace(graph, states=states)
-    if plan.order_digest is not None and order_digest(graph) == plan.order_digest:
+    if plan.order_digest is not None and order_digest(graph, model) == plan.order_digest:
         return graph
     ordered = _ordered(plan, graph)
-    if plan.order_digest is not None and order_digest(ordered) != plan.order_digest:
+    if plan.order_digest is not None and order_digest(ordered, model) != plan.order_digest:
         raise PlanError(
             f"the plan counts the nodes of `{graph.file.path.name}` in an order that this release does "
             f"not make: `{plan.order}` is another one now",
@@ -58,15 +60,15 @@ def analysis_of(plan: Plan, analysis: Analysis) -> Analysis:
         PlanError: As for `graph_of`.
     """
     if plan.order_digest is None and plan.order in (analysis.order, "file"):
-        _check_model(plan, analysis.graph)
+        _check_model(plan, analysis.graph, analysis.model_digest)
         return in_order(analysis, plan.order)
-    graph = graph_of(plan, analysis.graph)
+    graph = graph_of(plan, analysis.graph, analysis.model_digest)
     if graph.nodes == analysis.graph.nodes:
         return analysis if graph.states == analysis.graph.states else replace(analysis, graph=graph)
     return replace(in_order_of(analysis, graph), order=plan.order)
 
 
-def _check_model(plan: Plan, graph: Graph) -> None:
+def _check_model(plan: Plan, graph: Graph, model: str) -> None:
     """Holds a plan against a model, by the model's digest, or its number of nodes in old plans."""
     name, size = graph.file.path.name, len(graph.nodes)
     counted = plan.figures.stages[-1].stop
@@ -75,7 +77,7 @@ def _check_model(plan: Plan, graph: Graph) -> None:
             f"the plan is of another model than `{name}`: of {counted:,} nodes in place of {size:,}",
             hint="plan again, for this model",
         )
-    if plan.model is not None and plan.model.digest not in (None, model_digest(graph)):
+    if plan.model is not None and plan.model.digest not in (None, model):
         raise PlanError(
             f"the plan is of another model than `{name}`, or the model has changed since: operators, "
             "their attributes or shapes differ",

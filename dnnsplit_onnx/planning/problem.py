@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +33,15 @@ from dnnsplit_onnx.planning.objective import (
 from dnnsplit_onnx.planning.plans import Figures, Measure, Objective, Optimality
 from dnnsplit_onnx.planning.reorder import reordered_costs
 from dnnsplit_onnx.planning.rules import Rules, rules_of
-from dnnsplit_onnx.planning.sharing import TierRows
 from dnnsplit_onnx.planning.waiting import Station, link_station, tier_station
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.codes import RAW
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, staircase
 from dnnsplit_onnx.work.orders import in_order_of
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.planning.sharing import TierRows
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,11 @@ all three become the positions that each link may be cut at.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnsplit_onnx.errors import TopologyError
+from dnnsplit_onnx.errors import TopologyError, close_names
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.machines.topology import Tier, Topology
 
@@ -209,7 +208,7 @@ def _position(graph: Graph, name: str, key: str) -> int:
             f"`{key}` = {name!r}: this is a model input, which is born on tier 0",
             hint="name a node, or a value that a node makes",
         )
-    close = get_close_matches(name, [*graph.position_of_node, *graph.producer], n=3)
+    close = close_names(name, [*graph.position_of_node, *graph.producer], n=3)
     hint = (
         f"did you mean {' or '.join(f'`{c}`' for c in close)}?"
         if close

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 _BLOCK = 256
 _MANY = 4 * _BLOCK
-_FEW = 32
+#: Up to here comparing all with all in blocks is faster than halving.
+_SWEPT = 16 * _BLOCK
+_FEW = 8
 
 
 def nondominated(columns: Sequence[NDArray[Any]]) -> NDArray[np.intp]:
@@ -107,7 +109,7 @@ def _along_stairs(points: NDArray[Any]) -> NDArray[np.intp]:
 
 def _halved(points: NDArray[Any], places: NDArray[np.intp]) -> NDArray[np.intp]:
     """Of some places in lexicographic order of four figures, those on their front."""
-    if len(places) <= _BLOCK:
+    if len(places) <= _SWEPT:
         return places[_sweep(points[:, places])]
     middle = len(places) // 2
     good, others = _halved(points, places[:middle]), _halved(points, places[middle:])
@@ -134,21 +136,30 @@ def _covered(good: NDArray[Any], others: NDArray[Any]) -> NDArray[np.bool_]:
 def _sweep(points: NDArray[Any]) -> NDArray[np.intp]:
     """Places of the front of points in lexicographic order: only earlier ones can dominate."""
     kept: list[NDArray[np.intp]] = []
-    front = points[:, :0]
+    front = points[1:, :0]
     for start in range(0, points.shape[1], _BLOCK):
-        block = points[:, start : start + _BLOCK]
+        block = points[1:, start : start + _BLOCK]
         alive = np.flatnonzero(~_beaten(front, block))
         block = block[:, alive]
-        within = np.all(block[:, :, None] <= block[:, None, :], axis=0)
-        alive = alive[~np.triu(within, 1).any(axis=0)]
+        alive = alive[~np.triu(_as_good(block, block), 1).any(axis=0)]
         kept.append(start + alive)
-        front = np.concatenate((front, points[:, start + alive]), axis=1)
+        front = np.concatenate((front, points[1:, start + alive]), axis=1)
     return np.concatenate(kept)
 
 
 def _beaten(front: NDArray[Any], block: NDArray[Any]) -> NDArray[np.bool_]:
     beaten = np.zeros(block.shape[1], dtype=np.bool_)
     for start in range(0, front.shape[1], _BLOCK):
-        part = front[:, start : start + _BLOCK]
-        beaten |= np.all(part[:, :, None] <= block[:, None, :], axis=0).any(axis=0)
+        beaten |= _as_good(front[:, start : start + _BLOCK], block).any(axis=0)
     return beaten
+
+
+def _as_good(points: NDArray[Any], others: NDArray[Any]) -> NDArray[np.bool_]:
+    """Shape (points, others): whether each is at least as good as each other one.
+
+    The first figure is left out: points in lexicographic order are as good in it as all behind them.
+    """
+    good: NDArray[np.bool_] = points[0][:, None] <= others[0][None]
+    for mine, theirs in zip(points[1:], others[1:], strict=True):
+        good &= mine[:, None] <= theirs[None]
+    return good

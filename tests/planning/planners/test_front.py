@@ -21,6 +21,7 @@ from tests.strategies import generators, problems, with_random_limits
 def test_keeps_what_nothing_beats(columns: int, monkeypatch) -> None:
     monkeypatch.setattr(front_module, "_BLOCK", 5)
     monkeypatch.setattr(front_module, "_FEW", 3)
+    monkeypatch.setattr(front_module, "_SWEPT", 20)
     for seed in range(60):
         monkeypatch.setattr(front_module, "_MANY", 10 if seed % 2 else 1000)
         points = np.random.default_rng(seed).integers(0, 7, (columns, seed)).astype(float)
