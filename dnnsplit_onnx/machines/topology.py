@@ -83,6 +83,11 @@ class _Table(BaseModel):
     # Tables within tables are validated in place, so that an error names the whole path.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
+    @classmethod
+    def model_validate(cls, obj: Any, **_: Any) -> Self:
+        """One from a mapping, or itself: with the checks, and the errors, of the constructor."""
+        return obj if isinstance(obj, cls) else cls(**obj)
+
     def changed(self, **fields: Any) -> Self:
         """The same with some fields replaced, checked as a new one is.
 
@@ -544,7 +549,8 @@ def parse_topology(data: dict[str, Any], source: str) -> Topology:
 
 def _parsed(data: dict[str, Any], source: str, text: str | None = None) -> Topology:
     try:
-        return Topology.model_validate(_plain(data))
+        topology: Topology = Topology.__pydantic_validator__.validate_python(_plain(data))
+        return topology
     except ValidationError as error:
         raise _as_topology_error(error, source, text=text) from None
 

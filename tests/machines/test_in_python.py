@@ -59,6 +59,7 @@ WAYS: dict[str, tuple[str, Callable[[object], object]]] = {
     "with_limits": ("limits: `deadline_ms`", lambda value: LINE.with_limits(deadline_ms=value)),
     "changed": ("`gflops`", lambda value: EDGE.changed(gflops=value)),
     "model_copy": ("`gflops`", lambda value: EDGE.model_copy(update={"gflops": value})),
+    "model_validate": ("`gflops`", lambda value: Tier.model_validate({"name": "edge", "gflops": value})),
 }
 
 
