@@ -31,7 +31,7 @@ def bench(
         ),
     ] = None,
 ) -> None:
-    """Measure each slice, the chain of them, and the whole model.
+    """Measure each slice, the chain of them, and the whole model; of shared rows, each tile.
 
     Everything runs on this machine, without links between the tiers. Where a tier is planned
     for CUDA and this machine has none, say --provider cpu.

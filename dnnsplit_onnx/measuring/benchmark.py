@@ -2,7 +2,7 @@
 
 Whole and chain take turns, run by run: a machine that slows down or gets busy in between
 slows both. The slices are timed inside the chain, where each finds the caches as its
-predecessor left them.
+predecessor left them. Tiles of a stage that machines share have turns of their own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from dnnsplit_onnx.errors import InputError, ManifestError, ModelError
 from dnnsplit_onnx.measuring.measure import machine
+from dnnsplit_onnx.measuring.side_by_side import SideBySide
 from dnnsplit_onnx.measuring.timings import BenchReport, Measured, costly_copies, measured, summed
 from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.running.origin import assumed_of, bindings_of, find_model, slices_folder
@@ -93,12 +94,14 @@ def bench(
         if record is not None:
             session = open_slice(place, record, options)
             _need_device(cuda_graph, [session])
-            slices = _bench_tier(session, record.tier, values, clock)
+            tiled = _open_tiles(place, [record], options)
+            slices = _bench_tier(session, record.tier, values, tiled, clock)
         else:
             opened = Chain.open(place, lambda _: options, manifest=manifest)
             _need_device(cuda_graph, [session for _, session in opened.stages])
             uncut, notes = _open_whole(place, manifest, model, options)
-            slices, chain, whole = _bench_chain(opened, uncut, values, clock)
+            tiled = _open_tiles(place, manifest.slices, options)
+            slices, chain, whole = _bench_chain(opened, uncut, values, tiled, clock)
     return BenchReport(
         slices,
         chain,
@@ -109,6 +112,16 @@ def bench(
         threads,
         cuda_graph,
         (*notes, *costly_copies(slices)),
+        tuple(stage.measured() for stage in tiled),
+    )
+
+
+def _open_tiles(
+    place: Path, records: Sequence[SliceRecord], options: SessionOptions
+) -> tuple[SideBySide, ...]:
+    """The tiles of each slice that machines share."""
+    return tuple(
+        SideBySide.open(place, record, options_on(options, record)) for record in records if record.tiles
     )
 
 
@@ -199,7 +212,11 @@ def _open_whole(
 
 
 def _bench_tier(
-    session: Session, tier: str, values: Mapping[str, Value], clock: _Clock
+    session: Session,
+    tier: str,
+    values: Mapping[str, Value],
+    tiled: Sequence[SideBySide],
+    clock: _Clock,
 ) -> tuple[Measured, ...]:
     seconds: list[float] = []
 
@@ -207,17 +224,32 @@ def _bench_tier(
         start = time.perf_counter()
         session.run(values)
         seconds.append(time.perf_counter() - start)
+        for stage in tiled:
+            stage.once(values)
 
-    found = clock.measure(once, seconds.clear, [session])
+    def forget() -> None:
+        seconds.clear()
+        for stage in tiled:
+            stage.forget()
+
+    found = clock.measure(once, forget, [session])
     return (measured(tier, session, seconds, found),)
 
 
 def _bench_chain(
-    chain: Chain, whole: Session | None, values: Mapping[str, Value], clock: _Clock
+    chain: Chain,
+    whole: Session | None,
+    values: Mapping[str, Value],
+    tiled: Sequence[SideBySide],
+    clock: _Clock,
 ) -> tuple[tuple[Measured, ...], Measured, Measured | None]:
     per_tier: dict[str, list[float]] = {tier: [] for tier, _ in chain.stages}
     chain_seconds: list[float] = []
     whole_seconds: list[float] = []
+    crossing = {name for stage in tiled for name in stage.reads} - values.keys()
+    read = dict(values)
+    if crossing:
+        read |= chain.run_values(values, keep=crossing)
 
     def once() -> None:
         start = time.perf_counter()
@@ -227,10 +259,14 @@ def _bench_chain(
             start = time.perf_counter()
             whole.run(values)
             whole_seconds.append(time.perf_counter() - start)
+        for stage in tiled:
+            stage.once(read)
 
     def forget() -> None:
         for seconds in (*per_tier.values(), chain_seconds, whole_seconds):
             seconds.clear()
+        for stage in tiled:
+            stage.forget()
 
     sessions = [session for _, session in chain.stages]
     found = clock.measure(once, forget, sessions if whole is None else [*sessions, whole])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dnnsplit_onnx.measuring.measure import Latency
+from dnnsplit_onnx.measuring.side_by_side import StageMeasured
 from dnnsplit_onnx.runtime.placement import Crossings, Placement
 from dnnsplit_onnx.runtime.sessions import Session
 
@@ -62,6 +63,7 @@ class BenchReport:
         threads: Threads within an operator, None for onnxruntime's choice.
         cuda_graph: Whether slices on CUDA ran as CUDA graphs.
         notes: What was left out, and why.
+        side_by_side: Stages that several machines share, in tiles.
     """
 
     slices: tuple[Measured, ...]
@@ -73,6 +75,7 @@ class BenchReport:
     threads: int | None = None
     cuda_graph: bool = False
     notes: tuple[str, ...] = ()
+    side_by_side: tuple[StageMeasured, ...] = ()
 
     @property
     def overhead(self) -> float | None:
@@ -97,15 +100,22 @@ class BenchReport:
             "threads": self.threads,
             "cuda_graph": self.cuda_graph,
             "notes": list(self.notes),
+            "side_by_side": [stage.to_dict() for stage in self.side_by_side],
+            "tiles": [tile.to_dict() for stage in self.side_by_side for tile in stage.tiles],
         }
 
     def records(self) -> list[dict[str, Any]]:
-        """A row for each slice, the chain and the whole model, without lists."""
-        named = [("slice", one) for one in self.slices]
-        named += [(kind, one) for kind, one in (("chain", self.chain), ("whole", self.whole)) if one]
+        """A row for each slice, the chain, the whole model, and each tile, without lists."""
+        named = [("slice", one.to_dict()) for one in self.slices]
+        named += [
+            (kind, one.to_dict()) for kind, one in (("chain", self.chain), ("whole", self.whole)) if one
+        ]
+        for stage in self.side_by_side:
+            named.append(("side by side", stage.to_dict()))
+            named += [("tile", tile.to_dict()) for tile in stage.tiles]
         return [
-            {"kind": kind, **{key: value for key, value in one.to_dict().items() if not _is_nested(value)}}
-            for kind, one in named
+            {"kind": kind, **{key: value for key, value in row.items() if not _is_nested(value)}}
+            for kind, row in named
         ]
 
 

@@ -117,11 +117,15 @@ def print_bench(console: Console, report: Mapping[str, Any]) -> None:
         for name, key in (("chain", "chain"), ("whole model", "whole"))
         if report[key]
     ]
+    for stage in report.get("side_by_side", ()):
+        tiles = [row for row in report["tiles"] if row["tier"] == stage["tier"]]
+        rows += [(_tile(row), row, "dim") for row in tiles]
+        rows.append((f"{units.clean(stage['tier'])} side by side", stage, ""))
     for name, row, style in rows:
         percentiles = ("p50_ms", "p95_ms", "p99_ms") if wide else ("p50_ms", "p95_ms")
         table.add_row(
             name,
-            row["provider"],
+            row.get("provider", ""),
             *(units.milliseconds(row[key]) for key in percentiles),
             units.per_second(row.get("throughput_per_s")),
             str(row["runs"]),
@@ -133,10 +137,27 @@ def print_bench(console: Console, report: Mapping[str, Any]) -> None:
         console.print(
             f"Cutting costs {100 * (ratio - 1):+.1f}%: the chain on one machine against the whole model."
         )
-    for note in (*report.get("notes", ()), *_copies(report), *_left_on_cpu(report)):
+    for note in (*report.get("notes", ()), *_side_by_side(report), *_copies(report), *_left_on_cpu(report)):
         console.print(units.clean(note))
     machine = ", ".join(f"{key} {value}" for key, value in report.get("machine", {}).items())
     console.print(f"Measured here, without links: {machine}.", style="dim")
+
+
+def _tile(row: Mapping[str, Any]) -> str:
+    what = "alone" if row["rows"] is None else "rows {}-{}".format(*row["rows"])
+    return f"  {units.clean(row['machine'])}: nodes {row['start']}-{row['stop']}, {what}"
+
+
+def _side_by_side(report: Mapping[str, Any]) -> list[str]:
+    """What sharing rows gains before anything is sent."""
+    alone = {row["tier"]: row["p50_ms"] for row in report["slices"]}
+    return [
+        f"Tiles of `{units.clean(tier)}` take {units.milliseconds(stage['p50_ms'])} side by side, "
+        f"{units.milliseconds(stage['assembly_p50_ms'])} of it for cutting out and joining rows, where its "
+        f"slice takes {units.milliseconds(alone[tier])}; what the LAN takes is not in it."
+        for stage in report.get("side_by_side", ())
+        if (tier := stage["tier"]) in alone
+    ]
 
 
 def _left_on_cpu(report: Mapping[str, Any]) -> list[str]:

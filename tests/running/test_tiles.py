@@ -14,8 +14,11 @@ import pytest
 from dnnsplit_onnx.errors import ManifestError
 from dnnsplit_onnx.files import file_sha256
 from dnnsplit_onnx.machines.topology import Lan, Link, Machine, Tier, Topology
+from dnnsplit_onnx.measuring.benchmark import bench
 from dnnsplit_onnx.measuring.verification import verify
 from dnnsplit_onnx.planning.choosing import plan
+from dnnsplit_onnx.reporting.console import stdout_console
+from dnnsplit_onnx.reporting.proof_view import print_bench
 from dnnsplit_onnx.running.slices import open_slice
 from dnnsplit_onnx.running.tiles import Arrays, run_tiles
 from dnnsplit_onnx.slicing import slice_model
@@ -108,3 +111,35 @@ def test_a_tile_that_was_changed_is_refused(folder: Path, tmp_path: Path) -> Non
     (broken / tile.file).write_bytes(b"\0")
     with pytest.raises(ManifestError, match="its checksum differs"):
         verify(broken, folder.parent / "model.onnx")
+
+
+@pytest.mark.parametrize("tier", [None, "edge"])
+def test_bench_times_every_tile_and_what_the_machines_take_side_by_side(
+    folder: Path, tier: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = load_manifest(folder).slices[0]
+    found = bench(folder, tier=tier, runs=3, warmup=1)
+    data = found.to_dict()
+    assert [(row["machine"], row["start"], row["rows"]) for row in data["tiles"]] == [
+        (tile.machine, tile.start, None if tile.rows is None else list(tile.rows)) for tile in record.tiles
+    ]
+    assert all(row["runs"] == 3 for row in data["tiles"])
+    (stage,) = data["side_by_side"]
+    assert stage["runs"] == 3
+    # A run is the slowest tile of each region, so never less than the best run of any one machine.
+    for machine in {tile.machine for tile in record.tiles}:
+        alone = sum(row["min_ms"] for row in data["tiles"] if row["machine"] == machine)
+        assert stage["min_ms"] >= alone
+    kinds = [row["kind"] for row in found.records()]
+    assert kinds.count("tile") == len(record.tiles)
+    print_bench(stdout_console(), data)
+    assert "side by side, " in " ".join(capsys.readouterr().out.split())
+
+
+def test_bench_refuses_a_tile_that_was_changed(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "slices")
+    record = load_manifest(folder).slices[0]
+    with (tmp_path / "slices" / record.tiles[0].file).open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ManifestError):
+        bench(tmp_path / "slices", model=folder.parent / "model.onnx", runs=1)
