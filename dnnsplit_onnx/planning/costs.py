@@ -32,7 +32,7 @@ from dnnsplit_onnx.work.memory import StageMemory
 from dnnsplit_onnx.work.orders import in_order
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.planning.sharing import TierRows
+    from dnnsplit_onnx.planning.sharing import MachineSeconds, TierRows
 
 #: Seconds of each node on each tier, shape (K, n), along the analysis's order.
 CostFunction = Callable[[Analysis, Topology], ArrayLike]
@@ -141,8 +141,25 @@ def _shared(analysis: Analysis, topology: Topology) -> TierRows | None:
         return None
     from dnnsplit_onnx.planning.sharing import share_rows  # takes time to load, and few tiers need it
 
-    below = [_seconds_below(analysis, single, 0, topology) for single in tier.singles]
-    return share_rows(analysis, tier, np.array(below))
+    return share_rows(analysis, tier, [_machine_seconds(analysis, one, topology) for one in tier.singles])
+
+
+def _machine_seconds(analysis: Analysis, tier: Tier, topology: Topology) -> MachineSeconds:
+    """What one machine of tier 0 takes: what goes with the rows, and what does not."""
+    from dnnsplit_onnx.planning.sharing import MachineSeconds
+
+    per_node = np.diff(_seconds_below(analysis, tier, 0, topology))
+    fixed = np.full_like(per_node, tier.overhead_us / 1e6 if tier.profile is None else 0.0)
+    run_s = 0.0
+    if tier.profile is not None and len(per_node):
+        profile = _loaded(tier.profile)
+        run_s = profile.overhead_s if profile.parts else 0.0
+        per_node[0] = max(per_node[0] - run_s, 0.0)  # where a bottom tier's prefixes have it
+    return MachineSeconds(per_node - fixed, fixed, run_s)
+
+
+def _loaded(profile: Profile | str) -> Profile:
+    return profile if isinstance(profile, Profile) else load_profile(profile)
 
 
 def on_links(analysis: Analysis, topology: Topology) -> Analysis:
@@ -185,7 +202,7 @@ def _seconds_below(analysis: Analysis, tier: Tier, t: int, topology: Topology) -
 def _measured(analysis: Analysis, tier: Tier, place: Place) -> NDArray[np.float64]:
     given = tier.profile
     assert given is not None, "the caller asks for tiers that were measured"
-    profile = given if isinstance(given, Profile) else load_profile(given)
+    profile = _loaded(given)
     check_profile(
         profile,
         f"the profile of tier `{tier.name}`" if isinstance(given, Profile) else given,

@@ -56,7 +56,7 @@ def plan(problem: Problem) -> Solution:
     inputs = sum(analysis.types.nbytes(name) or 0 for region in regions for name in region.inputs)
     seconds = rows.below[:, -1] + per_byte * inputs * (np.arange(len(rows.below)) > 0)
     proportions = _thresholded(seconds, _padding(regions))
-    shared = share_fixed(analysis, tier, rows.below, proportions)
+    shared = share_fixed(analysis, tier, rows.machines_s, proportions)
     exchanged = _exchanged(analysis, regions, rows.below, proportions, per_byte, tier.lan.delay_ms / 1e3)
     kept = sum(share > 0 for share in proportions)
     note = (
