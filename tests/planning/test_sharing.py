@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnnsplit_onnx.errors import InputError, TopologyError
-from dnnsplit_onnx.graph.graph import build_graph
+from dnnsplit_onnx.graph.graph import build_graph, load_graph
 from dnnsplit_onnx.graph.modelfile import ModelFile
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.machines.topology import Lan, Link, Machine, Tier, Topology, parse_topology
@@ -20,6 +22,7 @@ from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.planning.costs import cost_table
 from dnnsplit_onnx.planning.objective import evaluate
 from dnnsplit_onnx.planning.plans import Plan
+from dnnsplit_onnx.planning.sharing import MachineSeconds, share_rows
 from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.tiling import Region, longest_region, region_of
 from tests.slicing.stacks import Stack
@@ -41,18 +44,30 @@ def a_tier(speeds: Sequence[float], bandwidth_mbps: float, delay_ms: float) -> T
     return Tier("edge", machines=machines, lan=Lan(bandwidth_mbps=bandwidth_mbps, delay_ms=delay_ms))
 
 
-def makespan(analysis: Analysis, region: Region, counts: Sequence[int], tier: Tier) -> float:
+def machines_of(
+    analysis: Analysis, tier: Tier, run_s: float = 0.0, fixed_s: float = 0.0
+) -> list[MachineSeconds]:
+    """Seconds by the machines' speeds, and what a run, and each node, take on top."""
+    fixed = np.full(len(analysis.flops), fixed_s)
+    speeds = [(machine.gflops or 0.0) * 1e9 for machine in tier.machines]
+    return [MachineSeconds(analysis.flops / speed, fixed, run_s) for speed in speeds]
+
+
+def makespan(
+    analysis: Analysis, region: Region, counts: Sequence[int], tier: Tier, machines: Sequence[MachineSeconds]
+) -> float:
     """A region's seconds by the definition: tile by tile, event by event."""
     assert tier.lan is not None
     rate, delay = tier.lan.bandwidth_mbps * 1e6 / 8, tier.lan.delay_ms / 1e3
     types = analysis.types
     sent, first, results = 0.0, 0.0, []
-    for at, (tile, machine) in enumerate(zip(region.tiles(counts), tier.machines, strict=True)):
+    for at, (tile, machine) in enumerate(zip(region.tiles(counts), machines, strict=True)):
         if tile is None:
             continue
-        assert machine.gflops is not None
-        work = sum(float(analysis.flops[node.step.position]) * node.share for node in tile.nodes)
-        seconds = work / (machine.gflops * 1e9)
+        seconds = machine.run_s
+        for node in tile.nodes:
+            position = node.step.position
+            seconds += float(machine.by_rows[position]) * node.share + float(machine.fixed[position])
         if at == 0:
             first = seconds
             continue
@@ -77,21 +92,24 @@ def compositions(rows: int, machines: int) -> Iterator[tuple[int, ...]]:
         yield tuple(b - a for a, b in itertools.pairwise(bounds))
 
 
-def exhaustive(analysis: Analysis, tier: Tier) -> list[float]:
+def exhaustive(analysis: Analysis, tier: Tier, machines: Sequence[MachineSeconds]) -> list[float]:
     """Least seconds of every prefix, every region and every number of rows tried."""
     size = len(analysis.graph.nodes)
-    assert tier.machines[0].gflops is not None
-    speed = tier.machines[0].gflops * 1e9
+    first = machines[0]
     best = [0.0]
     for stop in range(1, size + 1):
-        options = [best[-1] + float(analysis.flops[stop - 1]) / speed]
+        # What one machine computes alone is one run, from wherever it begins.
+        options = [
+            best[start] + first.run_s + float((first.by_rows + first.fixed)[start:stop].sum())
+            for start in range(stop)
+        ]
         for start in range(stop):
             longest = longest_region(analysis.graph, analysis.types, start, stop)
             if longest is None or longest.stop < stop:
                 continue
             region = region_of(analysis.graph, analysis.types, start, stop)
             every = [one for one in compositions(region.height, len(tier.machines)) if any(one[1:])]
-            options += [best[start] + makespan(analysis, region, one, tier) for one in every]
+            options += [best[start] + makespan(analysis, region, one, tier, machines) for one in every]
         best.append(min(options))
     return best
 
@@ -111,10 +129,80 @@ def test_two_machines_are_shared_as_well_as_can_be(
     tier = a_tier(speeds, bandwidth_mbps, delay_ms)
     rows = cost_table(analysis, Topology(tiers=[tier])).rows
     assert rows is not None
-    best = exhaustive(analysis, tier)
+    best = exhaustive(analysis, tier, machines_of(analysis, tier))
     # Inside a run of nodes that copy rows no region ends, so compare where one may.
     assert rows.seconds_below[-1] == pytest.approx(best[-1], rel=1e-9)
     assert (rows.seconds_below >= np.array(best) * (1 - 1e-9)).all()
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 3),
+    st.floats(0, 0.02),
+    st.floats(0, 0.005),
+    st.floats(1, 1000),
+)
+def test_the_fixed_cost_of_a_run_and_of_a_node_is_paid_for_each_tile(
+    seed: int, layers: int, run_s: float, fixed_s: float, bandwidth_mbps: float
+) -> None:
+    analysis = an_analysis(seed, layers)
+    tier = a_tier([0.002, 0.001], bandwidth_mbps, 0.1)
+    machines = machines_of(analysis, tier, run_s, fixed_s)
+    rows = share_rows(analysis, tier, machines)
+    best = exhaustive(analysis, tier, machines)
+    # Where runs cost, to gather behind a node that copies rows may save one: no plan is better than the best.
+    assert (rows.seconds_below >= np.array(best) * (1 - 1e-9)).all()
+    assert rows.seconds_below[-1] == pytest.approx(best[-1], rel=1e-9)
+    size = len(analysis.graph.nodes)
+    regions = {(share.start, share.stop): [] for share in rows.machines(size)}  # type: ignore[var-annotated]
+    for share in rows.machines(size):
+        regions[share.start, share.stop].append(share.seconds)
+        assert share.seconds >= run_s
+    # Machines at work: never less than the slowest of each region, one after the other.
+    assert rows.seconds_below[-1] >= sum(map(max, regions.values())) * (1 - 1e-9)
+
+
+def test_the_fixed_cost_of_a_profile_is_a_run_of_each_region(tmp_path: Path) -> None:
+    onnx.save(an_analysis(5, 6, height=40).graph.proto, tmp_path / "stack.onnx")
+    graph = load_graph(tmp_path / "stack.onnx")
+    analysis = measure(graph, bind_shapes(graph))
+    size = len(analysis.graph.nodes)
+    profile = {
+        "schema_version": 1,
+        "producer": "test",
+        "tier": "m",
+        "provider": "cpu",
+        "threads": 1,
+        "model": "stack.onnx",
+        "model_sha256": analysis.graph.file.sha256(),
+        "order": analysis.order,
+        "nodes": size,
+        "bindings": {},
+        "overhead_s": 0.01,
+        "whole_s": 0.11,
+        "machine": {},
+        "versions": {},
+        "segments": [
+            {"start": 0, "stop": size - 1, "seconds": 0.09, "spread_s": 0.0, "runs": 5},
+            {"start": size - 1, "stop": size, "seconds": 0.01, "spread_s": 0.0, "runs": 5},
+        ],
+        "parts": [{"position": size - 1, "below_s": 0.1, "above_s": 0.02, "spread_s": 0.0, "runs": 5}],
+        "node_order": [node.index for node in analysis.graph.nodes],
+    }
+    path = tmp_path / "m.profile.json"
+    path.write_text(json.dumps(profile))
+    tier = Tier(
+        "edge",
+        machines=[Machine(name=name, profile=str(path)) for name in ("a", "b")],
+        lan=Lan(bandwidth_mbps=1e6, delay_ms=0.0),
+    )
+    rows = cost_table(analysis, Topology(tiers=[tier])).rows
+    assert rows is not None
+    assert rows.alone[-1] == pytest.approx(0.11)
+    for one in rows.machines_s:
+        assert one.run_s == pytest.approx(0.01)
+        assert float(one.per_node.sum()) == pytest.approx(0.1)
 
 
 @settings(max_examples=3, deadline=None)
@@ -126,7 +214,7 @@ def test_three_machines_are_shared_within_five_percent_of_the_best(
     tier = a_tier(speeds, bandwidth_mbps, 0.1)
     rows = cost_table(analysis, Topology(tiers=[tier])).rows
     assert rows is not None
-    assert rows.seconds_below[-1] <= 1.05 * exhaustive(analysis, tier)[-1]
+    assert rows.seconds_below[-1] <= 1.05 * exhaustive(analysis, tier, machines_of(analysis, tier))[-1]
 
 
 def planned(seed: int = 5, **lan: float) -> tuple[Analysis, Topology, Plan]:
