@@ -32,6 +32,7 @@ from dnnsplit_onnx.serving.tier.sequences import Memories, Numbering, read_seque
 from dnnsplit_onnx.serving.wire.exchange import read_error
 from dnnsplit_onnx.serving.wire.grpc_messages import RAW_INPUTS, message_classes, parted
 from dnnsplit_onnx.serving.wire.http import parse_request, parse_response
+from dnnsplit_onnx.serving.wire.packing import unpack
 from dnnsplit_onnx.serving.wire.protocol import message_of, parse, read_object, receive
 from dnnsplit_onnx.serving.wire.stream import Deadline
 from dnnsplit_onnx.serving.wire.trace import read_trace
@@ -155,6 +156,13 @@ def archive(data: bytes) -> None:
     read_arrays(BytesIO(data), "inputs.npz")
 
 
+def packed(data: bytes) -> None:
+    """A packed tensor: the bytes of an element, its elements in two bytes, then what was packed."""
+    if len(data) >= 3:
+        itemsize = 1 << data[0] % 4
+        unpack(memoryview(data)[3:], itemsize, np.empty(itemsize * int.from_bytes(data[1:3]), np.uint8))
+
+
 def _receive_all(text: bytes, binary: bytes, kind: str) -> None:
     message = parse(text, "inputs" if kind == "inputs" else "outputs", len(binary))
     at = 0
@@ -199,6 +207,7 @@ TARGETS: dict[str, Target] = {
     "sequences": sequences,
     "grpc": grpc,
     "archive": archive,
+    "packed": packed,
 }
 
 

@@ -35,11 +35,11 @@ from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.running.origin import bindings_of, find_model, slices_folder
 from dnnsplit_onnx.serving.edge.choosing import Prepare, clipped
 from dnnsplit_onnx.serving.edge.edge import Edge
-from dnnsplit_onnx.serving.edge.estimate import LinkState, Spread
 from dnnsplit_onnx.serving.edge.watching import LinkWatch
 from dnnsplit_onnx.serving.tier.remote import Remote
 from dnnsplit_onnx.serving.tier.routes import Cuts, Routes, format_cuts
 from dnnsplit_onnx.serving.wire.errors import ServingError
+from dnnsplit_onnx.serving.wire.estimate import LinkState, Spread
 from dnnsplit_onnx.serving.wire.pool import Target
 from dnnsplit_onnx.serving.wire.stream import Deadline
 from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from dnnsplit_onnx.serving.edge.estimate import LinkState
 from dnnsplit_onnx.serving.edge.watching import LinkWatch
 from dnnsplit_onnx.serving.tier.routes import Cuts, Routes
+from dnnsplit_onnx.serving.wire.estimate import LinkState
 from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace
 
 #: Has all tiers open the slices of some cuts ahead of the first request that uses them.

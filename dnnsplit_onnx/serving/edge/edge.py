@@ -307,6 +307,10 @@ class Edge:
         self.metrics.observe("transfer_seconds", hop.wire_s)
         self.metrics.add("sent_bytes_total", hop.sent_nbytes)
         self.metrics.add("received_bytes_total", hop.received_nbytes)
+        if hop.saved_nbytes:
+            self.metrics.add("packed_total")
+            self.metrics.add("packed_saved_bytes_total", hop.saved_nbytes)
+            self.metrics.observe("pack_seconds", hop.pack_s)
         return hop
 
     def _failed(self, kind: str, message: str) -> None:
@@ -347,6 +351,9 @@ def _declare(metrics: Metrics) -> Metrics:
     metrics.counter("link_changes_total", "Times that a link went down or came back.")
     metrics.counter("sent_bytes_total", "Bytes of bodies sent to the next tier.")
     metrics.counter("received_bytes_total", "Bytes of bodies received from the next tier.")
+    metrics.counter("packed_total", "Requests that were packed for the next tier.")
+    metrics.counter("packed_saved_bytes_total", "Bytes that packing took off bodies.")
+    metrics.histogram("pack_seconds", "Time to pack a request.")
     metrics.histogram("transfer_seconds", "Time a request spent on link 0, both ways.")
     metrics.histogram("request_seconds", "Time from a request to its answer.")
     return metrics

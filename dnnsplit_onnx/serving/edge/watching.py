@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from dnnsplit_onnx.serving.edge.estimate import LinkEstimate, LinkState
 from dnnsplit_onnx.serving.tier.sharing import Sharing
+from dnnsplit_onnx.serving.wire.estimate import LinkEstimate, LinkState
 from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace
 
 

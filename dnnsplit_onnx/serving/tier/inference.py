@@ -14,13 +14,22 @@ from dnnsplit_onnx.serving.tier.engine import Engine, Times
 from dnnsplit_onnx.serving.tier.remote import Remote
 from dnnsplit_onnx.serving.tier.routes import Leg, Route, parse_cuts
 from dnnsplit_onnx.serving.tier.sequences import Numbering, Sequence, read_sequence
+from dnnsplit_onnx.serving.tier.slots import Grow
 from dnnsplit_onnx.serving.wire.arena import Arena
 from dnnsplit_onnx.serving.wire.datatypes import misfit
 from dnnsplit_onnx.serving.wire.errors import ProtocolError
 from dnnsplit_onnx.serving.wire.exchange import Body, Response, tensor_response
 from dnnsplit_onnx.serving.wire.limits import ServerLimits
 from dnnsplit_onnx.serving.wire.metrics import Metrics
-from dnnsplit_onnx.serving.wire.protocol import Message, ReadInto, TensorHead, encode, parse, receive
+from dnnsplit_onnx.serving.wire.protocol import (
+    Message,
+    ReadInto,
+    TensorHead,
+    encode,
+    parse,
+    take,
+    tensor_of,
+)
 from dnnsplit_onnx.serving.wire.stream import Deadline, Wanted
 from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace
 
@@ -36,6 +45,7 @@ class Inference:
         numbering: Numbers the steps of clients that do not.
         limits: How long a request may take.
         metrics: Where times and bytes are counted.
+        grow: Asks for the memory that packed tensors take besides the body.
     """
 
     def __init__(
@@ -45,10 +55,12 @@ class Inference:
         numbering: Numbering,
         limits: ServerLimits,
         metrics: Metrics,
+        grow: Grow = lambda _: None,
     ) -> None:
         self._stage, self._remote, self._numbering = stage, remote, numbering
         self._limits, self._metrics = limits, metrics
-        self._times = Times()
+        self._times, self._grow = Times(), grow
+        self._received_s = self._unpack_s = 0.0
         self._is_gone: Callable[[], bool] = lambda: False
         self._start = time.perf_counter()
 
@@ -83,11 +95,10 @@ class Inference:
         available = self._available(leg)
         _check_outputs(message, available)
         values = self._receive(message, leg, read_into, arena)
-        received_s = time.perf_counter() - self._start
         deadline = self._deadline(message)
         with self._numbering.numbered(read_sequence(message.parameters), deadline) as sequence:
             results, hops = self._compute(route, leg, values, deadline, sequence)
-        self._count(length, received_s)
+        self._count(length)
         wanted = available if message.outputs is None else message.outputs
         present = {name: array for name in wanted if (array := results[name]) is not None}
         trace = None
@@ -95,7 +106,8 @@ class Inference:
             mine = TierTrace(
                 leg.name, self._times.queue_s, self._times.compute_s, time.perf_counter() - self._start
             )
-            mine.receive_s, mine.received_nbytes = received_s, length
+            mine.receive_s, mine.received_nbytes = self._received_s, length
+            mine.unpack_s = self._unpack_s
             if hops:
                 mine.hop = hops[0]
             tiers = [mine, *(hops[0].tiers if hops else ())]
@@ -128,15 +140,36 @@ class Inference:
         ports = {port.name: port for port in leg.arrives}
         for tensor in message.tensors:
             _check_input(tensor, ports.get(tensor.name), leg.name)
-        values: Arrays = {}
-        nbytes = sum(tensor.nbytes or 0 for tensor in message.tensors)
-        arena.reset(nbytes, len(message.tensors), pinned=self._stage.is_on_device(leg))
-        for tensor in message.tensors:
-            values[tensor.name] = receive(tensor, read_into, arena.allocate)
+        self._make_room(message, arena, pinned=self._stage.is_on_device(leg))
+        taken = [take(tensor, read_into, arena.allocate) for tensor in message.tensors]
+        self._received_s = time.perf_counter() - self._start
+        values: Arrays = {
+            tensor.name: tensor_of(tensor, raw, arena.allocate)
+            for tensor, raw in zip(message.tensors, taken, strict=True)
+        }
+        if any(tensor.is_packed for tensor in message.tensors):
+            self._unpack_s = time.perf_counter() - self._start - self._received_s
         for name, port in ports.items():
             if name not in values and port.kind != "optional":
                 raise ProtocolError(f"input `{name}` of tier `{leg.name}` is missing")
         return values
+
+    def _make_room(self, message: Message, arena: Arena, *, pinned: bool) -> None:
+        """Sets aside the memory of the tensors, which packed ones have no other bound for than this.
+
+        Raises:
+            ProtocolError: They would be longer than a body may be (413).
+            BusyError: Others have the memory.
+        """
+        nbytes = sum(tensor.memory_nbytes for tensor in message.tensors)
+        packed = sum(tensor.memory_nbytes for tensor in message.tensors if tensor.is_packed)
+        if packed:
+            if nbytes > self._limits.body_nbytes:
+                limit = self._limits.body_nbytes
+                raise ProtocolError(f"{nbytes} bytes are packed; at most {limit} are taken", status=413)
+            # Once where they are unpacked, and once where their bytes are put in order.
+            self._grow(2 * packed)
+        arena.reset(nbytes, len(message.tensors), pinned=pinned)
 
     def _deadline(self, message: Message) -> Deadline:
         seconds = self._limits.request_s
@@ -158,6 +191,10 @@ class Inference:
         self._metrics.observe("transfer_seconds", hop.wire_s)
         self._metrics.add("sent_bytes_total", hop.sent_nbytes, label='peer="next"')
         self._metrics.add("received_bytes_total", hop.received_nbytes, label='peer="next"')
+        if hop.saved_nbytes:
+            self._metrics.add("packed_total", label='peer="next"')
+            self._metrics.add("packed_saved_bytes_total", hop.saved_nbytes, label='peer="next"')
+            self._metrics.observe("pack_seconds", hop.pack_s)
         return {**made, **results}, [hop]
 
     def _respond(self, message: Message, present: Mapping[str, np.ndarray], trace: str | None) -> Response:
@@ -169,9 +206,11 @@ class Inference:
             data["parameters"] = {"dnnsplit_trace": trace}
         return tensor_response(data, buffers)
 
-    def _count(self, length: int, received_s: float) -> None:
+    def _count(self, length: int) -> None:
         self._metrics.add("received_bytes_total", length, label='peer="client"')
-        self._metrics.observe("receive_seconds", received_s)
+        self._metrics.observe("receive_seconds", self._received_s)
+        if self._unpack_s:
+            self._metrics.observe("unpack_seconds", self._unpack_s)
         self._metrics.observe("queue_seconds", self._times.queue_s)
         self._metrics.observe("compute_seconds", self._times.compute_s)
 

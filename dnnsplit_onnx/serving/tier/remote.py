@@ -9,6 +9,7 @@ the binary tensor extension: tensors then travel as JSON, which is exact too, an
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.serving.tier.health import Health
+from dnnsplit_onnx.serving.tier.packing import LEAST_NBYTES, Packing
 from dnnsplit_onnx.serving.tier.routes import Leg, Route, Routes, format_cuts
 from dnnsplit_onnx.serving.tier.sequences import Sequence
 from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX, datatype_of, misfit
@@ -30,6 +32,7 @@ from dnnsplit_onnx.serving.wire.errors import (
 )
 from dnnsplit_onnx.serving.wire.exchange import Body, read_error
 from dnnsplit_onnx.serving.wire.http import JSON_LENGTH, ResponseHead
+from dnnsplit_onnx.serving.wire.packing import METHOD, PARAMETER, can_pack, pack
 from dnnsplit_onnx.serving.wire.pool import Connection, Pool, Target
 from dnnsplit_onnx.serving.wire.protocol import Message, encode, parse, receive, to_text
 from dnnsplit_onnx.serving.wire.stream import Deadline
@@ -46,6 +49,7 @@ _LONGEST_RETRY_S = 60.0
 # What the next tier is told to take at most, of the time that is left.
 _SHARE_ABOVE = 0.9
 _BINARY = "binary_tensor_data"
+_UNKNOWN_CODING = 415
 
 
 class Remote:
@@ -73,6 +77,8 @@ class Remote:
         # What it is is found out when a connection is made; until the first, nobody knows.
         self._is_known = False
         self._is_ours = self._is_binary = True
+        self._packs = False
+        self._packing = Packing()
 
     def infer(
         self,
@@ -103,33 +109,60 @@ class Remote:
         with self._watching(deadline):
             self._meet(deadline)
             present = {name: value for name, value in values.items() if value is not None}
-            if not self._is_binary:
-                _check_finite(present)
-            entries, buffers = encode(present, lambda _: self._is_binary)
-            asked = self._request(leg, route, entries, deadline)
-            if sequence is not None:
-                asked["parameters"] = asked.get("parameters", {}) | sequence.parameters()
-            text = to_text(asked)
-            fields: dict[str, str | int] = {"Content-Type": "application/json"}
-            if self._is_binary:
-                fields = {JSON_LENGTH.title(): len(text), "Content-Type": "application/octet-stream"}
-            sent = len(text) + sum(buffer.nbytes for buffer in buffers)
-            (message, arrays, received), seconds = self._pool.request(
-                "POST",
-                f"{self._path}/infer",
-                self._read,
-                deadline,
-                fields=fields,
-                buffers=[text, *buffers],
-                # Another server does not know a step of a sequence that is sent again.
-                repeat=self._is_ours or sequence is None,
-            )
+            try:
+                message, arrays, hop = self._ask(route, present, deadline, sequence)
+            except RefusedError as error:
+                if error.status != _UNKNOWN_CODING or not self._packs:
+                    raise
+                self._packs = False  # another server answers there now
+                message, arrays, hop = self._ask(route, present, deadline, sequence)
             results: Arrays = {}
             for port in leg.answers:
                 results[port.name] = _checked(port, arrays.get(port.name), self.target.url)
             if not self._is_ours:
                 _check_sizes(leg, {**present, **arrays}, self.target.url)
-        return results, Hop(seconds, sent, received, read_trace(message.parameters.get("dnnsplit_trace")))
+        hop.tiers = read_trace(message.parameters.get("dnnsplit_trace"))
+        self._packing.learn((route.cuts, route.tile), hop)
+        return results, hop
+
+    def _ask(
+        self, route: Route, present: Mapping[str, np.ndarray], deadline: Deadline, sequence: Sequence | None
+    ) -> tuple[Message, dict[str, np.ndarray], Hop]:
+        """Sends a request, packed if that is worth it, and receives its answer."""
+        if not self._is_binary:
+            _check_finite(present)
+        start, saved = time.perf_counter(), 0
+        packs = self._packs and self._packing.is_worth_it((route.cuts, route.tile), present)
+
+        def packed(raw: memoryview, itemsize: int) -> bytes | None:
+            nonlocal saved
+            smaller = pack(raw, itemsize) if packs and raw.nbytes >= LEAST_NBYTES else None
+            if smaller is None or len(smaller) >= raw.nbytes:
+                return None
+            saved += raw.nbytes - len(smaller)
+            return smaller
+
+        entries, buffers = encode(present, lambda _: self._is_binary, packed)
+        pack_s = time.perf_counter() - start
+        asked = self._request(route.legs[self._tier], route, entries, deadline)
+        if sequence is not None:
+            asked["parameters"] = asked.get("parameters", {}) | sequence.parameters()
+        text = to_text(asked)
+        fields: dict[str, str | int] = {"Content-Type": "application/json"}
+        if self._is_binary:
+            fields = {JSON_LENGTH.title(): len(text), "Content-Type": "application/octet-stream"}
+        (message, arrays, received), seconds = self._pool.request(
+            "POST",
+            f"{self._path}/infer",
+            self._read,
+            deadline,
+            fields=fields,
+            buffers=[text, *buffers],
+            # Another server does not know a step of a sequence that is sent again.
+            repeat=self._is_ours or sequence is None,
+        )
+        sent = len(text) + sum(buffer.nbytes for buffer in buffers)
+        return message, arrays, Hop(seconds, sent, received, saved_nbytes=saved, pack_s=pack_s)
 
     def probe(self) -> list[dict[str, Any]]:
         """The tiers from here up, each with its name and whether it is ready; never raises."""
@@ -264,6 +297,8 @@ class Remote:
         parameters = data.get("parameters")
         theirs = parameters.get("dnnsplit_manifest") if isinstance(parameters, dict) else None
         self._is_known = True
+        offered = isinstance(parameters, dict) and parameters.get(PARAMETER) == METHOD
+        self._packs = self.target.packs and offered and theirs is not None and can_pack()
         if theirs is None:
             self._is_ours = False
             _check_inputs(data, self._routes.default.legs[self._tier], self.target.url)

@@ -21,7 +21,8 @@ Parameters of an inference request that are this project's own: `dnnsplit_cuts` 
 slices to run, `12,40`), `dnnsplit_manifest` (what the sender's slices were cut from) and
 `dnnsplit_trace` (asks for times). `timeout`, in microseconds, is Triton's, and so are
 `sequence_id`, `sequence_start` and `sequence_end` of requests that belong together, which
-`dnnsplit_step` numbers.
+`dnnsplit_step` numbers. A tensor with `dnnsplit_packed` is packed, which the server's metadata offers
+under the same name.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from dnnsplit_onnx.serving.wire.http import RequestHead
 from dnnsplit_onnx.serving.wire.limits import ServerLimits
 from dnnsplit_onnx.serving.wire.metrics import CONTENT_TYPE, Metrics, process_metrics
 from dnnsplit_onnx.serving.wire.origins import Origins
+from dnnsplit_onnx.serving.wire.packing import METHOD, PARAMETER, can_pack
 from dnnsplit_onnx.serving.wire.protocol import read_object
 from dnnsplit_onnx.serving.wire.site import Site
 from dnnsplit_onnx.serving.wire.stream import Deadline
@@ -208,8 +210,8 @@ class Service:
         if self.draining:
             # To the tier below, that is a link that goes down.
             raise LinkError("the server is stopping", link=max(0, self.stage.tier - 1))
-        with self.admission.enter(nbytes), self._counting_failures():
-            yield Inference(self.stage, self.remote, self._numbering, self.limits, self.metrics)
+        with self.admission.enter(nbytes) as grow, self._counting_failures():
+            yield Inference(self.stage, self.remote, self._numbering, self.limits, self.metrics, grow)
 
     @contextmanager
     def _counting_failures(self) -> Iterator[None]:
@@ -298,7 +300,11 @@ class Service:
             "platform": "onnxruntime_onnx",
             "inputs": [_described(port) for port in leg.arrives],
             "outputs": [_described(port) for port in outputs],
-            "parameters": {"dnnsplit_manifest": routes.identity, "dnnsplit_cuts": format_cuts(routes.cuts)},
+            "parameters": {
+                "dnnsplit_manifest": routes.identity,
+                "dnnsplit_cuts": format_cuts(routes.cuts),
+                **({PARAMETER: METHOD} if can_pack() else {}),
+            },
         }
 
 
@@ -313,6 +319,10 @@ def _declare(metrics: Metrics, stage: Engine, admission: Admission) -> Metrics:
     metrics.counter("received_bytes_total", "Bytes of bodies received, by peer.")
     metrics.counter("sent_bytes_total", "Bytes of bodies sent, by peer.")
     metrics.histogram("receive_seconds", "Time to receive the body of a request.")
+    metrics.counter("packed_total", "Requests that were packed, by peer.")
+    metrics.counter("packed_saved_bytes_total", "Bytes that packing took off bodies, by peer.")
+    metrics.histogram("pack_seconds", "Time to pack a request for the next tier.")
+    metrics.histogram("unpack_seconds", "Time to unpack a request.")
     metrics.histogram("queue_seconds", "Time a request waited to compute.")
     metrics.histogram("compute_seconds", "Time the slice took.")
     metrics.histogram("transfer_seconds", "Time a request spent on the link to the next tier, both ways.")

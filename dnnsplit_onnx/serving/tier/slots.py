@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from dnnsplit_onnx.serving.wire.errors import BusyError, DeadlineError
 from dnnsplit_onnx.serving.wire.stream import Deadline
+
+#: Asks for so many bytes more, of a request that is in; raises `BusyError` if they are not to be had.
+Grow = Callable[[int], None]
 
 
 class Admission:
@@ -32,24 +35,34 @@ class Admission:
         self.count = 0
 
     @contextmanager
-    def enter(self, nbytes: int) -> Iterator[None]:
-        """Lets a request in, or refuses it without waiting.
+    def enter(self, nbytes: int) -> Iterator[Grow]:
+        """Lets a request in, or refuses it without waiting; yields what it calls if it needs more bytes.
 
         Raises:
             BusyError: There are as many as there may be.
         """
+        held = 0
+
+        def grow(more: int) -> None:
+            nonlocal held
+            with self._lock:
+                # One request alone may always come in: its size has a bound of its own.
+                if self.count > 1 and self._held + more > self._nbytes:
+                    raise BusyError("the server is busy: its queue is full")
+                self._held += more
+                held += more
+
         with self._lock:
-            # One request alone may always come in: its size has a bound of its own.
-            if self.count >= self._limit or (self.count and self._held + nbytes > self._nbytes):
+            if self.count >= self._limit:
                 raise BusyError("the server is busy: its queue is full")
             self.count += 1
-            self._held += nbytes
         try:
-            yield
+            grow(nbytes)
+            yield grow
         finally:
             with self._lock:
                 self.count -= 1
-                self._held -= nbytes
+                self._held -= held
                 self._idle.notify_all()
 
     @property

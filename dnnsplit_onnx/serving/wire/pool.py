@@ -44,6 +44,7 @@ class Target:
         connect_s: How long a connection may take to be made.
         silence_s: After so long without a sign of life from the network, a connection is
             given up, whatever the deadlines of its requests.
+        packs: Whether what is sent may be packed, if the server offers that and it is quicker.
 
     Raises:
         InputError: The URL is none.
@@ -54,6 +55,7 @@ class Target:
     tls: TlsFiles = field(default_factory=TlsFiles)
     connect_s: float = 2.0
     silence_s: float = 2.0
+    packs: bool = True
 
     def __post_init__(self) -> None:
         try:

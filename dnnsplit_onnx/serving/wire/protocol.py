@@ -8,7 +8,9 @@ that the object says travel as binary data, back to back in the order they are l
 
 What arrives may come from anyone. The JSON part is bounded before it is parsed; every
 name, type, shape and size is checked before memory is set aside; and the tensors are then
-received straight into arrays of their own. Nothing is ever unpickled.
+received straight into arrays of their own. Nothing is ever unpickled. Between two of our servers
+the binary data of a request's tensor may be packed (`packing`): `"dnnsplit_packed": "shuffle-zstd"`
+among its parameters, and its own size smaller than what its type and shape take.
 
 Source: https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol
 """
@@ -21,12 +23,13 @@ import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from dnnsplit_onnx.serving.wire.datatypes import BYTES, DATATYPES, Datatype, datatype_of
 from dnnsplit_onnx.serving.wire.errors import ProtocolError
+from dnnsplit_onnx.serving.wire.packing import METHOD, PARAMETER, unpack
 
 Scalar = str | int | float | bool
 #: Fills a buffer with the next bytes of a body.
@@ -50,6 +53,7 @@ class TensorHead:
     Attributes:
         nbytes: Bytes of its binary data, None if its elements are in the JSON part.
         data: Those elements, else None.
+        is_packed: Whether its binary data is packed (`packing`).
     """
 
     name: str
@@ -57,6 +61,14 @@ class TensorHead:
     shape: tuple[int, ...]
     nbytes: int | None
     data: list[Any] | None
+    is_packed: bool = False
+
+    @property
+    def memory_nbytes(self) -> int:
+        """Bytes that its elements take once they are here; 0 for those of the JSON part."""
+        if not self.is_packed:
+            return self.nbytes or 0
+        return math.prod(self.shape) * (self.datatype.itemsize or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +154,25 @@ def message_of(data: Mapping[str, Any], kind: Literal["inputs", "outputs"], bina
 _parse_again = lru_cache(256)(_parse)
 
 
-def receive(head: TensorHead, read_into: ReadInto, allocate: Callable[[int], np.ndarray]) -> np.ndarray:
-    """A tensor, its binary data read from the body or its elements taken from the JSON part.
+def take(head: TensorHead, read_into: ReadInto, allocate: Callable[[int], np.ndarray]) -> np.ndarray | None:
+    """The binary data of a tensor as it arrives, one-dimensional; None if it is in the JSON part.
 
     Args:
         head: What the JSON part says of it.
         read_into: Reads the body on.
         allocate: Gives a one-dimensional array of so many bytes, aligned for any type.
+    """
+    if head.nbytes is None:
+        return None
+    raw = np.empty(head.nbytes, np.uint8) if head.is_packed else allocate(head.nbytes)
+    read_into(raw.data)
+    return raw
+
+
+def tensor_of(
+    head: TensorHead, taken: np.ndarray | None, allocate: Callable[[int], np.ndarray]
+) -> np.ndarray:
+    """The tensor of what `take` gave.
 
     Returns:
         An array of the head's type and shape; of `bytes` objects for BYTES.
@@ -156,10 +180,12 @@ def receive(head: TensorHead, read_into: ReadInto, allocate: Callable[[int], np.
     Raises:
         ProtocolError: The data is not what the head says.
     """
-    if head.nbytes is None:
+    if taken is None:
         return _from_json(head)
-    raw = allocate(head.nbytes)
-    read_into(raw.data)
+    raw = taken
+    if head.is_packed:
+        raw = allocate(head.memory_nbytes)
+        unpack(taken.data, head.datatype.numpy.itemsize, raw)
     if head.datatype.name == BYTES:
         return _shaped(_strings(head, raw.data), head)
     if head.datatype.name == "BOOL" and raw.size and raw.max() > 1:
@@ -167,12 +193,28 @@ def receive(head: TensorHead, read_into: ReadInto, allocate: Callable[[int], np.
     return _shaped(raw.view(head.datatype.numpy), head)
 
 
+def receive(head: TensorHead, read_into: ReadInto, allocate: Callable[[int], np.ndarray]) -> np.ndarray:
+    """A tensor, its binary data read from the body or its elements taken from the JSON part.
+
+    Arguments, result and errors are those of `take` and `tensor_of`.
+    """
+    return tensor_of(head, take(head, read_into, allocate), allocate)
+
+
 def encode(
-    arrays: Mapping[str, np.ndarray], is_binary: Callable[[str], bool]
+    arrays: Mapping[str, np.ndarray],
+    is_binary: Callable[[str], bool],
+    packed: Callable[[memoryview, int], bytes | None] = lambda _raw, _itemsize: None,
 ) -> tuple[list[dict[str, Any]], list[memoryview]]:
     """Tensors as entries of the JSON part, and the buffers that follow it.
 
     Numbers are not copied: the buffers are views of the arrays.
+
+    Args:
+        arrays: The tensors by name.
+        is_binary: Whether one travels as binary data.
+        packed: Packs the bytes of a tensor whose elements take so many each; None to send them as
+            they are.
 
     Raises:
         ProtocolError: The protocol has no type for an array, or no JSON form of it.
@@ -187,8 +229,13 @@ def encode(
         entry: dict[str, Any] = {"name": name, "datatype": datatype.name, "shape": list(array.shape)}
         if is_binary(name):
             raw = _raw(array, datatype)
-            entry["parameters"] = {"binary_data_size": raw.nbytes}
-            buffers.append(raw)
+            smaller = None if datatype.itemsize is None else packed(raw, datatype.itemsize)
+            if smaller is None:
+                entry["parameters"] = {"binary_data_size": raw.nbytes}
+                buffers.append(raw)
+            else:
+                entry["parameters"] = {"binary_data_size": len(smaller), PARAMETER: METHOD}
+                buffers.append(memoryview(smaller))
         else:
             entry["data"] = _to_json(name, array, datatype)
         entries.append(entry)
@@ -247,7 +294,11 @@ def _tensor(entry: Any, kind: str) -> TensorHead:
     # It takes no bytes, and what a model makes of its other dimensions may take any number.
     if 0 in shape and math.prod(filter(None, shape)) > _MOST_BESIDES_ZERO:
         raise ProtocolError(f"tensor `{name}` has a dimension of 0, and others of too many elements")
-    nbytes = _parameters(entry, f"tensor `{name}`").get("binary_data_size")
+    parameters = _parameters(entry, f"tensor `{name}`")
+    nbytes = parameters.get("binary_data_size")
+    if PARAMETER in parameters:
+        _check_packed(name, datatype, shape, parameters, kind)
+        return TensorHead(name, datatype, tuple(shape), cast(int, nbytes), None, is_packed=True)
     if nbytes is None:
         data = entry.get("data")
         if not isinstance(data, list):
@@ -267,6 +318,17 @@ def _check_size(name: str, datatype: Datatype, shape: list[int], nbytes: Scalar)
             raise ProtocolError(f"tensor `{name}`: {datatype.name} {shape} takes {need} bytes, not {nbytes}")
     elif count > _MOST_STRINGS or count * _LENGTH.size > nbytes:
         raise ProtocolError(f"tensor `{name}`: {nbytes} bytes cannot hold BYTES {shape}, or hold too many")
+
+
+def _check_packed(
+    name: str, datatype: Datatype, shape: list[int], parameters: Mapping[str, Scalar], kind: str
+) -> None:
+    """What is packed is a request's, of elements of one size, and smaller than they are."""
+    if kind != "inputs" or parameters[PARAMETER] != METHOD or datatype.itemsize is None:
+        raise ProtocolError(f"tensor `{name}` is packed in a way that is not known here", status=415)
+    nbytes, most = parameters.get("binary_data_size"), math.prod(shape) * datatype.itemsize
+    if type(nbytes) is not int or not 0 < nbytes < most:
+        raise ProtocolError(f"tensor `{name}` is packed and takes no less than the {most} bytes that it has")
 
 
 def _wanted(data: Mapping[str, Any], binary_output: bool) -> dict[str, bool] | None:

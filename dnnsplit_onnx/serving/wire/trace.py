@@ -20,6 +20,7 @@ class TierTrace:
         receive_s: Receiving the request's body.
         received_nbytes: Bytes of that body.
         hop: The way to the next tier, if it went on.
+        unpack_s: Unpacking that body's tensors, after it was received.
     """
 
     tier: str
@@ -29,12 +30,15 @@ class TierTrace:
     receive_s: float = 0.0
     received_nbytes: int = 0
     hop: Hop | None = None
+    unpack_s: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """The trace as JSON-ready data, in milliseconds to keep it short."""
         data: dict[str, Any] = {"tier": self.tier, "received_nbytes": self.received_nbytes}
         for key in _TIMES:
             data[key.removesuffix("_s") + "_ms"] = round(getattr(self, key) * 1e3, 4)
+        if self.unpack_s:
+            data["unpack_ms"] = round(self.unpack_s * 1e3, 4)
         if self.hop is not None:
             data["hop"] = [self.hop.total_s, self.hop.sent_nbytes, self.hop.received_nbytes]
         return data
@@ -54,12 +58,16 @@ class Hop:
         total_s: From the first byte sent to the last received.
         sent_nbytes, received_nbytes: Bytes of the bodies, up and down.
         tiers: What the tiers above say, the next one first; empty if they do not.
+        saved_nbytes: What packing took off the body that was sent.
+        pack_s: Seconds of packing it, before the first byte was sent.
     """
 
     total_s: float
     sent_nbytes: int
     received_nbytes: int
     tiers: tuple[TierTrace, ...] = field(default=())
+    saved_nbytes: int = 0
+    pack_s: float = 0.0
 
     @property
     def wire_s(self) -> float:
@@ -92,6 +100,7 @@ def _read(entry: Mapping[str, Any]) -> TierTrace:
     times = {key: _within(entry[key.removesuffix("_s") + "_ms"]) / 1e3 for key in _TIMES}
     trace = TierTrace(str(entry["tier"])[:_LONGEST], times["queue_s"], times["compute_s"], times["total_s"])
     trace.receive_s, trace.received_nbytes = times["receive_s"], int(_within(entry["received_nbytes"]))
+    trace.unpack_s = _within(entry.get("unpack_ms", 0)) / 1e3
     if "hop" in entry:
         total, sent, received = map(_within, entry["hop"])
         trace.hop = Hop(total, int(sent), int(received))

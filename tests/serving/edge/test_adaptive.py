@@ -28,8 +28,7 @@ from dnnsplit_onnx.slicing.manifest import load_manifest
 from dnnsplit_onnx.work.analysing import analyse
 from dnnsplit_onnx.work.analysis import measure
 from tests.serving.conftest import Network, eventually, open_files, same
-
-from .test_estimate import hop
+from tests.serving.wire.test_estimate import hop
 
 # The tensor shrinks as it goes up and the work lies above: on a fast link all of it is sent,
 # on a slow one the small tensor, and on a very slow one nothing.

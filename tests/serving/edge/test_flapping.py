@@ -20,7 +20,7 @@ from dnnsplit_onnx.serving.wire.trace import TierTrace
 from dnnsplit_onnx.slicing.manifest import load_manifest
 from dnnsplit_onnx.work.analysis import measure
 from tests.serving.edge.test_adaptive import NBYTES, TOPOLOGY, shrinking  # noqa: F401  # a fixture
-from tests.serving.edge.test_estimate import hop
+from tests.serving.wire.test_estimate import hop
 
 PERIOD_S = 0.2
 

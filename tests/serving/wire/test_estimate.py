@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnnsplit_onnx.serving.edge.estimate import LinkEstimate
 from dnnsplit_onnx.serving.tier.sharing import Sharing
+from dnnsplit_onnx.serving.wire.estimate import LinkEstimate
 from dnnsplit_onnx.serving.wire.stream import LONGEST_HEAD
 from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace, read_trace
 
