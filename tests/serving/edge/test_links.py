@@ -33,7 +33,7 @@ def link(network: Network):
 def test_a_link_takes_what_it_should(network: Network, link, shrinking: Path):  # noqa: F811
     server = network.serve("cloud", folder=shrinking / "out")
     relay = link(server.port, 20.0, 10.0)
-    edge = network.edge(relay.url, folder=shrinking / "out")
+    edge = network.edge(Target(relay.url, packs=False), folder=shrinking / "out")
     x = {"x": np.ones((1, 65536), np.float32)}
     edge.infer(x)
     wires = [edge.infer(x).tiers[0].hop.wire_s for _ in range(3)]  # type: ignore[union-attr]
