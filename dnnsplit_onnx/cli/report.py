@@ -15,7 +15,13 @@ def report(
     folder: Folder,
     options: Common,  # noqa: ARG001
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE.html", help="The page to write.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The page to write, `.html`; or `.pdf`, if Chromium is here.",
+        ),
     ] = Path("report.html"),
     force: Force = False,
     model: Annotated[
@@ -53,8 +59,8 @@ def report(
 ) -> None:
     """Write one HTML page about a folder of slices, to read and to send.
 
-    It needs no network: the verdict, the graph by tier, the cuts there were, trade-offs, what
-    changes with a link's bandwidth, the proof, and how to make the slices again.
+    It needs no network: the verdict, sliders for every tier and link, the graph by tier, the cuts
+    there were, trade-offs, the proof, and how to make the slices again.
 
     Example: dnnsplit-onnx report slices -o report.html --bench bench.json
     """

@@ -11,6 +11,7 @@ from dnnsplit_onnx.machines.topology import Topology, topology_of
 from dnnsplit_onnx.planning.fitting import analysis_of
 from dnnsplit_onnx.reporting.page import gather, render
 from dnnsplit_onnx.reporting.page.measured import load_bench
+from dnnsplit_onnx.reporting.pdf import browser, pdf_of
 from dnnsplit_onnx.running.origin import bindings_of, find_model, slices_folder
 from dnnsplit_onnx.slicing.manifest import load_manifest
 from dnnsplit_onnx.slicing.records import recorded_plan
@@ -33,7 +34,7 @@ def report(
 
     Args:
         folder: The folder of slices.
-        output: The page to write.
+        output: The page to write; printed by Chromium where its name ends in `.pdf`.
         model: Where the whole model is now, if it was moved.
         topology: The tiers, where the plan does not hold them.
         bench: What `bench --json` printed, to compare.
@@ -42,6 +43,7 @@ def report(
         force: Whether to replace a page.
 
     Raises:
+        InputError: A PDF is asked for, and no Chromium is here to print it.
         ManifestError: The folder is not one of slices, or the model is not there or another one.
         PlanError: The plan's order is none of this model's nodes.
         OutputError: The page exists, or cannot be written.
@@ -50,6 +52,9 @@ def report(
     place, manifest = slices_folder(folder), load_manifest(folder)
     if output.exists() and not force:
         raise already_exists(output)  # better known before the work than after it
+    is_pdf = output.suffix.lower() == ".pdf"
+    if is_pdf:
+        browser()
     plan = recorded_plan(manifest)
     machines = topology or plan.topology
     tiers = [stage.tier for stage in plan.figures.stages]
@@ -69,5 +74,6 @@ def report(
         None if machines is None else topology_of(machines),
         measured,
     )
+    page = render(facts)
     with written_whole(output, force=force) as file:
-        file.write(render(facts).encode())
+        file.write(pdf_of(page) if is_pdf else page.encode())

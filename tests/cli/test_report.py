@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
+from tests.serving.web.node import chromium_program
 
 SPLIT = ("--bind", "batch=1", "--at", "block1_add")
 
@@ -123,3 +124,17 @@ def test_verification_is_recorded_only_where_it_ran(
     assert one["verification"]["passed"] is True
     assert two["verification"] is None
     assert {**one, "verification": None} == two
+
+
+def test_a_pdf_is_printed_where_there_is_a_browser(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if chromium_program() is not None:
+        assert run("report", folder, "-o", tmp_path / "r.pdf").code == 0
+        assert (tmp_path / "r.pdf").read_bytes().startswith(b"%PDF-")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ended = run("report", folder, "-o", tmp_path / "other.pdf")
+    assert ended.code == 2
+    assert "a PDF needs Chromium or Chrome" in ended.err
+    assert "hint: write the page, -o report.html" in ended.err
+    assert not (tmp_path / "other.pdf").exists()

@@ -6,8 +6,8 @@ twice, at two widths with the same size of text, and the style sheet shows one o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from dnnsplit_onnx.reporting.page.markup import Content, Markup, tag
 
@@ -27,10 +27,12 @@ class Drawing:
     Attributes:
         height: Units from top to bottom.
         parts: What is on it.
+        places: Coordinates that the script needs, by the names of their attributes.
     """
 
     height: float
     parts: list[Markup]
+    places: Mapping[str, float] = field(default_factory=dict)
 
 
 Draw = Callable[[int], Drawing]
@@ -58,11 +60,17 @@ def figure(picture: Content, caption: Content, data: Content = None, summary: st
 
 
 def table(
-    caption: str, headings: Iterable[str], rows: Iterable[Iterable[Content]], *, class_: str | None = None
+    caption: str,
+    headings: Iterable[str],
+    rows: Iterable[Iterable[Content]],
+    *,
+    class_: str | None = None,
+    is_plain: bool = False,
 ) -> Markup:
     """A table; a heading that starts with `>` is of a column of numbers.
 
-    The first cell of each row is the heading of the row.
+    The first cell of each row is the heading of the row. In a plain one, only headings have a
+    class, and the style sheet knows its columns.
     """
     columns = list(headings)
     numeric = [heading.startswith(">") for heading in columns]
@@ -75,7 +83,10 @@ def table(
     for row in rows:
         first, *others = row
         cells = [tag("th", first, scope="row")]
-        cells += [tag("td", cell, class_=kind) for cell, kind in zip(others, kinds[1:], strict=True)]
+        cells += [
+            tag("td", cell, class_=kind)
+            for cell, kind in zip(others, [None] * len(others) if is_plain else kinds[1:], strict=True)
+        ]
         body.append(tag("tr", cells))
     made = tag(
         "table",
@@ -95,4 +106,5 @@ def colour(at: int) -> str:
 
 def _picture(drawing: Drawing, width: int, name: str, label: str) -> Markup:
     box = f"0 0 {width} {drawing.height:g}"
-    return tag("svg", drawing.parts, viewBox=box, role="img", aria_label=label, class_=f"chart {name}")
+    kind = f"chart {name}"
+    return tag("svg", drawing.parts, viewBox=box, role="img", aria_label=label, class_=kind, **drawing.places)

@@ -66,6 +66,12 @@ def _drawn(facts: Facts, width: int) -> Drawing:
             ),
             tag("text", "position in the order", x=right, y=bottom + 36, text_anchor="end", class_="said"),
         ],
+        {
+            "data_cut_left": across.start,
+            "data_cut_right": right,
+            "data_cut_top": top,
+            "data_cut_bottom": bottom,
+        },
     )
 
 

@@ -12,7 +12,7 @@ from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.page.chart import colour
 from dnnsplit_onnx.reporting.page.facts import Facts
-from dnnsplit_onnx.reporting.page.layout import Layout, Row, Wire, lay_out
+from dnnsplit_onnx.reporting.page.layout import MOST_SINGLE, Layout, Row, Wire, lay_out
 from dnnsplit_onnx.reporting.page.markup import Markup, lines, number, tag
 from dnnsplit_onnx.reporting.page.words import made_by, shape_of, short
 
@@ -29,6 +29,8 @@ _OPERATORS, _NAME_LETTERS, _LINE_LETTERS = 24, 46, 90
 _SHEET = 1000
 # Nodes of a row that are told one by one where it is pointed at.
 _NAMED = 8
+# The same in a graph so large that its page would grow.
+_FEW = 1
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ class _Canvas:
             tag("line", x1=0, y1=y, x2=self.width, y2=y, class_="cut"),
             tag("text", short(said, _LINE_LETTERS), x=self.text_x, y=y - 6, class_="cut-label"),
             id=f"graph-cut-{t}",
+            data_cut=link.position,
         )
 
     def x(self, lane: int) -> float:
@@ -191,6 +194,8 @@ class _Canvas:
                 short(self._name(row), _NAME_LETTERS),
             ),
             class_="row",
+            data_start=row.start,
+            data_stop=row.stop,
         )
 
     def _bar(self, column: int, y: float, share: float, row: Row) -> Markup:
@@ -217,6 +222,7 @@ class _Canvas:
     def _hint(self, row: Row) -> Markup:
         """What is said of a row where one points at it."""
         stage = self.facts.plan.figures.stages[row.stage].tier
-        shown = [made_by(self.analysis, at) for at in range(row.start, min(row.stop, row.start + _NAMED))]
+        most = _NAMED if len(self.graph.nodes) <= MOST_SINGLE else _FEW
+        shown = [made_by(self.analysis, at) for at in range(row.start, min(row.stop, row.start + most))]
         more = row.stop - row.start - len(shown)
         return lines("\n".join([*shown, *([f"and {more} more"] if more else []), f"on {stage}"]))

@@ -54,6 +54,7 @@ class Facts:
         bench: What `bench` measured, if it is given.
         proof: What `verify` found when the slices were made; None if that is not recorded.
         notes: What is missing from the page and why, each a sentence.
+        problem: What the plan answers, to explore; None if nothing can be planned again.
     """
 
     manifest: Manifest
@@ -64,6 +65,7 @@ class Facts:
     bench: Bench | None
     proof: Proof | None
     notes: tuple[str, ...]
+    problem: Problem | None = None
 
     @property
     def model_name(self) -> str:
@@ -120,7 +122,7 @@ def gather(
         plan, links = _with_front(plan, problem), _studies(problem, notes)
     proof = recorded_proof(manifest, notes)
     inspection = Inspection(seen, _accounting(plan))
-    return Facts(manifest, plan, inspection, topology, links, bench, proof, tuple(notes))
+    return Facts(manifest, plan, inspection, topology, links, bench, proof, tuple(notes), problem)
 
 
 def _accounting(plan: Plan) -> Accounting:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dnnsplit_onnx.reporting import units
-from dnnsplit_onnx.reporting.page.chart import colour, table
+from dnnsplit_onnx.reporting.page.chart import colour
 from dnnsplit_onnx.reporting.page.drawing import GraphPicture, draw_graph
 from dnnsplit_onnx.reporting.page.facts import Facts
 from dnnsplit_onnx.reporting.page.markup import Content, Markup, tag
+from dnnsplit_onnx.reporting.page.outline import outline
 
 # What each button does, for `page.js`, and what it says.
 _BUTTONS = (
@@ -29,7 +30,8 @@ def graph(facts: Facts) -> list[Content]:
     caption = (
         "From the model's inputs down, one row a node, in the order that positions count. Lines are values, "
         "from the node that makes them to those that read them: what runs through a cut is what crosses it. "
-        "Point at anything for more about it." + grouped
+        "Point at anything for more about it; click a node for its neighbours, and a cut for its tensors."
+        + grouped
     )
     box = tag(
         "div",
@@ -40,8 +42,12 @@ def graph(facts: Facts) -> list[Content]:
         role="region",
         aria_label="The graph. It scrolls; plus and minus zoom, 0 is actual size.",
     )
-    details = tag("details", tag("summary", f"The {units.count(size, 'node')} as a table"), _nodes(facts))
-    return [tag("figure", _legend(facts), _bar(picture), box, tag("figcaption", caption), details)]
+    details = tag("details", tag("summary", f"The {units.count(size, 'node')} by block"), outline(facts))
+    return [
+        tag("figure", _legend(facts), _bar(picture), box, tag("figcaption", caption)),
+        tag("div", id="picked", class_="picked", hidden=True),
+        details,
+    ]
 
 
 def _legend(facts: Facts) -> Markup:
@@ -79,24 +85,3 @@ def _bar(picture: GraphPicture) -> Markup:
         tag("nav", jumps, aria_label="Cuts in the graph", class_="jumps") if jumps else None,
         class_="tools-bar",
     )
-
-
-def _nodes(facts: Facts) -> Markup:
-    analysis, stage_of = facts.inspection.analysis, facts.stage_of
-    names = [stage.tier for stage in facts.plan.figures.stages]
-    nbytes = facts.cut_nbytes
-    rows = [
-        [
-            str(at),
-            node.name,
-            node.op_type,
-            names[stage_of[at]],
-            "?" if analysis.work[at] is None else units.flops(int(analysis.flops[at])),
-            units.nbytes(analysis.output_nbytes(at)),
-            units.nbytes(analysis.weight_nbytes(at)),
-            units.nbytes(int(nbytes[at + 1])),
-        ]
-        for at, node in enumerate(analysis.graph.nodes)
-    ]
-    headings = ["position", "node", "operator", "tier", ">work", ">makes", ">weights", ">live after it"]
-    return table("Nodes in order.", headings, rows, class_="long")

@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.reporting.page.blocks import leaves
 
-#: A graph of more nodes has its straight chains drawn as one row each.
+#: A graph of more nodes has those of a block that follow one another drawn as one row, or, where
+#: names say nothing, its straight chains.
 MOST_SINGLE = 1500
 #: One of more rows even so has neighbours drawn as one.
 MOST_ROWS = 2500
@@ -94,6 +96,10 @@ def _spans(graph: Graph, stage_of: Sequence[int], most_single: int, most_rows: i
     size = len(graph.nodes)
     if size <= most_single:
         return [(at, at + 1) for at in range(size)]
+    block = leaves(graph)
+    named = _grouped(size, stage_of, lambda start, at: bool(block[at]) and block[at] == block[start])
+    if len(named) <= most_single:
+        return named
     follows = _follows(graph)
     chains = _grouped(size, stage_of, lambda start, at: follows[at] and at - start < _LONGEST)
     if len(chains) <= most_rows:

@@ -81,6 +81,7 @@
     const place = box.getBoundingClientRect();
     box.scrollTop += where.top - place.top - box.clientHeight / 2;
     found.textContent = `${at + 1} of ${hits.length}`;
+    find.dispatchEvent(new CustomEvent("found", { detail: hits[at] }));
   };
   find.addEventListener("input", () => {
     const wanted = find.value.toLowerCase();

@@ -10,6 +10,11 @@ from string import Template
 from dnnsplit_onnx.reporting.page import evidence, graph_section, sections
 from dnnsplit_onnx.reporting.page.facts import Facts
 from dnnsplit_onnx.reporting.page.markup import Content, Markup, joined, tag, text
+from dnnsplit_onnx.reporting.page.study import as_script, study_of, tensors_of
+from dnnsplit_onnx.reporting.page.what_if import can_explore, what_if
+
+# In the order that they run in; the first says how strict all are.
+_SCRIPTS = ("page.js", "pricing.js", "explore.js")
 
 
 def render(facts: Facts) -> str:
@@ -18,7 +23,7 @@ def render(facts: Facts) -> str:
     Args:
         facts: What it says. The same facts make the same page.
     """
-    style, script = _part("page.css"), _part("page.js")
+    style, script = _part("page.css"), Markup("\n".join(map(_part, _SCRIPTS)))
     chapters = _chapters(facts)
     contents = [tag("li", tag("a", title, href=f"#{anchor}")) for anchor, title, _ in chapters]
     body = [
@@ -31,6 +36,7 @@ def render(facts: Facts) -> str:
         title=text(f"{facts.model_name} over {tiers}"),
         style=style,
         script=script,
+        data=joined(_data(facts)),
         heading=tag("h1", tag("code", facts.model_name), f" over {tiers}"),
         headline=joined(sections.headline(facts)),
         contents=tag("ol", contents),
@@ -41,8 +47,10 @@ def render(facts: Facts) -> str:
 
 def _chapters(facts: Facts) -> list[tuple[str, str, Content]]:
     """The sections: anchor, title and content of each."""
-    found: list[tuple[str, str, Content]] = [
-        ("time", "Where the time goes", sections.stages(facts)),
+    found: list[tuple[str, str, Content]] = [("time", "Where the time goes", sections.stages(facts))]
+    if can_explore(facts):
+        found.append(("what-if", "What if", what_if(facts)))
+    found += [
         ("rivals", "Against a single tier", sections.rivals(facts)),
         ("order", "The model along its order", sections.order(facts)),
         ("nodes", "The graph", graph_section.graph(facts)),
@@ -58,6 +66,14 @@ def _chapters(facts: Facts) -> list[tuple[str, str, Content]]:
         ("assumed", "What this assumes", sections.assumptions(facts)),
         ("again", "Make it again", evidence.again(facts)),
     ]
+
+
+def _data(facts: Facts) -> list[Markup]:
+    """What the script explores."""
+    data = {"tensors": tensors_of(facts.inspection.analysis)}
+    if facts.problem is not None and can_explore(facts):
+        data["study"] = study_of(facts.problem, facts.plan)
+    return [tag("script", as_script(of), type="application/json", id=name) for name, of in data.items()]
 
 
 def _part(name: str) -> Markup:
