@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,11 +44,23 @@ def random_workload(rng: np.random.Generator, size: int, *, most_bytes: int = 12
 
 
 def with_states(rng: np.random.Generator, analysis: Analysis) -> Analysis:
-    """The same with a state for some of the inputs, each made by one of the outputs."""
+    """The same with a state for some of the inputs.
+
+    Most are made by an output; some are an input of the model, or what another state was, or
+    stay for a whole sequence.
+    """
     graph = analysis.graph
     outputs = rng.permutation(graph.results).tolist()
-    states = tuple(State(name, made) for name, made in zip(reversed(graph.inputs), outputs, strict=False))
-    return replace(analysis, graph=replace(graph, states=states[: int(rng.integers(0, 3))]))
+    states: list[State] = []
+    for name in reversed(graph.inputs[-int(rng.integers(1, 3)) :]):
+        kind, others = rng.random(), [other for other in graph.inputs if other != name]
+        if kind < 0.15:
+            states.append(State(name, None))
+        elif kind < 0.4 and others and states[:1] != [State(others[0], name)]:
+            states.append(State(name, others[0]))
+        elif outputs and kind < 0.9:
+            states.append(State(name, outputs.pop()))
+    return replace(analysis, graph=replace(graph, states=tuple(states)))
 
 
 def analysis_of(model: onnx.ModelProto, flops: list[int]) -> Analysis:
@@ -69,28 +81,32 @@ def closed_sets(analysis: Analysis) -> Iterator[frozenset[int]]:
 
 
 def parts_a_state(analysis: Analysis, below: frozenset[int]) -> bool:
-    """Whether a node that has to do with a state is below, and another one above."""
+    """Whether a state is needed below, in the next run, and made above."""
     nodes = list(enumerate(analysis.graph.nodes))
-    for state in analysis.graph.states:
-        sides = {
-            at in below for at, node in nodes if state.input in node.inputs or state.output in node.outputs
-        }
-        if len(sides) == 2:
-            return True
-    return False
+    needed = _needed(analysis, below)
+    made_above = {value for at, node in nodes if at not in below for value in node.outputs}
+    return any(s.input in needed and s.output in made_above for s in analysis.graph.states)
+
+
+def _needed(analysis: Analysis, side: Collection[int]) -> set[str]:
+    """The states that nodes read, or that become one of these."""
+    graph = analysis.graph
+    needed = {name for at in side for name in graph.nodes[at].inputs}
+    for _ in graph.states:
+        needed |= {s.output for s in graph.states if s.input in needed and s.output}
+    return needed & {state.input for state in graph.states}
 
 
 def live_nbytes(analysis: Analysis, below: frozenset[int]) -> int:
-    """D(S): bytes of what is made below and read above, each value once."""
+    """D(S): bytes of what is made below and read above, in this run or the next, each value once."""
     graph = analysis.graph
     brought = {state.input for state in graph.states}
+    above = [at for at in range(len(graph.nodes)) if at not in below]
+    kept = _needed(analysis, above)
+    read = {value for at in above for value in graph.nodes[at].inputs}
+    read |= {state.output for state in graph.states if state.input in kept and state.output}
     crossing = {
-        value
-        for at, node in enumerate(graph.nodes)
-        if at not in below
-        for value in node.inputs
-        if graph.producer.get(value) in below or value in graph.inputs
-        if value not in brought
+        value for value in read - brought if graph.producer.get(value) in below or value in graph.inputs
     }
     return sum(analysis.types.nbytes(value) or 0 for value in crossing)
 

@@ -193,7 +193,8 @@ class ModelOptions(Reporting):
             metavar="IN=OUT",
             help="An input that is an output of the run before, such as a decoder's cache: it stays on the "
             "tier that owns it. Names that exporters give are known (`past...` and `present...`, `state` and "
-            "`stateN`); `*` names many: 'k_*=new_k_*'; `none` for no states. Repeatable.",
+            "`stateN`); `*` names many: 'k_*=new_k_*'; 'IN=' stays for a whole sequence; `none` for no "
+            "states. Repeatable.",
             show_default=False,
         ),
     ] = None

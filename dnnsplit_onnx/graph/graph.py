@@ -122,6 +122,28 @@ class Graph:
         return {value: at for at, node in enumerate(self.nodes) for value in node.inputs}
 
     @cached_property
+    def state_readers(self) -> dict[str, tuple[int, ...]]:
+        """For each state's input, the positions of the nodes that need it, in ascending order.
+
+        They read it, or the state that it is handed to.
+        """
+        readers: dict[str, set[int]] = {state.input: set() for state in self.states}
+        for at, node in enumerate(self.nodes):
+            for value in node.inputs:
+                if value in readers:
+                    readers[value].add(at)
+        handed = [(s.output, s.input) for s in self.states if s.output is not None and s.output in readers]
+        while any(not readers[into] <= readers[name] for name, into in handed):
+            for name, into in handed:
+                readers[name] |= readers[into]
+        return {name: tuple(sorted(positions)) for name, positions in readers.items()}
+
+    @cached_property
+    def next_readers(self) -> dict[str, tuple[int, ...]]:
+        """For each output that a state is, the positions of the nodes that need it in the next run."""
+        return {s.output: self.state_readers[s.input] for s in self.states if s.output is not None}
+
+    @cached_property
     def values(self) -> tuple[str, ...]:
         """The data-flow values: model inputs, then what nodes make, in order."""
         return self.inputs + tuple(value for node in self.nodes for value in node.outputs)
@@ -187,8 +209,8 @@ def load_graph(model: str | Path | onnx.ModelProto | bytes, states: Sequence[str
     Args:
         model: The `.onnx` file; or the model itself, or the bytes of its file, which then
             lie in a temporary file for as long as the graph is in use.
-        states: What one run hands to the next, each as `IN=OUT`; `none` for nothing.
-            Recognised by name if it is not given.
+        states: What one run hands to the next, each as `IN=OUT`, or `IN=` for what stays
+            for a whole sequence; `none` for nothing. Recognised by name if it is not given.
 
     Raises:
         ModelError: The file is not a readable ONNX model, or its graph has a cycle, a

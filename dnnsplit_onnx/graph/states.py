@@ -1,19 +1,30 @@
 """States: what a model hands from one run to the next, such as a decoder's caches.
 
 A decoder that is exported with its caches reads `past_key_values.3.key` and makes
-`present.3.key`, which is the former in the next step. Such a pair never crosses a link: the
-tier that owns the layer keeps it between runs. So
+`present.3.key`, which is the former in the next step. What is read never crosses a link: the
+tiers that read a state keep it between runs. So
 
 1. a state's input is live at no cut, and its output does not travel back;
-2. all nodes that read the input, and the node that makes the output, run on one tier: a cut
-   may not part them (`cuts.parted_states`).
+2. the new value is one more value that the readers of the state need, only that they need it
+   for the next run: where it is made below them, it crosses like any other, and where something
+   else above reads it, too;
+3. it never travels down: no node that reads a state may be below the node that makes it
+   (`cuts.parted_states`). Where the new value is made of the old one, as a cache is, that keeps
+   both on one tier;
+4. a new value may be an input of the model, which is there before all nodes. If that input is a
+   state itself, what it was is handed on, and whoever reads the former keeps both;
+5. a state without an output stays for a whole sequence: its first value is its only one, and
+   every tier that reads it has its own copy.
 
-Pairs are named by the user, or recognised:
+States are named by the user, or recognised:
 
 1. by the names that decoders' exporters give, `past...` and `present...`;
 2. by a name that is renewed (`cache` and `new_cache`, `h_in` and `h_out`, `state` and `stateN`),
    speaks of a state, and is of a type that the next run can read;
-3. where only the names or only the types speak for a pair, it is told as a hint and no more: to
+3. beside such pairs, by names that speak of what a decoder attends to and that no output renews
+   (`past_key_values.0.encoder.key`, `past_key_cross_0`, `n_layer_cross_k`,
+   `encoder_hidden_states`): that stays for a whole sequence;
+4. where only the names or only the types speak for a pair, it is told as a hint and no more: to
    take an image for a memory would be worse than to send a memory.
 """
 
@@ -21,7 +32,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dnnsplit_onnx.errors import InputError
@@ -55,6 +66,12 @@ _MEMORY = re.compile(
     r"recurrent|prev|previous|h|c|hn|cn|hx|cx)$"
 )
 
+# Words that speak of what a decoder attends to, and of keys and values.
+_ATTENDED = {"encoder", "enc", "cross"}
+_ATTENTION = {"cache", "caches", "cached", "kv", "k", "v", "key", "value", "keys", "values"}
+# Transformers' names of inputs that a sequence has once.
+_OF_ENCODER = ("encoder_hidden_states", "encoder_attention_mask")
+
 #: What a user writes to have no states at all.
 NONE = "none"
 
@@ -68,11 +85,16 @@ class State:
 
     Attributes:
         input: The model input that reads it.
-        output: The model output that makes it.
+        output: The model output that makes it; None if it stays for a whole sequence.
     """
 
     input: str
-    output: str
+    output: str | None
+
+    @property
+    def pair(self) -> str:
+        """As a command line has it: `IN=OUT`, or `IN=` if it stays for a whole sequence."""
+        return f"{self.input}={self.output or ''}"
 
 
 def named_states(
@@ -100,7 +122,9 @@ def named_states(
     # A model whose every input is a memory reads nothing: then the names mean something else.
     if len(states) == len(inputs) or len(states) == len(outputs):
         states = [state for state in states if any(state.output == made for made in _present(state.input))]
-    return tuple(states)
+    pairs = {state.input: state for state in states}
+    staying = {name: State(name, None) for name in inputs if name not in pairs and _stays(name, pairs)}
+    return tuple((pairs | staying)[name] for name in inputs if name in pairs or name in staying)
 
 
 def likely_states(
@@ -142,7 +166,8 @@ def parse_states(texts: Sequence[str], inputs: Sequence[str], outputs: Sequence[
 
     Args:
         texts: Each a pair, a pair of patterns whose `*` stand for the same text on both sides
-            (`past_*=present_*`), or `none` alone.
+            (`past_*=present_*`), a name or a pattern alone, as in `IN=`, for what stays for a
+            whole sequence, or `none` alone.
         inputs: The model's inputs.
         outputs: The model's outputs.
 
@@ -154,7 +179,7 @@ def parse_states(texts: Sequence[str], inputs: Sequence[str], outputs: Sequence[
     states: list[State] = []
     for text in texts:
         for state in _pairs(text, inputs, outputs):
-            if any(state.input == other.input or state.output == other.output for other in states):
+            if any(_overlap(state, other) for other in states):
                 raise InputError(
                     f"state `{text}` names what another state names", hint="each is of one state"
                 )
@@ -162,11 +187,17 @@ def parse_states(texts: Sequence[str], inputs: Sequence[str], outputs: Sequence[
     return tuple(states)
 
 
+def _overlap(state: State, other: State) -> bool:
+    return state.input == other.input or (state.output is not None and state.output == other.output)
+
+
 def _pairs(text: str, inputs: Sequence[str], outputs: Sequence[str]) -> list[State]:
     # A name may hold `=` itself: take the first split that names an input and an output.
     for at, letter in enumerate(text):
         if letter == "=" and text[:at] in inputs and text[at + 1 :] in outputs:
             return [State(text[:at], text[at + 1 :])]
+    if text.endswith("=") and text[:-1] in inputs:
+        return [State(text[:-1], None)]
     name, equals, made = text.partition("=")
     if not equals:
         raise InputError(f"cannot read the state `{text}`", hint=f"write it as in past=present, or `{NONE}`")
@@ -178,15 +209,17 @@ def _pairs(text: str, inputs: Sequence[str], outputs: Sequence[str]) -> list[Sta
 
 
 def _matching(name: str, made: str, inputs: Sequence[str], outputs: Sequence[str]) -> list[State]:
-    """The pairs that two patterns name."""
-    if made.count("*") != name.count("*"):
+    """The states that two patterns name."""
+    if made and made.count("*") != name.count("*"):
         raise InputError(
             f"state `{name}={made}`: the two sides have not as many `*`", hint="as in 'past_*=present_*'"
         )
     pattern = re.compile("(.+)".join(map(re.escape, name.split("*"))))
     states = []
     for one in inputs:
-        if match := pattern.fullmatch(one):
+        if (match := pattern.fullmatch(one)) and not made:
+            states.append(State(one, None))
+        elif match:
             pieces, parts = made.split("*"), match.groups()
             other = "".join(map("".join, zip(pieces, (*parts, ""), strict=True)))
             if other not in outputs:
@@ -210,6 +243,14 @@ def _present(name: str) -> Iterator[str]:
         made, count = _PAST.subn(word, name)
         if count:
             yield made
+
+
+def _stays(name: str, renewed: Collection[str]) -> bool:
+    """Whether a name is one of what stays for a whole sequence, beside states of other names."""
+    words = {word.lower() for word in _WORD.findall(name)}
+    if name in _OF_ENCODER or (_PAST.match(name) and words & _ATTENDED):
+        return any(_PAST.match(other) for other in renewed)
+    return bool(renewed) and "cross" in words and bool(words & _ATTENTION)
 
 
 def _renewed(name: str) -> Iterator[str]:

@@ -183,7 +183,7 @@ def plan_of(
         ),
         order_digest=order_digest(planned.analysis.graph, analysis.model_digest),
         node_order=_node_order(planned.analysis),
-        states=tuple(f"{state.input}={state.output}" for state in analysis.graph.states),
+        states=tuple(state.pair for state in analysis.graph.states),
     )
 
 

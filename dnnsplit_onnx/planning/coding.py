@@ -120,8 +120,13 @@ def coded_at(analysis: Analysis, position: int, code: str) -> tuple[CodedValue, 
 
 
 def _coded(analysis: Analysis, code: str, value: str) -> int | None:
-    """Bytes of a value in a code; None where it does not apply, or the user says what crosses."""
-    return None if value in analysis.input_nbytes else coded_nbytes(code, analysis.types[value])
+    """Bytes of a value in a code; None where it does not apply, or the user says what crosses.
+
+    A state would build up what a code loses, and keeps what was made.
+    """
+    if value in analysis.input_nbytes or analysis.graph.next_readers.get(value):
+        return None
+    return coded_nbytes(code, analysis.types[value])
 
 
 def _costs(code: str, analysis: Analysis, topology: Topology) -> CodeCosts:

@@ -33,7 +33,7 @@ def graph_of(plan: Plan, graph: Graph, model: str | None = None) -> Graph:
     model = model or model_digest(graph)
     _check_model(plan, graph, model)
     if plan.states is not None:
-        pairs = tuple(f"{state.input}={state.output}" for state in graph.states)
+        pairs = tuple(state.pair for state in graph.states)
         if pairs != plan.states:
             states = parse_states(plan.states or ("none",), graph.inputs, graph.outputs)
             graph = replace(graph, states=states)

@@ -123,7 +123,7 @@ def _private(graph: Graph, tier: Tier, topology: Topology) -> set[int]:
         return set()
     until = topology.limits.private_until
     through = None if until is None else _position(graph, until, "limits.private_until")
-    kept = {state.input for state in graph.states}
+    kept = {state.input for state in graph.states if state.output is not None}
     for name in tier.private_inputs:
         if name not in graph.inputs:
             raise TopologyError(

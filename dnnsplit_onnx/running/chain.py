@@ -230,9 +230,9 @@ class Chain:
         later = [other for _, other in self.stages[at + 1 :]]
 
         def stays(name: str) -> bool:
-            if name in self.states:
-                return True
             readers = [other.provider for other in later if name in other.inputs]
+            if name in self.states:
+                return set(readers) <= {session.provider}
             return name not in self.outputs and bool(readers) and set(readers) == {session.provider}
 
         return frozenset() if session.provider == "cpu" else frozenset(filter(stays, session.outputs))

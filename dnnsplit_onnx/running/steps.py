@@ -6,7 +6,8 @@
 
 A decoder's caches are states: each step's are the next step's inputs. They stay in the
 memory of the tier that owns the layer, on its device if it has one, and are never turned
-into Python objects. Only the inputs and the outputs of a request pass through here.
+into Python objects. Only the inputs and the outputs of a request pass through here, and what
+states are to begin with, where it is given.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.running.chain import Chain
-from dnnsplit_onnx.running.initial import empty_states
+from dnnsplit_onnx.running.initial import empty_states, missing_state, next_states, own_value
 from dnnsplit_onnx.running.origin import slices_folder
-from dnnsplit_onnx.runtime.inputs import to_values
+from dnnsplit_onnx.runtime.inputs import listed_names, to_values
 from dnnsplit_onnx.runtime.provider import runtime
 from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
 from dnnsplit_onnx.runtime.values import Value, to_python, to_value
@@ -43,6 +45,7 @@ class Steps:
         self._kept = tuple(port for port in chain.inputs if port.name in kept)
         made = {state.output for state in states}
         self._results = tuple(name for name in chain.outputs if name not in made)
+        self._staying = {state.input for state in states if state.output is None}
         self._memory: dict[str, Value] | None = None
 
     @classmethod
@@ -59,7 +62,7 @@ class Steps:
         """
         place = slices_folder(folder)
         manifest = load_manifest(place)
-        made = [state.output for state in manifest.states]
+        made = [state.output for state in manifest.states if state.output is not None]
         return cls(Chain.open(place, options, manifest=manifest, states=made), manifest.states)
 
     @classmethod
@@ -79,10 +82,12 @@ class Steps:
         """Runs one step.
 
         Args:
-            inputs: What the request brings, by name.
-            states: What the first step starts from, by the names of the model's inputs.
-                Without it a state starts empty: its open dimensions are 0, but for those
-                that the inputs settle by name, and a first one that is the inputs' own.
+            inputs: What the request brings, by name. States that stay for a whole sequence are
+                among them in the first step, and in any that is to change them.
+            states: What states are to begin with, by the names of the model's inputs; the step
+                is then a first one. Those that are left out start empty: their open dimensions
+                are 0, but for those that the inputs settle by name, and a first one that is the
+                inputs' own.
 
         Returns:
             The model's outputs that are no states, by name.
@@ -92,20 +97,48 @@ class Steps:
             ModelError: A slice fails; the memory is what it was.
         """
         ort = runtime()
-        values = to_values(self._fresh, inputs)
-        if states is not None:
-            self._memory = to_values(self._kept, states)
-        elif self._memory is None:
-            self._memory = self._empty(inputs)
-        made = self.chain.run_values(values | self._memory)
-        self._memory = {state.input: made[state.output] for state in self.states}
+        fresh = {name: value for name, value in inputs.items() if name not in self._staying}
+        brought = {**(states or {}), **{name: inputs[name] for name in inputs if name in self._staying}}
+        values = to_values(self._fresh, fresh)
+        given = self._given(brought)
+        if states is not None or self._memory is None:
+            before = self._empty(fresh, brought) | given
+        else:
+            before = self._memory | given
+        made = self.chain.run_values(values | before)
+        # Outputs that are inputs are the caller's own arrays.
+        own = {name: value for name, value in made.items() if name not in values and name not in before}
+        self._memory = next_states(self.states, before, own, values)
         return {name: to_python(ort, made[name]) for name in self._results}
 
     def forget(self) -> None:
         """Makes the next step a first one."""
         self._memory = None
 
-    def _empty(self, inputs: Mapping[str, Any]) -> dict[str, Value]:
-        ort, shapes = runtime(), {name: np.shape(value) for name, value in inputs.items()}
-        made = empty_states(self._kept, self._fresh, shapes)
+    def _given(self, states: Mapping[str, Any]) -> dict[str, Value]:
+        """States that the caller gives.
+
+        Raises:
+            InputError: One is no state.
+        """
+        ports = {port.name: port for port in self._kept}
+        for name in states:
+            if name not in ports:
+                raise InputError(f"unknown state `{name}`", hint=f"the states are {listed_names(ports)}")
+        return {name: own_value(data, ports[name].dtype) for name, data in states.items()}
+
+    def _empty(self, inputs: Mapping[str, Any], brought: Mapping[str, Any]) -> dict[str, Value]:
+        """States that hold nothing yet, but for those that are brought.
+
+        Raises:
+            InputError: One that stays for a whole sequence is read, and not brought.
+        """
+        read = {name for _, session in self.chain.stages for name in session.inputs}
+        for name in sorted(self._staying & read - brought.keys()):
+            raise missing_state(name)
+        ort = runtime()
+        shapes = {name: np.shape(value) for name, value in {**inputs, **brought}.items()}
+        left = [port for port in self._kept if port.name not in brought and port.name not in self._staying]
+        settled = [*self._fresh, *(port for port in self._kept if port.name in self._staying)]
+        made = empty_states(left, settled, shapes)
         return {name: to_value(ort, array) for name, array in made.items()}

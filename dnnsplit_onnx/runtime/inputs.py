@@ -302,12 +302,13 @@ def to_values(ports: Sequence[Port], inputs: Mapping[str, Any]) -> dict[str, Val
     known = {port.name: port for port in ports}
     for name in inputs:
         if name not in known:
-            raise InputError(f"unknown input `{name}`", hint=f"the inputs are {_listed(known)}")
+            raise InputError(f"unknown input `{name}`", hint=f"the inputs are {listed_names(known)}")
     for name, port in known.items():
         if name not in inputs and port.kind != "optional":
-            raise InputError(f"input `{name}` is missing", hint=f"the inputs are {_listed(known)}")
+            raise InputError(f"input `{name}` is missing", hint=f"the inputs are {listed_names(known)}")
     return {name: to_value(ort, inputs.get(name), port.dtype) for name, port in known.items()}
 
 
-def _listed(names: Collection[str]) -> str:
+def listed_names(names: Collection[str]) -> str:
+    """Names in a sentence."""
     return ", ".join(f"`{name}`" for name in names) or "none"

@@ -190,15 +190,22 @@ class ModelRecord(_Record):
 
 
 class StateRecord(_Record):
-    """What one run hands to the next; it stays on the tier whose slice reads and makes it.
+    """What one run hands to the next; the tiers whose slices read it keep it.
 
     Attributes:
         input: The model input that reads it.
-        output: The model output that makes it.
+        output: The model output that makes it; None if it stays for a whole sequence.
+        kept_if_empty: Whether an output without elements says that it stays as it was.
     """
 
     input: str
-    output: str
+    output: str | None
+    kept_if_empty: bool = Field(default=False, exclude_if=lambda kept: not kept)
+
+    @property
+    def pair(self) -> str:
+        """As `load_graph` takes it."""
+        return f"{self.input}={self.output or ''}"
 
 
 class Manifest(_Record):
@@ -251,9 +258,15 @@ class Manifest(_Record):
         return tuple(port for port in self.model.outputs if port.name not in kept)
 
     @property
+    def staying_inputs(self) -> tuple[Port, ...]:
+        """The model's inputs that stay for a whole sequence, whose first request brings them."""
+        staying = {state.input for state in self.states if state.output is None}
+        return tuple(port for port in self.model.inputs if port.name in staying)
+
+    @property
     def state_pairs(self) -> list[str]:
         """The states as `load_graph` takes them."""
-        return [f"{state.input}={state.output}" for state in self.states] or ["none"]
+        return [state.pair for state in self.states] or ["none"]
 
     def to_json(self) -> str:
         """The file's text: the same for the same content, always."""

@@ -14,6 +14,7 @@ from dnnsplit_onnx.errors import PlanError
 from dnnsplit_onnx.files import read_bounded
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.modelfile import ModelFile, data_range, is_external, tensors
+from dnnsplit_onnx.graph.unrenewed import is_left_as_it_was
 from dnnsplit_onnx.planning.plans import Plan, Stage
 from dnnsplit_onnx.slicing.extract import Extract, port
 from dnnsplit_onnx.slicing.manifest import (
@@ -107,7 +108,14 @@ def manifest(
         slices=_on_machines(slices, plan),
         candidates=_on_machines(candidates, plan),
         random=tuple(node.name for node in graph.nodes if node.random),
-        states=tuple(StateRecord(input=state.input, output=state.output) for state in graph.states),
+        states=tuple(
+            StateRecord(
+                input=state.input,
+                output=state.output,
+                kept_if_empty=is_left_as_it_was(graph.proto.graph, state),
+            )
+            for state in graph.states
+        ),
         node_order=plan.node_order,
     )
 

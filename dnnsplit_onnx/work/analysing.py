@@ -57,8 +57,8 @@ def analyse(
             analysis, and told in `notes`.
         order: The order of the nodes that positions count in: `envelope`, in which the best
             cuts of the whole graph are positions, or `file`.
-        states: What one run hands to the next, each as `IN=OUT`; `none` for nothing. By
-            default what the graph has, or what names tell.
+        states: What one run hands to the next, each as `IN=OUT`, or `IN=` for what stays for a
+            whole sequence; `none` for nothing. By default what the graph has, or what names tell.
         trips: How often loops run, by the names of their nodes, where the model leaves it open.
         sample_input: Arrays by name, or an `.npz` file, for the run that shows what inference
             cannot size. Without it the run is a courtesy: it is made on random inputs, of a
@@ -119,7 +119,7 @@ def _likely_states(graph: Graph) -> tuple[str, ...]:
         return ()
     pairs = ", ".join(f"`{state.input}` and `{state.output}`" for state in likely[:_MOST_TOLD])
     more = f" and {len(likely) - _MOST_TOLD} more" if len(likely) > _MOST_TOLD else ""
-    option = " ".join(shlex.quote(f"--state={state.input}={state.output}") for state in likely)
+    option = " ".join(shlex.quote(f"--state={state.pair}") for state in likely)
     return (f"{pairs}{more} may be states, which stay on their tier between runs; if so: {option}",)
 
 

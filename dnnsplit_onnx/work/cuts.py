@@ -69,28 +69,30 @@ def cut_nbytes(graph: Graph, size: Sizes, accounting: Accounting = "live") -> ND
 def lifetimes(graph: Graph) -> Iterator[tuple[str, int, int]]:
     """First and last position at which each data-flow value is live.
 
-    Values that no node reads are left out: they never cross a cut. Nor do the states that
-    model inputs bring: they are where they are read.
+    Values that no node reads, in this run or the next, are left out: they never cross a cut. Nor
+    do the states that model inputs bring: they are where they are read.
     """
-    producer, last_use = graph.producer, graph.last_use
+    producer, last_use, next_readers = graph.producer, graph.last_use, graph.next_readers
     kept = {state.input for state in graph.states}
     for value in graph.values:
-        last = last_use.get(value)
-        if last is not None and value not in kept:
-            yield value, producer.get(value, -1) + 1, last
+        last = max(last_use.get(value, -1), *next_readers.get(value, ()), -1)
+        born = producer.get(value, -1) + 1
+        if last >= born and value not in kept:
+            yield value, born, last
 
 
-def tied_nodes(graph: Graph) -> Iterator[tuple[State, tuple[int, ...]]]:
-    """The positions that each state keeps together: its readers and its maker, ascending."""
-    readers: dict[str, list[int]] = {state.input: [] for state in graph.states}
-    for at, node in enumerate(graph.nodes):
-        for value in node.inputs:
-            if value in readers:
-                readers[value].append(at)
+def fed_back(graph: Graph) -> Iterator[tuple[State, tuple[int, ...], int]]:
+    """States whose new value is made after nodes that need it in the next run.
+
+    Yields:
+        Each with the positions of those who need it and of its maker. A cut with one of the
+        former below it and the latter above parts the state.
+    """
     for state in graph.states:
-        maker = graph.producer.get(state.output)
-        ties = {*readers[state.input], *(() if maker is None else (maker,))}
-        yield state, tuple(sorted(ties))
+        readers = graph.state_readers[state.input]
+        maker = -1 if state.output is None else graph.producer.get(state.output, -1)
+        if readers and readers[0] < maker:
+            yield state, readers, maker
 
 
 def parted_states(graph: Graph) -> NDArray[np.bool_]:
@@ -100,10 +102,9 @@ def parted_states(graph: Graph) -> NDArray[np.bool_]:
         Shape (n + 1,).
     """
     steps = np.zeros(len(graph.nodes) + 2, dtype=np.int64)
-    for _, ties in tied_nodes(graph):
-        if ties:
-            steps[ties[0] + 1] += 1
-            steps[ties[-1] + 1] -= 1
+    for _, readers, maker in fed_back(graph):
+        steps[readers[0] + 1] += 1
+        steps[maker + 1] -= 1
     parted: NDArray[np.bool_] = np.cumsum(steps)[:-1] > 0
     return parted
 
@@ -121,11 +122,11 @@ def check_states(graph: Graph, positions: Iterable[int]) -> None:
     for position in positions:
         if not 0 <= position <= len(graph.nodes) or not parted[position]:
             continue
-        state = next(s for s, ties in tied_nodes(graph) if ties and ties[0] < position <= ties[-1])
+        state = next(s for s, readers, maker in fed_back(graph) if readers[0] < position <= maker)
         below, above = whole[whole < position].max(), whole[whole > position].min()
         raise CutError(
             f"cut {position} parts state `{state.input}` from `{state.output}`",
-            context="a state stays on one tier: what reads it and what makes it run there",
+            context="a state never travels down: what reads it runs where it is made, or above",
             hint=f"the nearest cuts are {below} and {above}; or --state none sends it each time",
         )
 

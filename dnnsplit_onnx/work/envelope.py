@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.work.analysis import Analysis
-from dnnsplit_onnx.work.cuts import tied_nodes
+from dnnsplit_onnx.work.cuts import fed_back
 from dnnsplit_onnx.work.maxflow import Network
 
 
@@ -33,7 +33,8 @@ class Blocks:
         work: FLOPs of each block.
         values: What can cross between blocks: bytes (None if unknown, so that it never
             crosses), the block that makes it (None for a model input), the blocks that
-            read it. Blocks that a state keeps together come as such a value, too.
+            read it, in this run or, where it is a state, in the next; so those who read a state
+            may come before the block that makes it, and are below only with it.
     """
 
     block: tuple[int, ...]
@@ -55,11 +56,8 @@ def contract(analysis: Analysis, *, merge: bool = True, held: Set[int] = frozens
         held: Nodes that may not be moved up: a rule wants them below.
     """
     graph = analysis.graph
-    readers = readers_of_values(graph)
-    for state in graph.states:
-        readers.pop(state.input, None)  # it is where it is read
-    ties = [nodes for _, nodes in tied_nodes(graph) if len(nodes) > 1]
-    tied = {at for nodes in ties for at in nodes}
+    readers = readers_over_runs(graph)
+    tied = {at for _, users, maker in fed_back(graph) for at in (*users, maker)}
     head = list(range(len(graph.nodes)))  # the node that a node is moved up to
     if merge:
         for at in reversed(range(len(graph.nodes))):
@@ -81,10 +79,6 @@ def contract(analysis: Analysis, *, merge: bool = True, held: Set[int] = frozens
         used = tuple(sorted({block[user] for user in users} - {made}))
         if used:
             values.append((analysis.link_nbytes(value), made, used))
-    for nodes in ties:
-        first, *others = sorted({block[at] for at in nodes})
-        if others:  # as a value that never crosses, they are on one side
-            values.append((None, first, tuple(others)))
     return Blocks(block, tuple(work), tuple(values))
 
 
@@ -94,6 +88,18 @@ def readers_of_values(graph: Graph) -> dict[str, list[int]]:
     for at, node in enumerate(graph.nodes):
         for value in node.inputs:
             readers.setdefault(value, []).append(at)
+    return readers
+
+
+def readers_over_runs(graph: Graph) -> dict[str, list[int]]:
+    """As `readers_of_values`, with those of the next run; without states, which are where they are read."""
+    readers = readers_of_values(graph)
+    for state in graph.states:
+        readers.pop(state.input, None)
+    for value, positions in graph.next_readers.items():
+        is_sent = value in graph.producer or value in graph.fresh_inputs
+        if positions and is_sent:
+            readers[value] = sorted({*readers.get(value, ()), *positions})
     return readers
 
 
@@ -155,10 +161,20 @@ class _Envelope:
 
     def least_bytes(self, low: _Cut, high: _Cut) -> _Cut | None:
         """The cut between two that sends least, and of those has least work; None if `low` is it."""
+        high = self._closed(high)
         if not low < high:
             return None
         found = self._minimum(low, high, work=1, nbytes=1 + sum(self.blocks.work))
         return found if self.nbytes(found) < self.nbytes(low) else None
+
+    def _closed(self, cut: _Cut) -> _Cut:
+        """The largest cut inside a set of blocks: whoever reads what is made above is above."""
+        while True:
+            above = (set(r) for _, maker, r in self.blocks.values if maker is not None and maker not in cut)
+            smaller = cut.difference(*above)
+            if smaller == cut:
+                return cut
+            cut = smaller
 
     def nbytes(self, cut: _Cut) -> int:
         """D(S), and more than any other where it is unknown."""

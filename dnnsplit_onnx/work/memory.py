@@ -175,13 +175,13 @@ def stage_memory(graph: Graph, size: Sizes, inner: Sequence[Mapping[str, int]] =
         ]
     )
     ids: dict[str, int] = {}
-    kept = {state.input for state in graph.states}
+    kept: list[list[str]] = [[] for _ in graph.nodes]
+    for name, positions in graph.state_readers.items():
+        for at in positions:
+            kept[at].append(name)
     reads = [
-        [
-            ids.setdefault(name, len(ids))
-            for name in (*node.weights, *(v for v in node.inputs if v in kept), *held_in)
-        ]
-        for node, held_in in zip(graph.nodes, inner or [{}] * len(graph.nodes), strict=True)
+        [ids.setdefault(name, len(ids)) for name in (*node.weights, *states, *held_in)]
+        for node, states, held_in in zip(graph.nodes, kept, inner or [{}] * len(graph.nodes), strict=True)
     ]
     made_at = [
         (name, graph.producer[name]) for name in dict.fromkeys(graph.outputs) if name in graph.producer

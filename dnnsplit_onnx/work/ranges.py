@@ -6,7 +6,8 @@ it (or model inputs), and makes values that something above it, or the user, nee
 1. *Inputs*: data-flow values that its nodes read and do not make.
 2. *Outputs*: values made in it that a later node reads, and model outputs made in it.
 3. *Constant outputs*: model outputs that are weights depend on no node. The range that
-   starts at position 0 makes them; a graph without nodes has one range, `[0, 0)`, for them.
+   starts at position 0 makes them, and where they are states, every range that reads these; a
+   graph without nodes has one range, `[0, 0)`, for them.
 4. *Dead* values: if nobody needs anything the range makes, its outputs are the values that
    nobody reads, because onnxruntime does not run a model without outputs.
 5. *Forwarded* values: live above the range and not made in it. They travel on as they came
@@ -50,8 +51,11 @@ def boundary(graph: Graph, start: int, stop: int) -> Boundary:
     wanted = set(graph.outputs)
     last_use = graph.last_use
     outputs = [v for v in made if v in wanted or last_use.get(v, -1) >= stop]
-    if start == 0 and (stop > 0 or not graph.nodes):
-        outputs += [v for v in dict.fromkeys(graph.outputs) if v in graph.constants]
+    is_first = start == 0 and (stop > 0 or not graph.nodes)
+    for value in dict.fromkeys(graph.outputs):
+        needed = any(start <= at < stop for at in graph.next_readers.get(value, ()))
+        if value in graph.constants and (is_first or needed):
+            outputs.append(value)
     if not outputs:
         outputs = [v for v in made if v not in read]
     return Boundary(

@@ -105,6 +105,45 @@ def test_a_model_of_nothing_but_memories_reads_something() -> None:
     assert named_states({"state": kind, "x": kind}, {"state_out": kind}) == ()
 
 
+@pytest.mark.parametrize(
+    ("pair", "name"),
+    [
+        (("past_key_values.0.decoder.key", "present.0.decoder.key"), "past_key_values.0.encoder.key"),
+        (("past_key_self_0", "present_key_self_0"), "past_key_cross_0"),
+        (("past_key_values.0.key", "present.0.key"), "encoder_hidden_states"),
+        (("past_key_values.0.key", "present.0.key"), "encoder_attention_mask"),
+        (("in_n_layer_self_k_cache", "out_n_layer_self_k_cache"), "n_layer_cross_k"),
+    ],
+)
+def test_what_a_decoder_attends_to_stays_for_a_sequence(pair: tuple[str, str], name: str) -> None:
+    kept, made = pair
+    states = named_states({"ids": None, name: None, kept: None}, {"logits": None, made: None})
+    assert states == (State(name, None), State(kept, made))
+    # With an output it is renewed as any other; without other states it is an input.
+    if name.startswith("past"):
+        renewed = named_states(
+            {name: None, "x": None}, {name.replace("past_key_values", "present"): None, "y": None}
+        )
+        assert all(state.output for state in renewed)
+    assert named_states({"ids": None, name: None}, {"logits": None}) == ()
+
+
+@pytest.mark.parametrize(
+    ("pair", "name"),
+    [
+        (("input_states_1", "output_states_1"), "encoder_outputs"),  # one frame at a time
+        (("input_states_1", "output_states_1"), "encoder_hidden_states"),
+        (("past_key_values.0.key", "present.0.key"), "past_sequence_length"),
+        (("past_key_values.0.key", "present.0.key"), "attention_mask"),
+        (("state", "stateN"), "cross_entropy_weight"),
+    ],
+)
+def test_what_each_run_brings_does_not_stay(pair: tuple[str, str], name: str) -> None:
+    kept, made = pair
+    inputs, outputs = {"x": None, name: None, kept: None}, {"y": None, made: None}
+    assert named_states(inputs, outputs) == (State(kept, made),)
+
+
 def test_what_may_be_a_state_is_told() -> None:
     kind, image = (1, (1, 16, "H", "W")), (1, (1, 3, "H", "W"))
     inputs: dict[str, Signature | None] = {"src": image, "r1i": kind, "r2i": kind}
@@ -125,6 +164,7 @@ def test_patterns_name_many() -> None:
         State("k_1", "new k_1"),
         State("v_0", "v.0.out"),
     )
+    assert parse_states(["k_*="], inputs, outputs) == (State("k_0", None), State("k_1", None))
     for text, said in [
         ("k_*=new k_0", "not as many"),
         ("q_*=new q_*", "names no input"),
@@ -146,6 +186,7 @@ def test_states_that_a_user_names() -> None:
     inputs, outputs = ["x", "h", "c=1"], ["y", "hn", "cn"]
     assert parse_states(["h=hn", "c=1=cn"], inputs, outputs) == (State("h", "hn"), State("c=1", "cn"))
     assert parse_states(["none"], inputs, outputs) == ()
+    assert parse_states(["c=1=", "h=hn"], inputs, outputs) == (State("c=1", None), State("h", "hn"))
     for wrong, what in [
         ("h", "cannot read"),
         ("g=hn", "no input `g`"),

@@ -18,12 +18,12 @@ from dnnsplit_onnx.work.cuts import (
     check_states,
     crossing_values,
     cut_nbytes,
+    fed_back,
     live_values,
     live_values_of_all,
     outputs_above,
     parted_states,
     staircase,
-    tied_nodes,
 )
 from tests.conftest import LIGHT, light
 
@@ -168,8 +168,8 @@ def stateful(graph_text) -> Graph:
     return replace(graph_text(STATEFUL), states=(State("s", "t"),))
 
 
-def test_a_state_is_kept_by_its_readers_and_its_maker(stateful):
-    assert [ties for _, ties in tied_nodes(stateful)] == [(1, 2, 4)]
+def test_a_state_is_kept_by_its_readers_and_never_travels_down(stateful):
+    assert [ends for _, *ends in fed_back(stateful)] == [[(1, 2), 4]]
     assert parted_states(stateful).tolist() == [False, False, True, True, True, False, False]
     assert "s" not in live_values(stateful, 0)
     assert live_values(replace(stateful, states=()), 0) == ("x", "s")
@@ -180,7 +180,9 @@ def test_a_cut_that_parts_a_state_is_refused_wherever_it_is(stateful, position):
     with pytest.raises(CutError) as refused:
         check_states(stateful, [0, position])
     assert refused.value.message == f"cut {position} parts state `s` from `t`"
-    assert refused.value.context == "a state stays on one tier: what reads it and what makes it run there"
+    assert refused.value.context == (
+        "a state never travels down: what reads it runs where it is made, or above"
+    )
     assert refused.value.hint == "the nearest cuts are 1 and 5; or --state none sends it each time"
 
 

@@ -23,8 +23,8 @@ from dnnsplit_onnx.planning.planners.dag import ROUNDING
 from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.planning.waiting import link_station, tier_station
 from dnnsplit_onnx.work.analysis import Analysis
-from dnnsplit_onnx.work.cuts import UNKNOWN, tied_nodes
-from dnnsplit_onnx.work.envelope import readers_of_values
+from dnnsplit_onnx.work.cuts import UNKNOWN, fed_back
+from dnnsplit_onnx.work.envelope import readers_over_runs
 
 #: Graphs with more ideals are planned along orders.
 MOST = 20_000
@@ -47,7 +47,7 @@ def widest_of_ideals(problem: Problem, own: Solution | None) -> Solution | None:
     if lattice is None:
         return None
     low = 0.0
-    high = math.inf if own is None else 1 / problem.figures(own.cuts).throughput_per_s
+    high = lattice.slowest if own is None else 1 / problem.figures(own.cuts).throughput_per_s
     # Seconds of ideals add up in another order than those of positions, and round otherwise.
     sets = lattice.sets(high * (1 + _SLACK))
     if sets is None:
@@ -101,6 +101,15 @@ class _Lattice:
     covers: list[tuple[NDArray[np.intp], NDArray[np.intp]]]
     below: NDArray[np.float64]
     links: NDArray[np.float64]
+
+    @property
+    def slowest(self) -> float:
+        """Seconds between requests that every plan keeps, if its links may be cut where they are."""
+        topology = self.problem.topology
+        steps = [tier_station(topology, t).step(below[-1]) for t, below in enumerate(self.below)]
+        for t, seconds in enumerate(self.links):
+            steps.append(link_station(topology, t).step(seconds[np.isfinite(seconds)].max(initial=0.0)))
+        return float(max(steps))
 
     def sets(self, pace: float) -> list[int] | None:
         """For each link an ideal, such that every stage and transfer keeps the pace."""
@@ -197,10 +206,10 @@ def _links(problem: Problem, analysis: Analysis, masks: list[int]) -> NDArray[np
     back = problem.topology.limits.return_output
     rows = np.array([link_seconds(link, at_ideals, back) for link in problem.topology.links])
     rows[np.isnan(rows)] = math.inf
-    ties = [sum(1 << at for at in nodes) for _, nodes in tied_nodes(analysis.graph)]
+    fed = [(sum(1 << at for at in users), 1 << maker) for _, users, maker in fed_back(analysis.graph)]
     rules = problem.rules
     for j, mask in enumerate(masks):
-        if any(mask & tie and tie & ~mask for tie in ties):
+        if any(mask & users and not mask & maker for users, maker in fed):
             rows[:, j] = math.inf
     for t in range(len(rows) if rules is not None else 0):
         assert rules is not None, "there are rules"
@@ -215,15 +224,13 @@ def _links(problem: Problem, analysis: Analysis, masks: list[int]) -> NDArray[np
 def _nbytes(analysis: Analysis, masks: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Bytes that cross each ideal upwards, and bytes of outputs made above it."""
     graph, types = analysis.graph, analysis.types
-    kept = {state.input for state in graph.states}
     values = [
         (
             analysis.link_nbytes(value),
             1 << graph.producer[value] if value in graph.producer else 0,
             sum(1 << at for at in set(readers)),
         )
-        for value, readers in readers_of_values(graph).items()
-        if value not in kept
+        for value, readers in readers_over_runs(graph).items()
     ]
     outputs = [(types.nbytes(v), 1 << graph.producer[v]) for v in graph.results if v in graph.producer]
     up, down = np.zeros(len(masks), dtype=np.int64), np.zeros(len(masks), dtype=np.int64)

@@ -217,13 +217,16 @@ class _Copies:
                     self.edges.append((head, tail, None))
 
     def _delay(self, t: int) -> None:
-        """Paid if any block is above: then one whose outputs no block reads is."""
+        """Paid if any block is above: then one whose outputs no later block reads is."""
         node = self._block(t, self.width - 2)
         price = self.figure.links[t].delay
         if t == self.links - 1:  # the last tier runs something
             price += self.fees[-1]
         self.edges.append((Network.SOURCE, node, price))
-        inner = {maker for _, maker, _ in self.blocks.values}
+        # What a state's readers read comes later only if they do; the others are below without it.
+        inner = {
+            maker for _, maker, readers in self.blocks.values if maker is not None and maker < readers[-1]
+        }
         for block in range(len(self.blocks.work)):
             if block not in inner:
                 self.edges.append((node, self._block(t, block), None))

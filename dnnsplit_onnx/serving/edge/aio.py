@@ -73,6 +73,7 @@ class AsyncEdge:
         self,
         inputs: Mapping[str, Any],
         *,
+        states: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
         sequence: Sequence | None = None,
         cuts: Cuts | None = None,
@@ -82,14 +83,20 @@ class AsyncEdge:
         Cancelling does not stop a request that has begun, only the wait for it.
         """
         return await self._on_thread(
-            lambda: self.edge.infer(inputs, deadline_s=deadline_s, sequence=sequence, cuts=cuts)
+            lambda: self.edge.infer(
+                inputs, states=states, deadline_s=deadline_s, sequence=sequence, cuts=cuts
+            )
         )
 
     async def infer_all(
-        self, requests: Iterable[Mapping[str, Any]], *, concurrency: int = 2
+        self,
+        requests: Iterable[Mapping[str, Any]],
+        *,
+        states: Mapping[str, Any] | None = None,
+        concurrency: int = 2,
     ) -> AsyncIterator[Answer | ServingError]:
         """Runs many requests, several at a time; see `Edge.infer_all`."""
-        answers = self.edge.infer_all(requests, concurrency=concurrency)
+        answers = self.edge.infer_all(requests, states=states, concurrency=concurrency)
         while (answer := await self._on_thread(lambda: next(answers, None))) is not None:
             yield answer
 

@@ -35,12 +35,21 @@ class Conversation:
         self._cuts: Cuts | None = None
 
     def infer(
-        self, inputs: Mapping[str, Any], *, deadline_s: float | None = None, last: bool = False
+        self,
+        inputs: Mapping[str, Any],
+        states: Mapping[str, Any] | None = None,
+        *,
+        deadline_s: float | None = None,
+        last: bool = False,
     ) -> Answer:
         """Runs the next request.
 
         Args:
-            inputs: The model's inputs by name, but for states.
+            inputs: The model's inputs by name, but for states. Those of them that stay for a
+                whole sequence, such as what a decoder attends to, are among the inputs of the
+                first request.
+            states: What states are to begin with, by the names of the model's inputs; others
+                are empty. The request is then a first one.
             deadline_s: How long it may take.
             last: Whether the states may be forgotten after it.
 
@@ -49,8 +58,12 @@ class Conversation:
             ServingError: The request failed. If a tier has lost the states (status 409), the
                 conversation must be started again.
         """
+        if states is not None:
+            self._step, self._cuts = 0, None
         place = Sequence(self._name, start=self._step == 0, end=last, step=self._step)
-        answer = self._edge.infer(inputs, deadline_s=deadline_s, sequence=place, cuts=self._cuts)
+        answer = self._edge.infer(
+            inputs, states=states, deadline_s=deadline_s, sequence=place, cuts=self._cuts
+        )
         self._cuts = answer.cuts
         self._step += 1
         return answer

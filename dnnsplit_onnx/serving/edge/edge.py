@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from dnnsplit_onnx.errors import DnnsplitError
+from dnnsplit_onnx.errors import DnnsplitError, InputError
+from dnnsplit_onnx.running.initial import missing_state
 from dnnsplit_onnx.running.origin import slices_folder
-from dnnsplit_onnx.runtime.inputs import check_inputs
+from dnnsplit_onnx.runtime.inputs import check_inputs, listed_names
 from dnnsplit_onnx.runtime.options import TIER, SessionOptions
 from dnnsplit_onnx.serving.edge.choosing import Chooser, FixedCuts, Prepare
 from dnnsplit_onnx.serving.edge.history import History
@@ -164,6 +165,7 @@ class Edge:
         self,
         inputs: Mapping[str, Any],
         *,
+        states: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
         sequence: Sequence | None = None,
         cuts: Cuts | None = None,
@@ -171,7 +173,9 @@ class Edge:
         """Runs one request.
 
         Args:
-            inputs: The model's inputs by name, but for states.
+            inputs: The model's inputs by name, but for states. Those of them that stay for a
+                whole sequence are among the inputs of its first request.
+            states: What states are to begin with; others are empty.
             deadline_s: How long it may take.
             sequence: Its place in a sequence; see `Conversation`.
             cuts: Run it with these, and no others: where the states of its sequence are.
@@ -184,7 +188,7 @@ class Edge:
         deadline = Deadline(self.deadline_s if deadline_s is None else deadline_s)
         self.history.began()
         try:
-            values: Arrays = check_inputs(inputs, self.routes.manifest.fresh_inputs)
+            values: Arrays = self._checked(inputs, states or {}, is_first=sequence is None or sequence.start)
             (route, outputs, tiers, hop), attempts = self._try(values, deadline, sequence, cuts)
         except DnnsplitError as error:
             self._failed(type(error).__name__, error.message)
@@ -203,13 +207,41 @@ class Edge:
         self.history.answered(seconds, tiers, attempts=attempts, cuts=self.routes.describe(route.cuts))
         return Answer(outputs, route.cuts, seconds, tiers, attempts)
 
+    def _checked(
+        self, inputs: Mapping[str, Any], states: Mapping[str, Any], *, is_first: bool
+    ) -> dict[str, Any]:
+        """Inputs and states, held against what the model reads.
+
+        Raises:
+            InputError: They do not fit.
+        """
+        manifest = self.routes.manifest
+        ports = [*manifest.fresh_inputs, *(p for p in manifest.staying_inputs if p.name in inputs)]
+        kept = {port.name: port for port in self.routes.states}
+        for name in states:
+            if name not in kept:
+                raise InputError(f"unknown state `{name}`", hint=f"the states are {listed_names(kept)}")
+        given = {port.name for port in ports}
+        ports += [port for name, port in kept.items() if name in states and name not in given]
+        values = check_inputs({**inputs, **states}, ports)
+        if is_first:
+            for port in self.routes.staying:
+                if port.name not in values:
+                    raise missing_state(port.name)
+        return values
+
     def infer_all(
-        self, requests: Iterable[Mapping[str, Any]], *, concurrency: int = 2
+        self,
+        requests: Iterable[Mapping[str, Any]],
+        *,
+        states: Mapping[str, Any] | None = None,
+        concurrency: int = 2,
     ) -> Iterator[Answer | ServingError]:
         """Runs many requests, several at a time: while a tier works on one, others work on the next.
 
         Args:
             requests: The inputs of each; they are taken as they are needed.
+            states: What states are to begin with, in each; others are empty.
             concurrency: How many are under way at a time.
 
         Yields:
@@ -218,7 +250,7 @@ class Edge:
         waiting: list[Future[Answer]] = []
         with ThreadPoolExecutor(concurrency, thread_name_prefix="request") as threads:
             for inputs in requests:
-                waiting.append(threads.submit(self.infer, inputs))
+                waiting.append(threads.submit(self.infer, inputs, states=states))
                 if len(waiting) >= concurrency:
                     yield _result(waiting.pop(0))
             while waiting:
@@ -298,7 +330,7 @@ class Edge:
     def _send_on(self, route: Route, live: Arrays, deadline: Deadline, sequence: Sequence | None) -> Hop:
         """Has the tiers above do the rest, and adds what they make to the live values."""
         assert self.remote is not None  # the reach is 0 otherwise, and no route goes on
-        sent = {port.name: live.get(port.name) for port in route.legs[0].sends}
+        sent = route.sent(0, live)
         nbytes = sum(value.nbytes for value in sent.values() if value is not None)
         hop_deadline = Deadline(deadline.remaining_s - self._reserve_s(deadline))
         with self.chooser.under_way(nbytes):

@@ -15,7 +15,7 @@ import numpy as np
 
 from dnnsplit_onnx.measuring.measure import Latency
 from dnnsplit_onnx.running.origin import bindings_of
-from dnnsplit_onnx.runtime.inputs import input_sets
+from dnnsplit_onnx.runtime.inputs import Inputs, check_inputs, generate, load_arrays
 from dnnsplit_onnx.serving.edge.edge import Answer, Edge
 from dnnsplit_onnx.serving.tier.routes import format_cuts
 from dnnsplit_onnx.serving.wire.errors import ServingError
@@ -90,7 +90,7 @@ def run_requests(
 
     Args:
         edge: The client.
-        inputs: An `.npz` file; made up if None.
+        inputs: An `.npz` file, which may hold what states are to begin with; made up if None.
         runs: How many requests; None for as many as there is time for, until `stop` is set.
         concurrency: How many are under way at a time.
         stop: No request begins once it is set.
@@ -98,15 +98,33 @@ def run_requests(
     Raises:
         InputError: The inputs do not fit the model.
     """
-    manifest = edge.routes.manifest
-    given = input_sets(manifest.fresh_inputs, inputs, bindings_of(manifest), seed=0, runs=1)[0]
-    endless = repeat(given.values) if runs is None else repeat(given.values, runs)
+    given = _inputs(edge, inputs)
+    kept = {port.name for port in edge.routes.states}
+    fresh = {name: value for name, value in given.values.items() if name not in kept}
+    states = {name: value for name, value in given.values.items() if name in kept}
+    endless = repeat(fresh) if runs is None else repeat(fresh, runs)
     asked = takewhile(lambda _: stop is None or not stop.is_set(), endless)
     tally = _Tally(given.source)
     start = time.perf_counter()
-    for result in edge.infer_all(asked, concurrency=concurrency):
+    for result in edge.infer_all(asked, states=states, concurrency=concurrency):
         tally.add(result)
     return tally.report(time.perf_counter() - start)
+
+
+def _inputs(edge: Edge, path: Path | None) -> Inputs:
+    """What a request brings: the file's values, or made-up ones.
+
+    Raises:
+        InputError: The file does not fit the model, or nothing can be made up.
+    """
+    routes = edge.routes
+    if path is None:
+        ports = [*routes.manifest.fresh_inputs, *routes.staying]
+        return generate(ports, bindings_of(routes.manifest))
+    arrays = load_arrays(path)
+    brought = [port for port in routes.states if port.name in arrays]
+    ports = [*routes.manifest.fresh_inputs, *brought]
+    return Inputs(check_inputs(arrays, ports, where=f"in {path}"), str(path))
 
 
 class _Tally:

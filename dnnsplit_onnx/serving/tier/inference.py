@@ -138,8 +138,9 @@ class Inference:
 
     def _receive(self, message: Message, leg: Leg, read_into: ReadInto, arena: Arena) -> Arrays:
         ports = {port.name: port for port in leg.arrives}
+        states = {port.name: port for port in leg.begins}
         for tensor in message.tensors:
-            _check_input(tensor, ports.get(tensor.name), leg.name)
+            _check_input(tensor, ports.get(tensor.name) or states.get(tensor.name), leg.name)
         self._make_room(message, arena, pinned=self._stage.is_on_device(leg))
         taken = [take(tensor, read_into, arena.allocate) for tensor in message.tensors]
         self._received_s = time.perf_counter() - self._start
@@ -186,8 +187,7 @@ class Inference:
         if not leg.goes_on or self._remote is None:
             return made, []
         live = {**values, **made}
-        sent = {port.name: live.get(port.name) for port in leg.sends}
-        results, hop = self._remote.infer(route, sent, deadline, sequence)
+        results, hop = self._remote.infer(route, route.sent(leg.tier, live), deadline, sequence)
         self._metrics.observe("transfer_seconds", hop.wire_s)
         self._metrics.add("sent_bytes_total", hop.sent_nbytes, label='peer="next"')
         self._metrics.add("received_bytes_total", hop.received_nbytes, label='peer="next"')

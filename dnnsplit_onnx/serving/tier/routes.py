@@ -7,16 +7,21 @@ model's outputs it answers with:
     arrives at t  =  what t reads, and what tiers above t read and neither t nor they make
     answers of t  =  the model's outputs that t or a tier above it makes
 
-States are neither: the tier that reads and makes one keeps it from request to request.
+States are neither: the tiers that read one keep it from request to request. What it is next
+arrives where another tier makes it, or where it is an input of the model; and a request may
+bring what it is now, which the first must for one that stays for the whole sequence:
+
+    begins at t   =  the states that t, or a tier above it, keeps
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 from dnnsplit_onnx.errors import ManifestError
 from dnnsplit_onnx.graph.ports import Port
@@ -25,6 +30,8 @@ from dnnsplit_onnx.serving.wire.errors import ProtocolError
 from dnnsplit_onnx.slicing.manifest import Manifest, SliceRecord, StateRecord
 
 Cuts = tuple[int, ...]
+
+_Value = TypeVar("_Value")
 
 _MOST_ROUTES = 4096
 
@@ -41,7 +48,10 @@ class Leg:
         sends: What goes on to the next tier.
         answers: The model's outputs that this tier or one above it makes.
         goes_on: Whether a tier above has work.
-        states: What the slice hands from one request to the next.
+        states: What the tier keeps from one request to the next.
+        keeps: These states as the model reads them.
+        begins: The states that this tier or one above it keeps: a request may bring them.
+        own_outputs: What the slice makes for others.
     """
 
     tier: int
@@ -52,12 +62,9 @@ class Leg:
     answers: tuple[Port, ...]
     goes_on: bool
     states: tuple[StateRecord, ...] = ()
-
-    @property
-    def own_outputs(self) -> tuple[Port, ...]:
-        """What the slice makes for others."""
-        kept = {state.output for state in self.states}
-        return tuple(port for port in (self.record.outputs if self.record else ()) if port.name not in kept)
+    keeps: tuple[Port, ...] = ()
+    begins: tuple[Port, ...] = ()
+    own_outputs: tuple[Port, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,12 @@ class Route:
     cuts: Cuts
     legs: tuple[Leg, ...]
     tile: str | None = None
+
+    def sent(self, tier: int, live: Mapping[str, _Value]) -> dict[str, _Value | None]:
+        """Of some values, those that a tier sends on, and the states that are brought for tiers above."""
+        leg, above = self.legs[tier], self.legs[tier + 1]
+        brought = {port.name: live[port.name] for port in above.begins if port.name in live}
+        return {port.name: live.get(port.name) for port in leg.sends} | brought
 
     @property
     def links(self) -> int:
@@ -102,9 +115,21 @@ class Routes:
             for record in (*manifest.candidates, *manifest.slices)
         }
         self._ports = _ports(manifest, self._records.values())
-        self._kept = {name for state in manifest.states for name in (state.input, state.output)}
+        self._states = {state.input: state for state in manifest.states}
+        self._next = {state.output for state in manifest.states}
         self._routes: dict[Cuts, Route] = {}
         self.default = self.route(self.cuts)
+
+    @property
+    def states(self) -> tuple[Port, ...]:
+        """All states, as the model reads them."""
+        return tuple(port for port in self.manifest.model.inputs if port.name in self._states)
+
+    @property
+    def staying(self) -> tuple[Port, ...]:
+        """The states that stay for a whole sequence, and that a slice reads."""
+        kept = {s.input for r in self.manifest.slices for s in self._kept(r) if s.output is None}
+        return tuple(port for port in self.states if port.name in kept)
 
     def route(self, cuts: Sequence[int]) -> Route:
         """The route of some cuts.
@@ -172,7 +197,7 @@ class Routes:
     def most_nbytes(self, tier: int) -> int | None:
         """The bytes of all that may ever arrive at a tier; None if something has no fixed size."""
         records = (record for at in range(tier, len(self.tiers)) for record in self.ranges(at))
-        names = {port.name for record in records for port in record.inputs} - self._kept
+        names = {port.name for record in records for port in (*record.inputs, *self._arriving(record))}
         sizes = [fixed_nbytes(self._ports[name]) for name in names]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
@@ -183,6 +208,7 @@ class Routes:
         records = [self._record(tier, *bounds[tier : tier + 2]) for tier in range(len(self.tiers))]
         legs: list[Leg] = []
         needed: dict[str, None] = {}
+        begins: dict[str, None] = {}
         answers: set[str] = set()
         owner: dict[str, int] = {}  # who makes an output; above, one that crosses in a code is made again
         for tier, record in enumerate(records):
@@ -190,11 +216,14 @@ class Routes:
                 owner.setdefault(port.name, tier)
         for tier in reversed(range(len(self.tiers))):
             record, sends, goes_on = records[tier], tuple(needed), any(records[tier + 1 :])
+            states, made = self._kept(record), {port.name for port in record.outputs} if record else set()
+            own = tuple(p for p in (record.outputs if record else ()) if self._is_for_others(p.name, sends))
             if record is not None:
-                made = {port.name for port in record.outputs} - self._kept
-                reads = dict.fromkeys(port.name for port in record.inputs if port.name not in self._kept)
-                needed = reads | {name: None for name in needed if name not in made}
-                answers.update(name for name in made if owner[name] == tier)
+                reads = dict.fromkeys(port.name for port in record.inputs if port.name not in self._states)
+                arriving = {port.name: None for port in self._arriving(record) if port.name not in made}
+                needed = reads | arriving | {name: None for name in needed if name not in made}
+                answers.update(name for name in made - self._next if owner[name] == tier)
+                begins = {state.input: None for state in states} | begins
             returned = tuple(port for port in self.manifest.model.outputs if port.name in answers)
             arrives = tuple(self._ports[name] for name in needed)
             leg = Leg(
@@ -205,19 +234,34 @@ class Routes:
                 tuple(self._ports[n] for n in sends),
                 returned,
                 goes_on,
-                self._states(record),
+                states,
+                tuple(self._ports[state.input] for state in states),
+                tuple(self._ports[name] for name in begins),
+                own,
             )
             legs.insert(0, leg)
         self._check(legs[0])
         return Route(cuts, tuple(legs))
 
-    def _states(self, record: SliceRecord | None) -> tuple[StateRecord, ...]:
-        """The states that a slice reads or makes."""
-        if record is None or not self._kept:
-            return ()
-        reads = {port.name for port in record.inputs}
-        made = {port.name for port in record.outputs}
-        return tuple(s for s in self.manifest.states if s.input in reads or s.output in made)
+    def _kept(self, record: SliceRecord | None) -> tuple[StateRecord, ...]:
+        """The states that a tier keeps for its slice: that it reads, or that are handed to one of these."""
+        left = [port.name for port in record.inputs if port.name in self._states] if record else []
+        kept: dict[str, StateRecord] = {}
+        while left:
+            state = self._states[left.pop()]
+            kept[state.input] = state
+            if state.output in self._states and state.output not in kept:
+                left.append(state.output)
+        return tuple(state for state in self.manifest.states if state.input in kept)
+
+    def _arriving(self, record: SliceRecord) -> tuple[Port, ...]:
+        """What the states of a slice are next, where no state of it is that."""
+        names = (state.output for state in self._kept(record) if state.output is not None)
+        return tuple(self._ports[name] for name in names if name not in self._states)
+
+    def _is_for_others(self, name: str, sends: Iterable[str]) -> bool:
+        """Whether something that a slice makes is more than the next value of a state."""
+        return name not in self._next or name in sends
 
     def _record(self, tier: int, start: int, stop: int) -> SliceRecord | None:
         found = self._records.get((self.tiers[tier], start, stop))

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from dnnsplit_onnx.errors import DnnsplitError, InputError, ModelError
-from dnnsplit_onnx.running.initial import empty_states
+from dnnsplit_onnx.running.initial import empty_states, missing_state, next_states, own_value
 from dnnsplit_onnx.running.origin import bindings_of
 from dnnsplit_onnx.running.slices import open_slice, options_on
 from dnnsplit_onnx.runtime.inputs import generate
@@ -165,28 +165,47 @@ class Stage:
         They stay values of onnxruntime, on the device that made them.
         """
         assert leg.record is not None, "a slice has the states"
-        kept = {state.input for state in leg.states}
-        given = [port for port in leg.record.inputs if port.name not in kept]
-        feeds = {port.name: to_value(self._ort, values.get(port.name), port.dtype) for port in given}
-        made_states = {state.output for state in leg.states}
-
-        def empty() -> dict[str, Any]:
-            shapes = {name: np.shape(array) for name, array in values.items() if array is not None}
-            ports = [port for port in leg.record.inputs if port.name in kept] if leg.record else []
-            arrays = empty_states(ports, given, shapes)
-            return {name: to_value(self._ort, array) for name, array in arrays.items()}
-
+        kept = {port.name: port for port in leg.keeps}
+        feeds = {
+            port.name: to_value(self._ort, values.get(port.name), port.dtype)
+            for port in leg.record.inputs
+            if port.name not in kept
+        }
+        made_states = {state.output for state in leg.states if state.output is not None}
+        brought = {name: own_value(values[name], port.dtype) for name, port in kept.items() if name in values}
         part = leg.record.file or ""
-        turns = self._memories.step(sequence, part, empty, deadline) if sequence else _once(empty)
+
+        def first() -> dict[str, Any]:
+            return self._first(leg, values)
+
+        turns = self._memories.step(sequence, part, first, deadline) if sequence else _once(first)
         with turns as turn, self._computing(deadline, times):
-            made = session.run(feeds | turn.states, on_device=made_states & set(session.outputs))
-            turn.after = {
-                state.input: made[state.output] for state in leg.states if state.input in turn.states
-            }
-        return self._checked(
-            leg.record,
-            {name: to_python(self._ort, value) for name, value in made.items() if name not in made_states},
-        )
+            before = turn.states | brought
+            made = session.run(feeds | before, on_device=made_states & set(session.outputs))
+            turn.after = next_states(leg.states, before, made, self._arrived(leg, values))
+        results = {port.name: to_python(self._ort, made[port.name]) for port in leg.own_outputs}
+        return self._checked(leg.record, results)
+
+    def _arrived(self, leg: Leg, values: Values) -> dict[str, Any]:
+        """Values from below that states are next."""
+        ports = (port for port in leg.arrives if port.name in {state.output for state in leg.states})
+        return {port.name: to_value(self._ort, values.get(port.name), port.dtype) for port in ports}
+
+    def _first(self, leg: Leg, values: Values) -> dict[str, Any]:
+        """What a sequence starts from: what the request brings, the rest empty.
+
+        Raises:
+            ProtocolError: It lacks what stays for the whole of the sequence.
+        """
+        staying = {state.input for state in leg.states if state.output is None}
+        for name in sorted(staying - values.keys()):
+            raise ProtocolError(missing_state(name).message)
+        shapes = {name: np.shape(array) for name, array in values.items() if array is not None}
+        empty = [port for port in leg.keeps if port.name not in values]
+        inputs = leg.record.inputs if leg.record is not None else ()
+        settled = [port for port in inputs if port.name not in {other.name for other in empty}]
+        arrays = empty_states(empty, settled, shapes)
+        return {name: to_value(self._ort, array) for name, array in arrays.items()}
 
     def _checked(
         self, record: SliceRecord, made: dict[str, np.ndarray | None]
