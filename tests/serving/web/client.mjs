@@ -35,6 +35,7 @@ const each = (tensors, how) => Object.fromEntries(Object.entries(tensors).filter
 const calls = {
   choices: (client) => choices(client.routes),
   reach: (client) => client.reach,
+  fell: () => fell,
   notes: (client) => [...client.runner.notes],
   prepare: (client, { cuts }) => client.prepare(cuts),
   async infer(client, { inputs, how }) {
@@ -67,12 +68,22 @@ const calls = {
 };
 
 let client = null;
+let fell = 0; // how often a link went down
+const watched = async (opening) => {
+  const opened = await opening;
+  let before = opened.reach;
+  opened.onReach = (reach) => {
+    fell += reach < before ? 1 : 0;
+    before = reach;
+  };
+  return opened;
+};
 const say = (what) => process.stdout.write(`${JSON.stringify(what)}\n`);
 for await (const line of createInterface({ input: process.stdin })) {
   const { id, call, ...given } = JSON.parse(line);
   // Not waited for: requests may be under way together.
   (async () => {
-    client ??= open(pathToFileURL(`${site}/manifest.json`), { ort: runtime, url, fetch: fetchAny, ...options });
+    client ??= watched(open(pathToFileURL(`${site}/manifest.json`), { ort: runtime, url, fetch: fetchAny, ...options }));
     return calls[call](await client, given);
   })().then(
     (ok) => say({ id, ok: ok ?? null }),

@@ -209,7 +209,7 @@ def test_a_server_that_is_not_there_is_an_error_in_time(client: Open, site: Path
         port = unheard.getsockname()[1]
     with pytest.raises(NodeError, match="cannot reach") as caught:
         client(site, f"http://127.0.0.1:{port}").infer(inputs(), cuts=ALL_ABOVE)
-    assert (caught.value.name, caught.value.link) == ("LinkError", None)
+    assert (caught.value.name, caught.value.link) == ("LinkError", 0)
 
 
 def test_a_server_that_says_nothing_is_given_up_at_the_deadline(client: Open, site: Path) -> None:

@@ -123,7 +123,9 @@ export async function measureLink(client) {
   try {
     for (let run = 0; run < LINK_RUNS; run += 1) {
       for (const nbytes of [1, LINK_NBYTES]) {
-        taken[nbytes].push(await client.remote.measure(nbytes, new Deadline(LINK_S)));
+        const start = performance.now();
+        await client.remote.json("/v2/link", new Deadline(LINK_S), new Uint8Array(nbytes));
+        taken[nbytes].push((performance.now() - start) / 1e3);
       }
     }
   } catch {

@@ -5,7 +5,7 @@
  * @typedef {{tier: string, file: string | null, start: number, stop: number, inputs: Port[], outputs: Port[],
  *   data: {file: string}[]}} SliceRecord
  * @typedef {{name: string, record: SliceRecord | null, arrives: Port[], answers: Port[], makes: Port[],
- *   goesOn: boolean}} Leg A tier's part: `answers` are the model's outputs made there or above
+ *   goesOn: boolean}} Leg `answers` are the model's outputs made there or above
  * @typedef {{cuts: number[], legs: Leg[], links: number}} Route
  */
 import { ManifestError } from "./wire.js";
@@ -18,25 +18,17 @@ export class Routes {
       throw new ManifestError("this is no manifest that `export web` of this release wrote");
     }
     this.manifest = manifest;
-    /** @type {string[]} */
     this.tiers = manifest.slices.map((record) => record.tier);
-    /** Which tier this page is. */
     this.mine = this.tiers.indexOf(manifest.tier);
-    /** @type {number} */
     this.size = manifest.slices.at(-1).stop;
-    /** The cuts of the plan. @type {number[]} */
+    /** The cuts of the plan. */
     this.cuts = manifest.slices.slice(0, -1).map((record) => record.stop);
-    /** @type {Port[]} */
     this.inputs = manifest.model.inputs;
-    /** @type {Port[]} */
     this.outputs = manifest.model.outputs;
     const records = [...manifest.candidates, ...manifest.slices];
-    /** @type {Map<string, SliceRecord>} */
     this.records = new Map(records.map((record) => [`${record.tier} ${record.start} ${record.stop}`, record]));
-    /** @type {Map<string, Port>} */
-    this.ports = new Map();
     const ports = [...records.flatMap((record) => [...record.inputs, ...record.outputs]), ...this.inputs, ...this.outputs];
-    for (const port of ports) this.ports.set(port.name, port);
+    this.ports = new Map(ports.map((port) => [port.name, port]));
     this.known = new Map();
     this.route(this.cuts);
   }
@@ -51,13 +43,12 @@ export class Routes {
   /** Whether there are slices for some cuts. @param {number[]} cuts */
   has(cuts) {
     try {
-      return Boolean(this.route(cuts));
+      return this.route(cuts) !== null;
     } catch {
       return false;
     }
   }
 
-  /** @param {number[]} cuts @returns {Route} */
   #make(cuts) {
     const bounds = [0, ...cuts, this.size];
     const ascend = bounds.every((at, i) => Number.isInteger(at) && (i === 0 || bounds[i - 1] <= at));
@@ -65,7 +56,6 @@ export class Routes {
       throw new ManifestError(`[${cuts}] are no cuts of this model over ${this.tiers.length} tiers`, { status: 400 });
     }
     const records = this.tiers.map((tier, at) => this.#record(tier, bounds[at], bounds[at + 1]));
-    const port = (name) => this.ports.get(name);
     const legs = [];
     const answered = new Set();
     let needed = [];
@@ -80,7 +70,7 @@ export class Routes {
       legs.unshift({
         name: this.tiers[tier],
         record,
-        arrives: needed.map(port),
+        arrives: needed.map((name) => this.ports.get(name)),
         answers: this.outputs.filter(({ name }) => answered.has(name)),
         makes: record ? record.outputs : [],
         goesOn: records.slice(tier + 1).some(Boolean),
@@ -93,17 +83,14 @@ export class Routes {
     if (start === stop) return null;
     const record = this.records.get(`${tier} ${start} ${stop}`);
     if (!record) {
-      throw new ManifestError(`tier \`${tier}\` has no slice of nodes ${start} to ${stop}: split --all-candidates`,
-        { status: 404 });
+      const what = `nodes ${start} to ${stop}: split --all-candidates`;
+      throw new ManifestError(`tier \`${tier}\` has no slice of ${what}`, { status: 404 });
     }
     return record.file === null ? null : record;
   }
 }
 
-/**
- * Why a tensor is not one that a port takes; null if it is.
- * @param {Port} port @param {import("./wire.js").Tensor} tensor
- */
+/** Why a tensor is not one that a port takes; null if it is. @param {Port} port */
 export function misfit(port, { dtype, shape }) {
   if (dtype !== port.dtype) return `\`${port.name}\` is ${dtype}; it must be ${port.dtype}`;
   const fits = !port.shape || (port.shape.length === shape.length

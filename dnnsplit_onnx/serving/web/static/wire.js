@@ -1,6 +1,5 @@
 /**
- * The Open Inference Protocol with its binary tensor extension: bytes and tensors.
- * For the same values the bytes are those of the Python edge.
+ * The Open Inference Protocol with its binary tensor extension, in the Python edge's bytes.
  *
  * @typedef {object} Tensor
  * @property {string} dtype Element type as onnx spells it, `float`.
@@ -11,22 +10,24 @@
 
 /** A request failed; no other answer will come. */
 export class ServingError extends Error {
-  /** @param {string} message @param {{link?: number | null, status?: number}} [more] the link that failed */
-  constructor(message, { link = null, status = 0 } = {}) {
+  /** @param {string} message @param {{link?: number | null, status?: number, retry_s?: number}} [more] */
+  constructor(message, { link = null, status = 0, retry_s = 1 } = {}) {
     super(message);
-    this.name = this.constructor.name;
-    this.link = link;
-    this.status = status;
+    Object.assign(this, { name: this.constructor.name, link, status, retry_s });
   }
 }
-export class InputError extends ServingError {} // the inputs do not fit the model
-export class ManifestError extends ServingError {} // it, or a file it lists, is not what was written
-export class DeviceError extends ServingError {} // the runtime here cannot open or run a slice
-export class LinkError extends ServingError {} // the other side cannot be reached, or went away
-export class DeadlineError extends ServingError {} // the time is up
-export class RefusedError extends ServingError {} // the other side answers with an error, or wrongly
+export class InputError extends ServingError {}
+export class ManifestError extends ServingError {} // it, or a file, is not what was written
+export class DeviceError extends ServingError {} // the runtime here cannot run a slice
+export class LinkError extends ServingError {}
+export class BusyError extends ServingError {} // no room for it now
+export class DeadlineError extends ServingError {}
+export class RefusedError extends ServingError {}
 
-/** By onnx's name: the protocol's, the runtime's, what holds the elements, and bytes of each. */
+/** Whether the same request may be answered another way. @param {unknown} error */
+export const mayPass = (error) => [LinkError, DeadlineError, BusyError].some((kind) => error instanceof kind);
+
+/** By onnx's name: the protocol's, the runtime's, what holds elements, and bytes of each. */
 export const TYPES = {
   bool: ["BOOL", "bool", Uint8Array, 1],
   uint8: ["UINT8", "uint8", Uint8Array, 1],
@@ -49,21 +50,17 @@ const UTF8 = new TextEncoder();
 /** How many elements a shape has. @param {number[]} shape */
 export const count = (shape) => shape.reduce((product, size) => product * size, 1);
 
-/** A JSON part as bytes: ASCII alone, nothing in it that is not needed. @param {unknown} message */
+/** A JSON part as bytes: ASCII alone, nothing needless. @param {unknown} message */
 export function toText(message) {
   const escape = (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`;
   return UTF8.encode(JSON.stringify(message).replace(/[\u007f-\uffff]/g, escape));
 }
 
-/** Tensors as entries of the JSON part, and the bytes that follow it. @param {[string, Tensor][]} tensors */
+/** Entries of the JSON part, and the bytes that follow it. @param {[string, Tensor][]} tensors */
 export function encode(tensors) {
   const buffers = tensors.map(([, tensor]) => raw(tensor));
-  const entries = tensors.map(([name, { dtype, shape }], at) => ({
-    name,
-    datatype: TYPES[dtype][0],
-    shape,
-    parameters: { binary_data_size: buffers[at].byteLength },
-  }));
+  const entries = tensors.map(([name, { dtype, shape }], at) => (
+    { name, datatype: TYPES[dtype][0], shape, parameters: { binary_data_size: buffers[at].byteLength } }));
   return { entries, buffers };
 }
 
@@ -79,12 +76,11 @@ export function join(parts) {
 }
 
 /**
- * The parameters and outputs of an answer.
- * @param {ArrayBuffer} body @param {number} jsonLength bytes of its JSON part
+ * The parameters and outputs of an answer. @param {ArrayBuffer} body @param {number} jsonLength of its JSON part
  * @returns {{parameters: Record<string, unknown>, tensors: Tensors}} @throws {RefusedError}
  */
 export function decode(body, jsonLength) {
-  const need = (/** @type {unknown} */ holds, /** @type {string} */ what) => {
+  const need = (holds, what) => {
     if (!holds) throw new RefusedError(`the answer breaks the protocol: ${what}`);
   };
   need(jsonLength <= body.byteLength, "its JSON part is longer than its body");
@@ -95,7 +91,6 @@ export function decode(body, jsonLength) {
     need(false, "its JSON part is not JSON");
   }
   need(Array.isArray(message?.outputs), "`outputs` is not a list");
-  /** @type {Tensors} */
   const tensors = Object.create(null);
   let at = jsonLength;
   for (const entry of message.outputs) {
