@@ -22,7 +22,7 @@ from dnnsplit_onnx.planning.planners.pareto import Front, pareto_front
 from dnnsplit_onnx.planning.plans import Figures, Objective, Optimality, Plan, PlannedModel, SingleTier
 from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.planning.rules import rules_of
-from dnnsplit_onnx.planning.unknowns import unknowns
+from dnnsplit_onnx.planning.unknowns import too_little, unknowns
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.work.analysing import Source, analysis_from
 from dnnsplit_onnx.work.analysis import Analysis
@@ -175,6 +175,7 @@ def plan_of(
         trips=dict(analysis.trips),
         assumed=dict(analysis.assumed),
         unknowns=unknowns(planned, figures),
+        knows_enough=too_little(planned) is None,
         model=PlannedModel(
             str(analysis.graph.file.path),
             len(analysis.graph.nodes),

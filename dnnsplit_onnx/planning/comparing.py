@@ -23,6 +23,7 @@ from dnnsplit_onnx.planning.planners import Planner, planner_names, planner_of, 
 from dnnsplit_onnx.planning.planners.dag import lower_bound, relative_gap
 from dnnsplit_onnx.planning.plans import Objective
 from dnnsplit_onnx.planning.problem import Problem
+from dnnsplit_onnx.planning.unknowns import too_little
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.work.analysing import Source, analysis_from
 from dnnsplit_onnx.work.cuts import Accounting
@@ -96,6 +97,7 @@ class Comparison:
         weights: What the objective `weighted` was.
         model: The model's file.
         order: Name of the order that positions count in.
+        unknowns: Why nothing of this is proven: see `Plan.unknowns`.
     """
 
     objective: Objective
@@ -106,6 +108,7 @@ class Comparison:
     weights: Weights | None = None
     model: str | None = None
     order: str | None = None
+    unknowns: tuple[str, ...] = ()
 
     @property
     def best(self) -> Row | None:
@@ -129,6 +132,7 @@ class Comparison:
             "lower_bound": self.lower_bound,
             "bound_gap": self.bound_gap,
             "best": None if self.best is None else self.best.planner,
+            "unknowns": list(self.unknowns),
             "planners": [row.to_dict() for row in self.rows],
         }
 
@@ -220,7 +224,10 @@ def compared(rows: Sequence[Row], truth: Problem, accounting: Accounting = "live
     plain = Comparison(truth.objective, tuple(rows), bound, None, accounting, truth.weights)
     if truth.analysis is not None:
         path = str(truth.analysis.graph.file.path)
-        plain = replace(plain, model=path, order=truth.analysis.order)
+        unknown = too_little(truth)
+        plain = replace(
+            plain, model=path, order=truth.analysis.order, unknowns=(unknown,) if unknown else ()
+        )
     best = plain.best
     if best is None or best.value is None:
         return plain

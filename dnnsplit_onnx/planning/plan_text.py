@@ -23,7 +23,9 @@ def plan_line(plan: Plan) -> str:
 def plan_text(plan: Plan) -> str:
     """A plan as a table of its tiers and links, and what single tiers take."""
     asked = f"cuts as given, {plan.objective}" if plan.planner == "at" else f"best {plan.objective}"
-    lines = [f"{asked} by `{plan.planner}`: {_PROVEN[plan.optimality]}"]
+    known = ", as far as is known" if plan.unknowns and plan.optimality != "none" else ""
+    lines = [f"{asked} by `{plan.planner}`: {_PROVEN[plan.optimality]}{known}"]
+    lines += [f"not known: {what}" for what in plan.unknowns]
     lines += [f"breaks a limit: {sentence}" for sentence in plan.violations]
     return "\n".join([*lines, "", *_steps(plan), "", *_totals(plan)])
 

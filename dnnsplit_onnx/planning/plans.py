@@ -317,6 +317,8 @@ class Plan:
         assumed: Those of the bindings that nobody gave: sizes at which the model runs.
         unknowns: Why nothing that is said to be best is proven: inputs of the figures that are
             not known, or were interpolated, each as a phrase.
+        knows_enough: Whether its seconds say enough of the work for a verdict: not where operators
+            without a count read over a tenth of the weights, and times were not measured.
         pareto_complete: Whether `pareto` holds every plan along the order that no other beats.
         pareto_count: How many there are, of those that were looked at.
     """
@@ -349,6 +351,7 @@ class Plan:
     trips: Mapping[str, Whole] = field(default_factory=dict)
     assumed: Mapping[str, Whole] = field(default_factory=dict)
     unknowns: tuple[str, ...] = ()
+    knows_enough: Truth = True
     pareto_complete: Truth = False
     pareto_count: Whole = 0
 
@@ -477,6 +480,7 @@ class Plan:
             "trips": dict(self.trips),
             "assumed": dict(self.assumed),
             "unknowns": list(self.unknowns),
+            "knows_enough": self.knows_enough,
             "pareto_complete": self.pareto_complete,
             "pareto_count": self.pareto_count,
         }

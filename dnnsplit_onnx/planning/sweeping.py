@@ -116,6 +116,11 @@ class Sweep:
     def __len__(self) -> int:
         return len(self.points)
 
+    @property
+    def unknowns(self) -> tuple[str, ...]:
+        """Why nothing of this is proven: those of all plans, each once."""
+        return unknowns_of(self.points)
+
     def records(self) -> list[dict[str, Any]]:
         """A row for each point."""
         return [point.to_dict() for point in self.points]
@@ -126,8 +131,15 @@ class Sweep:
             "model": self.model,
             "objective": self.objective,
             "axes": [{"key": axis.key, "values": list(axis.values)} for axis in self.axes],
+            "unknowns": list(self.unknowns),
             "points": [point.to_dict() for point in self.points],
         }
+
+
+def unknowns_of(points: Iterable[SweepPoint]) -> tuple[str, ...]:
+    """What is not known of any plan of these, each once."""
+    plans = (point.plan for point in points)
+    return tuple(dict.fromkeys(what for plan in plans if plan is not None for what in plan.unknowns))
 
 
 def tiers_at_work(plan: Plan) -> tuple[str, ...]:

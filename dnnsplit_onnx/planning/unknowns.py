@@ -3,7 +3,8 @@
 A plan can be best by the figures at hand and still not be best. So these are named beside it:
 
 1. energy asked for, and a tier or link without `watts`: plans that use it were left out;
-2. operators whose work is not counted and which read most of the model's weights;
+2. operators whose work is not counted and which read over a tenth of the model's weights: then
+   too little is known for any verdict;
 3. a stage that begins or ends inside one measured segment, so that its seconds were shared
    out by FLOPs.
 """
@@ -18,9 +19,6 @@ from dnnsplit_onnx.planning.plans import Figures
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.work.analysis import Analysis
 
-#: Uncounted nodes may read this share of the weights before it matters.
-_MUCH = 0.5
-
 
 def unknowns(problem: Problem, figures: Figures) -> tuple[str, ...]:
     """What is not known of a plan's rivals or its own figures, each a phrase.
@@ -31,7 +29,7 @@ def unknowns(problem: Problem, figures: Figures) -> tuple[str, ...]:
     """
     found = [*_watts(problem)]
     if problem.analysis is not None:
-        found += _uncounted(problem, problem.analysis)
+        found += [said for said in [too_little(problem)] if said]
         found += _interpolated(problem, problem.analysis, figures)
     return tuple(found)
 
@@ -48,16 +46,21 @@ def _watts(problem: Problem) -> Iterator[str]:
         yield f"{', '.join(names)} {has} no `watts`, so plans that use what is unknown were left out"
 
 
-def _uncounted(problem: Problem, analysis: Analysis) -> Iterator[str]:
-    if problem.costs.is_custom or not analysis.uncounted:
-        return
-    if all(tier.profile is not None for tier in problem.topology.tiers):
-        return
-    sizes = [analysis.weight_nbytes(at) or 0 for at in range(len(analysis.work))]
-    uncounted = sum(size for size, work in zip(sizes, analysis.work, strict=True) if work is None)
-    if uncounted > _MUCH * sum(sizes):
-        ops = ", ".join(sorted(analysis.uncounted))
-        yield f"the work of {ops} is not counted, and most of the weights are read there"
+def too_little(problem: Problem) -> str | None:
+    """Why the seconds of tiers say too little of a model's work; None if they say enough.
+
+    What was measured, or given, needs no count.
+    """
+    analysis = problem.analysis
+    if analysis is None or analysis.knows_enough or problem.costs.is_custom:
+        return None
+    if all(tier.cost_model == "profile" for tier in problem.topology.tiers):
+        return None
+    ops, share = ", ".join(sorted(analysis.uncounted)), analysis.uncounted_weight_share
+    return (
+        f"the work of {ops} is not counted, and {share:.0%} of the weights are read there "
+        "(a measured profile of each tier tells what it takes)"
+    )
 
 
 def _interpolated(problem: Problem, analysis: Analysis, figures: Figures) -> Iterator[str]:

@@ -62,9 +62,10 @@ def gap(row: Row) -> str:
 
 def _remarks(comparison: Comparison) -> list[str]:
     """The bound, why planners found nothing, and what those say that did."""
-    lines = []
+    lines = [f"Too little is known for a verdict: {units.clean(what)}." for what in comparison.unknowns]
     if comparison.bound_gap == 0:
-        lines.append("No cut of the graph, in whatever order, is better than the best of these (proven).")
+        known = "as far as is known" if lines else "proven"
+        lines.append(f"No cut of the graph, in whatever order, is better than the best of these ({known}).")
     elif comparison.bound_gap is not None:
         gap = units.percent(comparison.bound_gap, 1)
         lines.append(

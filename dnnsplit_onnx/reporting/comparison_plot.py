@@ -48,7 +48,7 @@ def _draw_values(axes: Any, comparison: Comparison) -> None:
     """The figure that was to be best; what breaks a limit or is missing says so."""
     best = comparison.best
     if best is not None and best.value is not None:
-        label = "optimum (proven)" if comparison.bound_gap == 0 else "best found"
+        label = "optimum (proven)" if comparison.bound_gap == 0 and not comparison.unknowns else "best found"
         axes.axvline(best.value, color=_GREEN, linewidth=1.2, zorder=1, label=label)
     bound = _bound(comparison)
     if bound is not None:

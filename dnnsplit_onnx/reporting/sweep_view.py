@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dnnsplit_onnx.planning.plans import Objective, Plan
-from dnnsplit_onnx.planning.sweeping import Axis, SweepPoint
+from dnnsplit_onnx.planning.sweeping import Axis, SweepPoint, unknowns_of
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.comparison import figure
 from dnnsplit_onnx.reporting.console import Glyphs, glyphs, grid
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _ROWS = 40
 _LETTERS = string.ascii_uppercase + string.ascii_lowercase
+_MOST_UNKNOWNS = 3
 _NO_PLAN = "no plan keeps the limits"
 
 
@@ -36,6 +37,10 @@ def print_sweep(
             console.print(f"... ({len(points) - _ROWS:,} more with --json or -o FILE.csv)", style="dim")
     console.print()
     console.print(_summary(points, marks, lettered=is_map))
+    enough = all(point.plan is None or point.plan.knows_enough for point in points)
+    said = "Not known" if enough else "Too little is known for a verdict"
+    for what in unknowns_of(points)[:_MOST_UNKNOWNS]:
+        console.print(f"{said}: {units.clean(what)}.", style="dim", soft_wrap=True)
 
 
 def decision(plan: Plan | None, arrow: str = "->") -> str:

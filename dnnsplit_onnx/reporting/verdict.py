@@ -48,7 +48,23 @@ _WORSE = {
 
 
 def verdict(plan: Plan) -> tuple[str, ...]:
-    """Whether a plan is worth having, then why, each a sentence."""
+    """Whether a plan is worth having, then why, each a sentence.
+
+    Where too little of the work is counted, that comes first, and the rest is said to be by what is.
+    """
+    said = _verdict(plan)
+    if plan.knows_enough:
+        return said
+    first = f"{said[0][:1].lower()}{said[0][1:]}"
+    return (_too_little(plan), f"By what is counted, {first}", *said[1:])
+
+
+def _too_little(plan: Plan) -> str:
+    why = next((clean(what) for what in plan.unknowns if "is not counted" in what), "")
+    return f"Too little is known for a verdict: {why}." if why else "Too little is known for a verdict."
+
+
+def _verdict(plan: Plan) -> tuple[str, ...]:
     best, gain = plan.best_single_tier, plan.speedup_vs_best_single_tier
     if len(plan.figures.stages) == 1:
         return ("There is one tier, so there is nothing to split.",)
@@ -80,7 +96,8 @@ def basis(plan: Plan, uncounted: Mapping[str, int] | None = None) -> tuple[str, 
     lines = [f"{_proof(plan)} {_seconds(plan)}"]
     # A loose bound says nothing that helps; throughput's often is one.
     if plan.optimality == "order" and plan.gap and plan.gap <= _LOOSE:
-        lines.append(f"No cut of the graph, in whatever order, is more than {percent(plan.gap, 1)} better.")
+        least = f"no cut of the graph, in whatever order, is more than {percent(plan.gap, 1)} better."
+        lines.append(f"As far as is known, {least}" if plan.unknowns else f"N{least[1:]}")
     lines += [_sentence(note) for note in plan.notes]
     if plan.accounting != "live":
         lines.append(

@@ -226,7 +226,8 @@ def _link(facts: Facts, study: LinkStudy) -> list[Content]:
         else "The best plan is the same over the whole range."
     )
     proof = (
-        "Nothing else is best anywhere in the range (proven, over cuts along the order)."
+        "Nothing else is best anywhere in the range "
+        f"({'as far as is known' if plan.unknowns else 'proven'}, over cuts along the order)."
         if found.is_complete
         else "Found on a grid of bandwidths: plans that are best over a narrow range only may be missing."
     )
