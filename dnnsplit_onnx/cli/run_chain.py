@@ -17,6 +17,7 @@ from dnnsplit_onnx.errors import InputError, RequestError
 
 if TYPE_CHECKING:
     from dnnsplit_onnx.serving.edge.edge import Edge
+    from dnnsplit_onnx.serving.edge.here import Here
     from dnnsplit_onnx.serving.edge.running import Report
 
 
@@ -35,7 +36,7 @@ def run(
         typer.Option(
             "--url",
             metavar="URL",
-            help="The next tier's address. [default: run all tiers here]",
+            help="The next tier's address. [default: run the slices of all tiers in this process]",
             show_default=False,
         ),
     ] = None,
@@ -89,9 +90,10 @@ def run(
 ) -> None:
     """Run requests through the chain of tiers.
 
-    The edge's slice runs in this process; what crosses the cut goes to --url. If a link or a
-    tier is down, requests run on the best cuts that remain, or fail with an error. With
-    `--dashboard` a browser shows what happens while it does.
+    The edge's slice runs in this process; what crosses the cut goes to --url. Without it the
+    slices of all tiers run in this process. If a link or a tier is down, requests run on the
+    best cuts that remain, or fail with an error. With `--dashboard` a browser shows what
+    happens while it does.
 
     Example: dnnsplit-onnx run slices --input x.npz --url http://near:8000 -o y.npz
     """
@@ -101,13 +103,19 @@ def run(
     _check(adaptive=adaptive, tiers=tiers, keep=keep, dashboard=dashboard)
     with ExitStack() as stack:
         stop = _until_told(stack) if keep or runs == 0 else None
-        edge = stack.enter_context(
-            _open(folder, url, peer or (), options, deadline_ms / 1e3, tiers if adaptive else None, model)
-        )
-        if dashboard is not None:
-            _serve_page(stack, edge, dashboard)
-        edge.open()
-        report = run_requests(edge, inputs, runs=runs or None, concurrency=concurrency, stop=stop)
+        client: Edge | Here
+        if url is None and not (peer or adaptive or dashboard):
+            from dnnsplit_onnx.serving.edge.here import Here
+
+            client = Here(folder, options.session, deadline_s=deadline_ms / 1e3)
+        else:
+            client = edge = stack.enter_context(
+                _open(folder, url, peer or (), options, deadline_ms / 1e3, tiers if adaptive else None, model)
+            )
+            if dashboard is not None:
+                _serve_page(stack, edge, dashboard)
+            edge.open()
+        report = run_requests(client, inputs, runs=runs or None, concurrency=concurrency, stop=stop)
         if output is not None and report.outputs is not None:
             _save(output, report.outputs, force=force)
         _show(report, json=options.json)
@@ -173,8 +181,12 @@ def _save(path: Path, outputs: dict[str, Any], *, force: bool) -> None:
 
     from dnnsplit_onnx.files import written_whole
 
+    present = {name: array for name, array in outputs.items() if array is not None}
+    for name, array in present.items():
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"output `{name}` is no tensor, and `--output` holds tensors alone")
     with written_whole(path, force=force) as file:
-        np.savez(file, **{name: array for name, array in outputs.items() if array is not None})
+        np.savez(file, **present)
 
 
 def _show(report: Report, *, json: bool) -> None:

@@ -225,9 +225,7 @@ def compared(rows: Sequence[Row], truth: Problem, accounting: Accounting = "live
     if truth.analysis is not None:
         path = str(truth.analysis.graph.file.path)
         unknown = too_little(truth)
-        plain = replace(
-            plain, model=path, order=truth.analysis.order, unknowns=(unknown,) if unknown else ()
-        )
+        plain = replace(plain, model=path, order=truth.analysis.order, unknowns=(unknown,) if unknown else ())
     best = plain.best
     if best is None or best.value is None:
         return plain

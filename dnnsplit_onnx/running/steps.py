@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from dnnsplit_onnx.errors import InputError
-from dnnsplit_onnx.running.chain import Chain
+from dnnsplit_onnx.running.chain import Chain, OnStage
 from dnnsplit_onnx.running.initial import empty_states, missing_state, next_states, own_value
 from dnnsplit_onnx.running.origin import slices_folder
 from dnnsplit_onnx.runtime.inputs import listed_names, to_values
@@ -77,7 +77,11 @@ class Steps:
         return cls(Chain([("whole", session)], manifest.model.inputs, outputs), manifest.states)
 
     def __call__(
-        self, inputs: Mapping[str, Any], states: Mapping[str, Any] | None = None
+        self,
+        inputs: Mapping[str, Any],
+        states: Mapping[str, Any] | None = None,
+        *,
+        on_stage: OnStage | None = None,
     ) -> dict[str, np.ndarray]:
         """Runs one step.
 
@@ -88,6 +92,7 @@ class Steps:
                 is then a first one. Those that are left out start empty: their open dimensions
                 are 0, but for those that the inputs settle by name, and a first one that is the
                 inputs' own.
+            on_stage: Called after each slice with its tier and the seconds it took.
 
         Returns:
             The model's outputs that are no states, by name.
@@ -105,7 +110,7 @@ class Steps:
             before = self._empty(fresh, brought) | given
         else:
             before = self._memory | given
-        made = self.chain.run_values(values | before)
+        made = self.chain.run_values(values | before, on_stage=on_stage)
         # Outputs that are inputs are the caller's own arrays.
         own = {name: value for name, value in made.items() if name not in values and name not in before}
         self._memory = next_states(self.states, before, own, values)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -244,17 +245,10 @@ class Edge:
             states: What states are to begin with, in each; others are empty.
             concurrency: How many are under way at a time.
 
-        Yields:
+        Returns:
             The answer or the error of each, in the order of the requests.
         """
-        waiting: list[Future[Answer]] = []
-        with ThreadPoolExecutor(concurrency, thread_name_prefix="request") as threads:
-            for inputs in requests:
-                waiting.append(threads.submit(self.infer, inputs, states=states))
-                if len(waiting) >= concurrency:
-                    yield _result(waiting.pop(0))
-            while waiting:
-                yield _result(waiting.pop(0))
+        return all_of(partial(self.infer, states=states), requests, concurrency)
 
     def close(self) -> None:
         """Closes connections, and stops probing."""
@@ -368,6 +362,29 @@ class Edge:
         below, above = self.routes.tiers[link : link + 2]
         state = "is back" if is_up else "is down"
         self.history.link_changed(f"{below} \N{RIGHTWARDS ARROW} {above} {state}", reason)
+
+
+def all_of(
+    infer: Callable[[Mapping[str, Any]], Answer], requests: Iterable[Mapping[str, Any]], concurrency: int
+) -> Iterator[Answer | ServingError]:
+    """Has many requests answered, several at a time.
+
+    Args:
+        infer: Answers one.
+        requests: The inputs of each; they are taken as they are needed.
+        concurrency: How many are under way at a time.
+
+    Yields:
+        The answer or the error of each, in the order of the requests.
+    """
+    waiting: list[Future[Answer]] = []
+    with ThreadPoolExecutor(concurrency, thread_name_prefix="request") as threads:
+        for inputs in requests:
+            waiting.append(threads.submit(infer, inputs))
+            if len(waiting) >= concurrency:
+                yield _result(waiting.pop(0))
+        while waiting:
+            yield _result(waiting.pop(0))
 
 
 def _result(future: Future[Answer]) -> Answer | ServingError:

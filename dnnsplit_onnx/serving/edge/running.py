@@ -17,6 +17,7 @@ from dnnsplit_onnx.measuring.measure import Latency
 from dnnsplit_onnx.running.origin import bindings_of
 from dnnsplit_onnx.runtime.inputs import Inputs, check_inputs, generate, load_arrays
 from dnnsplit_onnx.serving.edge.edge import Answer, Edge
+from dnnsplit_onnx.serving.edge.here import Here
 from dnnsplit_onnx.serving.tier.routes import format_cuts
 from dnnsplit_onnx.serving.wire.errors import ServingError
 
@@ -60,7 +61,7 @@ class Report:
         """The report as JSON-ready data; the outputs by type and shape."""
         outputs = [
             {"name": name, "dtype": None, "shape": None}
-            if array is None
+            if not isinstance(array, np.ndarray)
             else {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
             for name, array in (self.outputs or {}).items()
         ]
@@ -79,7 +80,7 @@ class Report:
 
 
 def run_requests(
-    edge: Edge,
+    edge: Edge | Here,
     inputs: Path | None,
     *,
     runs: int | None = 1,
@@ -89,7 +90,7 @@ def run_requests(
     """Sends one set of inputs through the chain so many times.
 
     Args:
-        edge: The client.
+        edge: The client, or all slices in this process.
         inputs: An `.npz` file, which may hold what states are to begin with; made up if None.
         runs: How many requests; None for as many as there is time for, until `stop` is set.
         concurrency: How many are under way at a time.
@@ -111,7 +112,7 @@ def run_requests(
     return tally.report(time.perf_counter() - start)
 
 
-def _inputs(edge: Edge, path: Path | None) -> Inputs:
+def _inputs(edge: Edge | Here, path: Path | None) -> Inputs:
     """What a request brings: the file's values, or made-up ones.
 
     Raises:
