@@ -92,6 +92,21 @@ class NotComparable:
 
 
 @dataclass(frozen=True, slots=True)
+class RandomInName:
+    """An output that depends on a random node and was the same in every run, so that it was compared.
+
+    Attributes:
+        name: The output.
+        node: The random node.
+        runs: How many runs of the whole model, on each set of inputs, agreed in every bit.
+    """
+
+    name: str
+    node: str
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
 class ForcedRounding:
     """What the chain was compared with, where the runtime leaves roundings out of the whole.
 
@@ -137,6 +152,8 @@ class Verification:
         outputs: The comparable outputs.
         boundaries: Values that cross the cuts, where they were compared.
         not_comparable: Outputs that depend on random numbers.
+        random_in_name: Outputs that depend on random nodes and are the same all the same: noise
+            that is scaled by 0, say. They are among the comparable ones.
         forced_rounding: Which roundings were forced in the whole model; None if it was compared
             as it is.
         tolerance: What was allowed with optimisations on.
@@ -171,6 +188,7 @@ class Verification:
     slices: tuple[SlicePlace, ...] = ()
     error: str | None = None
     forced_rounding: ForcedRounding | None = None
+    random_in_name: tuple[RandomInName, ...] = ()
     tiles: tuple[TileCheck, ...] = ()
     codes: tuple[CodeCheck, ...] = ()
     coded_output: OutputError | None = None
@@ -204,6 +222,11 @@ class Verification:
                 "leaves that rounding out of a whole model on the CPU, so it was forced there: as it is, "
                 f"the whole lies {forced.whole_max_abs_diff:.2g} away"
             )
+        notes += [
+            f"output `{o.name}` depends on node `{o.node}`, which is random only in name: {o.runs} runs of "
+            "the whole model agree in every bit, so it was compared"
+            for o in self.random_in_name
+        ]
         notes += [f"output `{o.name}` was not compared: {o.reason}" for o in self.not_comparable]
         notes += [
             f"agreement on output `{o.name}` proves little: {o.vacuous}" for o in self.outputs if o.vacuous
@@ -255,6 +278,7 @@ class Verification:
             "outputs": [asdict(output) for output in self.outputs],
             "boundaries": [asdict(boundary) for boundary in self.boundaries],
             "not_comparable": [asdict(output) for output in self.not_comparable],
+            "random_in_name": [asdict(output) for output in self.random_in_name],
             "forced_rounding": None if self.forced_rounding is None else asdict(self.forced_rounding),
             "tiles": [asdict(tile) for tile in self.tiles],
             "vacuous": list(self.vacuous),

@@ -19,23 +19,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from ml_dtypes import finfo
-
 from dnnsplit_onnx.errors import InputError, ModelError
 from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.measuring.coded import check_codes, output_error
-from dnnsplit_onnx.measuring.compare import Difference, combine, compare, vacuous
+from dnnsplit_onnx.measuring.compare import combine, vacuous
 from dnnsplit_onnx.measuring.evidence import (
     BoundaryCheck,
     ForcedRounding,
     NotComparable,
     OutputCheck,
+    RandomInName,
     SlicePlace,
     TileCheck,
     Verification,
 )
 from dnnsplit_onnx.measuring.fences import Fences, fence, fences_of
+from dnnsplit_onnx.measuring.levels import Levels, Results, difference, of
 from dnnsplit_onnx.measuring.tiles import check_tiles
 from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.running.origin import assumed_of, bindings_of, find_model, random_values, slices_folder
@@ -52,15 +51,11 @@ __all__ = ["TIER", "Progress", "Verification", "verify"]
 
 #: Called with steps done, steps in all, and what is being done.
 Progress = Callable[[int, int, str], None]
-#: The outputs of each run, by name.
-Results = list[dict[str, Any]]
-
 # Whole numbers and strings (labels, indices) leap where rounding breaks a tie: this share
 # of them may differ when optimisations are on.
 _MISMATCHED_SHARE = 1e-3
-# Types with few digits (float16, bfloat16) get at least this tolerance, in units of the
-# last place.
-_LAST_PLACES = 8
+# Of the whole model, to tell what is random only in name.
+_MOST_RUNS = 4
 
 
 def verify(
@@ -144,6 +139,7 @@ class _Found:
     outputs: list[OutputCheck] = field(default_factory=list)
     boundaries: list[BoundaryCheck] = field(default_factory=list)
     set_aside: list[NotComparable] = field(default_factory=list)
+    random_in_name: list[RandomInName] = field(default_factory=list)
     forced: ForcedRounding | None = None
     tiles: list[TileCheck] = field(default_factory=list)
     error: str | None = None
@@ -198,6 +194,7 @@ class _Proof:
             outputs=tuple(found.outputs),
             boundaries=tuple(found.boundaries),
             not_comparable=tuple(found.set_aside),
+            random_in_name=tuple(found.random_in_name),
             forced_rounding=found.forced,
             tiles=tuple(found.tiles),
             tolerance=tolerance,
@@ -228,11 +225,15 @@ class _Proof:
         """
         plain, optimized = whole
         graph = load_graph(self.path)
-        levels = _Levels(self.chain(optimize=False), plain, self.chain(optimize=True), optimized)
-        if any(not _difference(levels.chain, plain, name).bitwise for name in self.names):
+        levels = Levels(self.chain(optimize=False), plain, self.chain(optimize=True), optimized)
+        if any(not difference(levels.chain, plain, name).bitwise for name in self.names):
             levels, found.forced = self.with_forced_rounding(levels, graph)
         random = random_values(graph, self.manifest.random)
-        unstable = {name: f"it depends on random node `{node}`" for name, node in random.items()}
+        found.random_in_name = self.random_in_name(levels, random)
+        steady = {output.name for output in found.random_in_name}
+        unstable = {
+            name: f"it depends on random node `{node}`" for name, node in random.items() if name not in steady
+        }
         unstable |= self.unlike_themselves(levels, unstable)
         for name in self.names:
             if name in unstable:
@@ -246,13 +247,13 @@ class _Proof:
                 given = [inputs.values for inputs in self.sets]
                 found.tiles += check_tiles(self.folder, record, given, self.whole, self.optimized.threads)
 
-    def with_forced_rounding(self, levels: _Levels, graph: Graph) -> tuple[_Levels, ForcedRounding | None]:
+    def with_forced_rounding(self, levels: Levels, graph: Graph) -> tuple[Levels, ForcedRounding | None]:
         """The whole run again with the roundings that the cuts make, where there are any."""
         self.fences = fences_of(self.folder, self.manifest, graph)
         if not self.fences:
             return levels, None
         fenced = replace(levels, whole=self.whole(optimize=False), optimized_whole=self.whole(optimize=True))
-        apart = [_difference(levels.whole, fenced.whole, name) for name in self.names]
+        apart = [difference(levels.whole, fenced.whole, name) for name in self.names]
         return fenced, ForcedRounding(tuple(self.fences), combine(apart).max_abs, combine(apart).max_rel)
 
     def options(self, optimize: bool) -> SessionOptions:
@@ -347,7 +348,23 @@ class _Proof:
         ort = runtime()
         return {name: to_python(ort, value) for name, value in values.items()}
 
-    def unlike_themselves(self, levels: _Levels, known: Mapping[str, str]) -> dict[str, str]:
+    def random_in_name(self, levels: Levels, random: Mapping[str, str]) -> list[RandomInName]:
+        """Outputs that depend on random nodes, and yet are the same in every run of the whole model.
+
+        So it is where noise is scaled by 0, or a dropout drops nothing. A run on other numbers that
+        leaves every bit as it is speaks for it; more runs speak where the chain is not equal.
+        """
+        steady = [name for name in self.names if name in random]
+        runs = 1
+        while steady and runs < _MOST_RUNS:
+            again = self.whole(optimize=False)
+            steady = [name for name in steady if difference(again, levels.whole, name).bitwise]
+            runs += 1
+            if all(difference(levels.chain, levels.whole, name).bitwise for name in steady):
+                break
+        return [RandomInName(name, random[name], runs) for name in steady]
+
+    def unlike_themselves(self, levels: Levels, known: Mapping[str, str]) -> dict[str, str]:
         """Outputs that differ even between two runs of the whole model, and why.
 
         Looked for only where the chain disagrees. No list of random operators is complete,
@@ -357,13 +374,13 @@ class _Proof:
         suspects = [
             name
             for name in self.names
-            if name not in known and not _difference(levels.chain, whole, name).bitwise
+            if name not in known and not difference(levels.chain, whole, name).bitwise
         ]
         if not suspects:
             return {}
         again = self.whole(optimize=False)
         reason = "two runs of the whole model differ"
-        return {name: reason for name in suspects if not _difference(again, whole, name).bitwise}
+        return {name: reason for name in suspects if not difference(again, whole, name).bitwise}
 
     def boundaries(self, unstable: Mapping[str, str]) -> list[BoundaryCheck]:
         """Values that leave a slice, against the same values inside the whole model."""
@@ -382,13 +399,13 @@ class _Proof:
         chain = self.open_chain(optimize=False)
         made = [self.python(chain.run_values(values, keep=tier_of)) for values in self.values]
         del chain
-        found = {name: _difference(made, whole, name) for name in tier_of}
+        found = {name: difference(made, whole, name) for name in tier_of}
         if not all(difference.bitwise for difference in found.values()):
             if not self.fences and (fences := fences_of(self.folder, self.manifest, load_graph(self.path))):
                 self.fences = fences
                 return self.boundaries(unstable)
             again = self.whole(optimize=False, expose=tuple(tier_of))
-            stable = (n for n in tier_of if _difference(again, whole, n).bitwise)
+            stable = (n for n in tier_of if difference(again, whole, n).bitwise)
             found = {name: found[name] for name in stable}
         return [
             BoundaryCheck(
@@ -399,7 +416,7 @@ class _Proof:
 
     def vacuous(self, results: Results, name: str) -> str | None:
         """Why agreement on a value proves little."""
-        return vacuous(_of(results, name), varied=self.varied)
+        return vacuous(of(results, name), varied=self.varied)
 
 
 def _place(tier: str, session: Session) -> SlicePlace:
@@ -412,89 +429,3 @@ def _place(tier: str, session: Session) -> SlicePlace:
     return SlicePlace(
         tier, session.provider, placement.elsewhere if nodes is None else nodes, placement.copies
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Levels:
-    """The outputs of chain and whole, with optimisations off and on."""
-
-    chain: Results
-    whole: Results
-    optimized_chain: Results
-    optimized_whole: Results
-
-    def check(self, name: str, tolerance: Mapping[str, float], *, varied: bool) -> OutputCheck:
-        """One output held against the whole model's."""
-        plain = _difference(self.chain, self.whole, name)
-        optimized = _difference(self.optimized_chain, self.optimized_whole, name)
-        shift = _difference(self.optimized_whole, self.whole, name)
-        whole = _of(self.whole, name)
-        return OutputCheck(
-            name=name,
-            bitwise=plain.bitwise,
-            max_abs_diff=plain.max_abs,
-            max_rel_diff=plain.max_rel,
-            optimized_max_abs_diff=optimized.max_abs,
-            optimized_max_rel_diff=optimized.max_rel,
-            whole_optimization_shift=shift.max_abs,
-            within_tolerance=_is_near(optimized, shift, _last_place(whole), tolerance),
-            vacuous=vacuous(whole, varied=varied),
-        )
-
-    def same_types(self, name: str) -> bool:
-        """Whether an output has at least its type and its number of dimensions."""
-
-        def kind(result: Any) -> Any:
-            return (result.dtype, result.ndim) if isinstance(result, np.ndarray) else type(result)
-
-        ours, theirs = _of(self.chain, name), _of(self.whole, name)
-        return [kind(result) for result in ours] == [kind(result) for result in theirs]
-
-
-def _of(results: Results, name: str) -> list[Any]:
-    """One value of each run."""
-    return [run[name] for run in results]
-
-
-def _difference(ours: Results, theirs: Results, name: str) -> Difference:
-    """The worst difference of one value over all runs."""
-    pairs = zip(_of(ours, name), _of(theirs, name), strict=True)
-    return combine([compare(a, b) for a, b in pairs])
-
-
-def _is_near(
-    optimized: Difference, shift: Difference, last_place: float | None, tolerance: Mapping[str, float]
-) -> bool:
-    """Whether rounding explains the distance.
-
-    A slice is optimised within its own borders, so the chain may lie anywhere between the
-    plain and the optimised whole: what the whole itself moves is allowed as well.
-
-    Args:
-        optimized: Chain against whole, both optimised.
-        shift: The optimised whole against the plain one.
-        last_place: Relative precision of the output's type, None for whole numbers and strings.
-        tolerance: What is allowed besides.
-    """
-    if optimized.max_abs <= shift.max_abs:
-        return True
-    if last_place is None:
-        return optimized.mismatched <= tolerance["mismatched_share"] + shift.mismatched
-    relative = max(tolerance["rtol"], _LAST_PLACES * last_place)
-    return optimized.max_abs <= tolerance["atol"] + relative * optimized.scale + shift.max_abs
-
-
-def _last_place(results: list[Any]) -> float | None:
-    """The relative precision of an output's type, None if it holds no fractions."""
-    first = results[0]
-    while isinstance(first, list) and first:
-        first = first[0]
-    if isinstance(first, dict):
-        first = np.asarray(next(iter(first.values()), 0))
-    if not isinstance(first, np.ndarray):
-        return None
-    try:
-        # It knows numpy's types as well as its own.
-        return float(finfo(first.dtype).eps)  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError):
-        return None

@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from dnnsplit_onnx.errors import InputError, ManifestError, ModelError
-from dnnsplit_onnx.measuring import verification
+from dnnsplit_onnx.measuring import levels, verification
 from dnnsplit_onnx.measuring.compare import Difference, compare
 from dnnsplit_onnx.measuring.verification import verify
 from tests.conftest import light
@@ -308,7 +308,7 @@ TOLERANCE = {"rtol": 1e-4, "atol": 1e-6, "mismatched_share": 1e-3}
     ],
 )
 def test_tolerance(distance: Difference, shift: Difference, last_place: float | None, near: bool) -> None:
-    assert verification._is_near(distance, shift, last_place, TOLERANCE) is near
+    assert levels.is_near(distance, shift, last_place, TOLERANCE) is near
 
 
 def test_a_drift_beyond_the_tolerance_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,3 +344,32 @@ def test_expected_outputs_of_onnx(tmp_path: Path) -> None:
     tensor.ParseFromString(light("squeezenet").with_name("light_squeezenet_output_0.pb").read_bytes())
     (value,) = made.values()
     assert compare(value, numpy_helper.to_array(tensor)).max_rel < 1e-5
+
+
+IN_NAME_ONLY = {
+    "noise of scale 0": "r = RandomNormalLike<scale = 0.0>(a) y = Add(a, r)",
+    "noise times 0": "z = Constant<value_float = 0.0>() r = RandomUniformLike(a) n = Mul(r, z) y = Add(a, n)",
+    "a dropout that drops nothing": "q = Constant<value_float = 0.0>() t = Constant<value = bool {1}>() "
+    "y = Dropout(a, q, t)",
+}
+
+
+@pytest.mark.parametrize("rest", IN_NAME_ONLY.values(), ids=IN_NAME_ONLY)
+@pytest.mark.parametrize("position", [1, 2])
+def test_what_is_random_only_in_name_is_compared(rest: str, position: int, model_text: Write) -> None:
+    found = verify(
+        split(model_text(f"n (float[2, 8] x) => (float[2, 8] y) {{ a = Tanh(x) {rest} }}"), position)
+    )
+    assert found.bitwise
+    assert found.not_comparable == ()
+    assert [(output.name, output.runs) for output in found.random_in_name] == [("y", 2)]
+    assert "random only in name: 2 runs of the whole model agree in every bit" in found.notes[0]
+    assert found.to_dict()["random_in_name"][0]["name"] == "y"
+
+
+def test_noise_of_which_little_is_seen_stays_random(model_text: Write) -> None:
+    # Half of the draws of a coin leave an output of one element as it was: two sets of 64 coins do not.
+    body = "n (float[64] x) => (float[64] y) { r = RandomUniformLike(x) c = Round(r) y = Mul(x, c) }"
+    found = verify(split(model_text(body), 1))
+    assert found.random_in_name == ()
+    assert [output.name for output in found.not_comparable] == ["y"]
