@@ -166,6 +166,8 @@ class Verification:
         provider: Where the optimised chain ran; all of them joined by `+` if it mixes them.
         slices: Where each slice of it ran.
         error: Why the chain did not run, or None.
+        disagreements: Names of dimensions that the inputs gave unequal sizes, each as a phrase: the model
+            runs all the same.
         tiles: Each machine's tiles, where machines of a tier share rows.
         codes: The values that cross in codes. All else is of the slices with their codes taken
             out.
@@ -187,6 +189,7 @@ class Verification:
     provider: str = "cpu"
     slices: tuple[SlicePlace, ...] = ()
     error: str | None = None
+    disagreements: tuple[str, ...] = ()
     forced_rounding: ForcedRounding | None = None
     random_in_name: tuple[RandomInName, ...] = ()
     tiles: tuple[TileCheck, ...] = ()
@@ -248,6 +251,7 @@ class Verification:
             notes.append(f"the first to differ is value `{wrong.name}`, made on tier `{wrong.tier}`")
         if self.tiles:
             notes.append(_of_tiles(self.tiles))
+        notes += [f"a name of dimensions stands for unequal sizes: {said}" for said in self.disagreements]
         if self.assumed:
             sizes = ", ".join(f"`{name}` = {size}" for name, size in self.assumed.items())
             notes.append(f"sizes that were not given were assumed: {sizes}")
@@ -291,6 +295,7 @@ class Verification:
             "bindings": dict(self.bindings),
             "assumed": dict(self.assumed),
             "error": self.error,
+            "disagreements": list(self.disagreements),
             "codes": [asdict(check) for check in self.codes],
             "output_error": None if self.coded_output is None else self.coded_output.relative,
             "agreement": None if self.coded_output is None else self.coded_output.agreement,

@@ -40,7 +40,7 @@ from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.running.origin import assumed_of, bindings_of, find_model, random_values, slices_folder
 from dnnsplit_onnx.running.slices import options_on
 from dnnsplit_onnx.running.uncoded import uncoded_chain, uncoded_manifest
-from dnnsplit_onnx.runtime.inputs import Inputs, input_sets, to_values
+from dnnsplit_onnx.runtime.inputs import Inputs, disagreements, input_sets, to_values
 from dnnsplit_onnx.runtime.provider import runtime
 from dnnsplit_onnx.runtime.samples import sample_sets
 from dnnsplit_onnx.runtime.sessions import TIER, Session, SessionOptions, open_session
@@ -207,6 +207,7 @@ class _Proof:
             provider=self.used,
             slices=self.places,
             error=found.error,
+            disagreements=disagreements(self.manifest.model.inputs, self.sets[0].values),
         )
 
     @property
@@ -285,7 +286,10 @@ class _Proof:
         except ModelError as failure:
             made_up = self.sets[0].source == "generated"
             hint = "made-up inputs do not suit every model: pass real ones, --input X.npz"
-            raise InputError(failure.message, hint=hint if made_up else None) from failure
+            apart = "; ".join(disagreements(self.manifest.model.inputs, self.sets[0].values))
+            raise InputError(
+                failure.message, context=apart or None, hint=hint if made_up else None
+            ) from failure
         self.step("whole model")
         return made
 

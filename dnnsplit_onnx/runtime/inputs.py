@@ -16,7 +16,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from dnnsplit_onnx.errors import InputError
-from dnnsplit_onnx.graph.dimensions import open_names, size_of
+from dnnsplit_onnx.graph.dimensions import is_name, open_names, size_of
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.runtime.archive import read_arrays
 from dnnsplit_onnx.runtime.provider import runtime
@@ -117,6 +117,9 @@ def check_inputs(
 ) -> dict[str, Any]:
     """Holds inputs against what a model reads.
 
+    A name of a dimension that they give unequal sizes is no fault here: exporters write `?`, and names
+    that stand for several things, and onnxruntime takes what runs. See `disagreements`.
+
     Args:
         arrays: By name; the tensors of a sequence either as a list or as `NAME/0`, `NAME/1`.
         ports: What the model reads.
@@ -126,7 +129,6 @@ def check_inputs(
         InputError: An input is missing, unknown, or of another type or shape.
     """
     left = dict(arrays)
-    sizes: dict[str, tuple[int, str]] = {}
     checked: dict[str, Any] = {}
     try:
         for port in ports:
@@ -134,7 +136,7 @@ def check_inputs(
             if isinstance(data, list):
                 checked[port.name] = [_typed(np.asarray(item), port) for item in data]
             elif data is not None:
-                checked[port.name] = _shaped(_typed(np.asarray(data), port), port, sizes)
+                checked[port.name] = _shaped(_typed(np.asarray(data), port), port)
             elif port.kind == "optional":
                 checked[port.name] = None
             else:
@@ -236,8 +238,8 @@ def _wrong_type(array: np.ndarray, port: Port, wanted: str) -> InputError:
     return InputError(f"input `{port.name}` is of type {array.dtype}, the model reads {wanted}", hint=hint)
 
 
-def _shaped(array: np.ndarray, port: Port, sizes: dict[str, tuple[int, str]]) -> np.ndarray:
-    """Holds the shape against the port's; `sizes` remembers what each symbolic dimension was."""
+def _shaped(array: np.ndarray, port: Port) -> np.ndarray:
+    """Holds the shape against the port's."""
     if port.shape is None or port.kind != "tensor":
         return array
     wanted = ", ".join(str(dim) if dim is not None else "?" for dim in port.shape)
@@ -247,13 +249,28 @@ def _shaped(array: np.ndarray, port: Port, sizes: dict[str, tuple[int, str]]) ->
     for axis, (size, dim) in enumerate(zip(array.shape, port.shape, strict=True)):
         if isinstance(dim, int) and size != dim:
             raise InputError(wrong, context=f"axis {axis} must be {dim}")
-        if isinstance(dim, str):
-            first, where = sizes.setdefault(dim, (size, port.name))
-            if first != size:
-                raise InputError(
-                    wrong, context=f"dimension `{dim}` is {first} in input `{where}`, {size} here"
-                )
     return array
+
+
+def disagreements(ports: Sequence[Port], arrays: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of dimensions that inputs give unequal sizes, each as a phrase.
+
+    Args:
+        ports: What the model reads.
+        arrays: Inputs that `check_inputs` let pass.
+    """
+    sizes: dict[str, tuple[int, str]] = {}
+    found: dict[str, str] = {}
+    for port in ports:
+        shape = np.shape(arrays[port.name]) if isinstance(arrays.get(port.name), np.ndarray) else ()
+        for dim, size in zip(port.shape or (), shape, strict=False):
+            if isinstance(dim, str) and is_name(dim):
+                first, where = sizes.setdefault(dim, (size, port.name))
+                if first != size:
+                    found.setdefault(
+                        dim, f"`{dim}` is {first} in input `{where}` and {size} in `{port.name}`"
+                    )
+    return tuple(found.values())
 
 
 def _expected(ports: Sequence[Port]) -> str:

@@ -373,3 +373,33 @@ def test_noise_of_which_little_is_seen_stays_random(model_text: Write) -> None:
     found = verify(split(model_text(body), 1))
     assert found.random_in_name == ()
     assert [output.name for output in found.not_comparable] == ["y"]
+
+
+@pytest.mark.parametrize("name", ["n", "?"])
+def test_inputs_that_give_a_name_unequal_sizes_are_compared_on(
+    name: str, model_text: Write, tmp_path: Path
+) -> None:
+    path = model_text(
+        "g (float[n, 3] a, float[n, 3] b) => (float[m, 3] y) { c = Tanh(a) y = Concat<axis=0>(c, b) }"
+    )
+    model = onnx.load(path)
+    for value in model.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_param = name
+    onnx.save(model, path)
+    rng = np.random.default_rng(3)
+    given = {"a": rng.random((2, 3), np.float32), "b": rng.random((5, 3), np.float32)}
+    np.savez(tmp_path / "x.npz", **given)
+    slices = split(path, 1)
+    for inputs in (given, tmp_path / "x.npz"):
+        found = verify(slices, inputs=inputs)
+        assert found.bitwise
+        said = (f"`{name}` is 2 in input `a` and 5 in `b`",) if name == "n" else ()
+        assert found.disagreements == said
+        assert any("stands for unequal sizes" in note for note in found.notes) == bool(said)
+
+
+def test_inputs_that_the_model_cannot_join_tell_what_disagrees(model_text: Write) -> None:
+    path = model_text("g (float[n, 3] a, float[n, 3] b) => (float[n, 3] y) { c = Tanh(a) y = Add(c, b) }")
+    with pytest.raises(InputError) as caught:
+        verify(split(path, 1), inputs={"a": np.ones((2, 3), np.float32), "b": np.ones((5, 3), np.float32)})
+    assert caught.value.context == "`n` is 2 in input `a` and 5 in `b`"

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dnnsplit_onnx.graph.dimensions import is_name
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.serving.tier.health import Health
 from dnnsplit_onnx.serving.tier.packing import LEAST_NBYTES, Packing
@@ -399,14 +400,23 @@ def _checked(port: Port, array: np.ndarray | None, url: str) -> np.ndarray | Non
 
 
 def _check_sizes(leg: Leg, values: Mapping[str, np.ndarray], url: str) -> None:
-    """Holds answers to the dimensions that have one name and so one size, as `batch` has."""
+    """Holds answers to the dimensions that have one name and so one size, as `batch` has.
+
+    What the request itself gave unequal sizes has none.
+    """
     sizes: dict[str, int] = {}
+    unequal: set[str] = set()
+    asked = {port.name for port in leg.arrives}
     for port in (*leg.arrives, *leg.answers):
         value = values.get(port.name)
         if value is None or port.shape is None or len(port.shape) != value.ndim:
             continue
         for name, size in zip(port.shape, value.shape, strict=True):
-            if isinstance(name, str) and sizes.setdefault(name, size) != size:
+            if not isinstance(name, str) or not is_name(name) or sizes.setdefault(name, size) == size:
+                continue
+            if port.name in asked:
+                unequal.add(name)
+            elif name not in unequal:
                 raise RefusedError(
                     f"the answer of `{url}` is wrong: dimension `{name}` of `{port.name}` is {size}, "
                     f"and {sizes[name]} elsewhere"
