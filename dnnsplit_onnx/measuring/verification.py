@@ -268,8 +268,12 @@ class _Proof:
         if self.progress is not None:
             self.progress(min(self.steps, total), total, what)
 
-    def whole(self, *, optimize: bool, expose: Sequence[str] = ()) -> Results:
-        """The whole model's outputs, and exposed inner values, for each set of inputs."""
+    def whole(self, *, optimize: bool, expose: Sequence[str] = (), rounds: int = 1) -> Results:
+        """The whole model's outputs, and exposed inner values, for each set of inputs.
+
+        Of several rounds the last: onnxruntime begins to draw random numbers at the same place in each
+        session, so that only a later round draws others.
+        """
         session = open_session(
             self.path,
             self.options(optimize),
@@ -277,6 +281,9 @@ class _Proof:
             expose=expose,
             rewrite=partial(fence, fences=self.fences) if self.fences else None,
         )
+        for _ in range(rounds - 1):
+            for values in self.values:
+                self.run_whole(session, values)
         return [self.python(self.run_whole(session, values)) for values in self.values]
 
     def run_whole(self, session: Session, values: Mapping[str, Value]) -> dict[str, Value]:
@@ -361,7 +368,7 @@ class _Proof:
         steady = [name for name in self.names if name in random]
         runs = 1
         while steady and runs < _MOST_RUNS:
-            again = self.whole(optimize=False)
+            again = self.whole(optimize=False, rounds=runs + 1)
             steady = [name for name in steady if difference(again, levels.whole, name).bitwise]
             runs += 1
             if all(difference(levels.chain, levels.whole, name).bitwise for name in steady):
@@ -382,7 +389,7 @@ class _Proof:
         ]
         if not suspects:
             return {}
-        again = self.whole(optimize=False)
+        again = self.whole(optimize=False, rounds=2)
         reason = "two runs of the whole model differ"
         return {name: reason for name in suspects if not difference(again, whole, name).bitwise}
 
@@ -408,7 +415,7 @@ class _Proof:
             if not self.fences and (fences := fences_of(self.folder, self.manifest, load_graph(self.path))):
                 self.fences = fences
                 return self.boundaries(unstable)
-            again = self.whole(optimize=False, expose=tuple(tier_of))
+            again = self.whole(optimize=False, expose=tuple(tier_of), rounds=2)
             stable = (n for n in tier_of if difference(again, whole, n).bitwise)
             found = {name: found[name] for name in stable}
         return [
