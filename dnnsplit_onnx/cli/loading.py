@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dnnsplit_onnx.cli.conditions import PlanOptions
+from dnnsplit_onnx.cli.conditions import ConditionOptions, PlanOptions
 from dnnsplit_onnx.cli.options import ModelOptions
+from dnnsplit_onnx.errors import DnnsplitError
 
 if TYPE_CHECKING:
+    from dnnsplit_onnx.machines.topology import Tier
     from dnnsplit_onnx.planning.plans import Plan
     from dnnsplit_onnx.work.analysis import Analysis
 
@@ -29,12 +32,31 @@ def model_file(model: str) -> Path:
     return zoo_path(name)
 
 
+def register_libraries(tiers: Iterable[Tier]) -> None:
+    """Registers the libraries of operators that tiers name, for runs of the whole model.
+
+    One that is not here, or that nobody allowed, is told: a plan may need no run.
+    """
+    from dnnsplit_onnx.cli.output import note
+    from dnnsplit_onnx.runtime.custom_ops import custom_ops, needed
+
+    for tier in tiers:
+        for library in tier.custom_ops:
+            try:
+                custom_ops(*needed((library,), tier.name))
+            except DnnsplitError as error:
+                note(f"{error.message}: {error.hint}")
+
+
 def load_analysis(model: str, options: ModelOptions) -> Analysis:
     """Analyses a model as the options ask, and tells what there is to know of it."""
     from dnnsplit_onnx.cli.output import note
+    from dnnsplit_onnx.machines.topology import load_topology
     from dnnsplit_onnx.reporting.progress import progress
     from dnnsplit_onnx.work.analysing import analyse
 
+    if isinstance(options, ConditionOptions) and options.tiers is not None:
+        register_libraries(load_topology(options.tiers).tiers)
     with progress("reading the model"):
         analysis = analyse(
             model_file(model),

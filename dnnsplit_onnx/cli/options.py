@@ -51,7 +51,8 @@ CustomOps = Annotated[
         "--custom-ops",
         metavar="LIB",
         callback=_custom_ops,
-        help="A library of operators for onnxruntime, or `onnxruntime-extensions`. Repeatable.",
+        help="A library of operators for onnxruntime, `onnxruntime-extensions`, or `tier` for those that "
+        "the tiers name. Repeatable.",
         show_default=False,
     ),
 ]

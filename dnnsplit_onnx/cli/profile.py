@@ -163,9 +163,10 @@ def _measured(model: str, tier: str, options: ProfileOptions) -> Profile:
 def _session_options(tier: str, options: ProfileOptions) -> SessionOptions:
     from dnnsplit_onnx.runtime.sessions import SessionOptions
 
-    provider = options.provider
+    provider, libraries = options.provider, tuple[str, ...]()
     if options.tiers is not None:
         from dnnsplit_onnx.machines.topology import load_topology
+        from dnnsplit_onnx.runtime.custom_ops import custom_ops, needed
 
         topology = load_topology(options.tiers)
         named = next((t for t in topology.tiers if t.name == tier), None)
@@ -180,7 +181,9 @@ def _session_options(tier: str, options: ProfileOptions) -> SessionOptions:
             )
         if provider is None and named.provider != "web":
             provider = named.provider
-    return SessionOptions(provider=provider or "cpu", threads=options.threads)
+        libraries = needed(named.custom_ops, named.name)
+        custom_ops(*libraries)  # the whole is run too, to size it
+    return SessionOptions(provider=provider or "cpu", threads=options.threads, custom_ops=libraries)
 
 
 def _show(found: Profile, output: Path) -> None:

@@ -63,10 +63,14 @@ class NetworkOptions(Reporting):
     @property
     def session(self) -> SessionOptions:
         """How to run slices."""
+        from dnnsplit_onnx.runtime.custom_ops import registered
         from dnnsplit_onnx.runtime.options import TIER, SessionOptions
 
         return SessionOptions(
-            provider=self.provider or TIER, threads=self.threads, cuda_graph=self.cuda_graph
+            provider=self.provider or TIER,
+            threads=self.threads,
+            cuda_graph=self.cuda_graph,
+            custom_ops=registered(),  # a slice may run in a process of its own
         )
 
 

@@ -60,10 +60,11 @@ def split(
 
     Example: dnnsplit-onnx split model.onnx --tiers tiers.toml -o slices
     """
-    from dnnsplit_onnx.cli.loading import load_analysis, make_plan, model_file
+    from dnnsplit_onnx.cli.loading import load_analysis, make_plan, model_file, register_libraries
     from dnnsplit_onnx.cli.output import print_json
     from dnnsplit_onnx.cli.plan import refuse_broken, show
     from dnnsplit_onnx.files import begin_sha256
+    from dnnsplit_onnx.machines.topology import parse_topology
     from dnnsplit_onnx.planning.fitting import analysis_of
     from dnnsplit_onnx.planning.plans import load_plan
 
@@ -77,6 +78,8 @@ def split(
         _refuse_settled(options)
         made = load_plan(plan)
         options = _as_planned(made, options)
+        if made.topology is not None:
+            register_libraries(parse_topology(made.topology, str(plan)).tiers)
     analysis = load_analysis(model, options)
     made = make_plan(analysis, options) if made is None else made
     refuse_broken(made)

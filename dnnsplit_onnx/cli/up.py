@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dnnsplit_onnx.cli.options import Folder, Reporting, TierProvider, takes
+from dnnsplit_onnx.cli.options import CustomOps, Folder, Reporting, TierProvider, takes
 from dnnsplit_onnx.errors import RequestError
 
 
@@ -25,6 +25,7 @@ def up(
         ),
     ] = None,
     provider: TierProvider = None,
+    custom_ops: CustomOps = None,
 ) -> None:
     """Serve every tier of a folder on this machine, for trying things out.
 
@@ -38,6 +39,7 @@ def up(
 
     words = [] if threads is None else ["--threads", str(threads)]
     words += [] if provider is None else ["--provider", provider]
+    words += [word for library in custom_ops or () for word in ("--custom-ops", library)]
     with until_told() as stop, LocalTiers(folder, words) as tiers:
         _say(tiers.url, str(folder), provider, json=options.json)
         if not tiers.tiers:

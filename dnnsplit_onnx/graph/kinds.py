@@ -1,4 +1,7 @@
-"""What a file is that was given as a model and is none, told by its first bytes."""
+"""What a file is that was given as a model and is none, told by its first bytes.
+
+And what is no file: a library of operators that is named by its package.
+"""
 
 from __future__ import annotations
 
@@ -97,3 +100,12 @@ def kind_of(head: bytes) -> Kind | None:
 def is_model(head: bytes) -> bool:
     """Whether a file begins as binary ONNX does: with a small number as `ir_version`."""
     return len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 0x20
+
+
+#: Named in place of a library of operators, it stands for the library of that package.
+EXTENSIONS = "onnxruntime-extensions"
+
+
+def is_extensions(name: str) -> bool:
+    """Whether a library is named by the package that has it."""
+    return name.replace("_", "-") == EXTENSIONS

@@ -27,7 +27,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from dnnsplit_onnx.errors import TopologyError, close_names
 from dnnsplit_onnx.files import read_bounded
-from dnnsplit_onnx.graph.kinds import HEAD_NBYTES, TIERS_FILE, is_model, kind_of
+from dnnsplit_onnx.graph.kinds import HEAD_NBYTES, TIERS_FILE, is_extensions, is_model, kind_of
 from dnnsplit_onnx.machines.mistakes import explained, first_mistake
 from dnnsplit_onnx.machines.profiles import Profile
 from dnnsplit_onnx.machines.toml_text import decoded, line_of, syntax_hint
@@ -167,6 +167,8 @@ class Tier(_Table):
         private_inputs: The same for some of the model's inputs, by their names.
         replicas: Equal machines behind one address: capacity and price times as many.
         usd_per_request: What a request that runs anything here costs besides.
+        custom_ops: Libraries of operators that its slice needs: `onnxruntime-extensions`, or
+            files, named relative to the tiers file.
     """
 
     name: Name
@@ -187,6 +189,7 @@ class Tier(_Table):
     private_inputs: tuple[str, ...] = ()
     replicas: Annotated[int, Field(ge=1, le=10_000)] = 1
     usd_per_request: NotNegative = 0.0
+    custom_ops: tuple[str, ...] = ()
 
     def __init__(self, /, name: str | None = None, **fields: Any) -> None:
         super().__init__(**({} if name is None else {"name": name}), **fields)
@@ -564,12 +567,18 @@ def _with_profile_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     return data | {key: [_with_profile_path(row, folder) for row in tiers]}
 
 
+def _library(name: Any, folder: Path) -> Any:
+    return str((folder / name).absolute()) if isinstance(name, str) and not is_extensions(name) else name
+
+
 def _with_profile_path(row: Any, folder: Path) -> Any:
     if not isinstance(row, dict):
         return row
     changed = dict(row)
     if isinstance(row.get("profile"), str):
         changed["profile"] = str(folder / row["profile"])
+    if isinstance(libraries := row.get("custom_ops"), list):
+        changed["custom_ops"] = [_library(name, folder) for name in libraries]
     if isinstance(row.get("machine"), list):
         changed["machine"] = [_with_profile_path(machine, folder) for machine in row["machine"]]
     return changed

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from dnnsplit_onnx.measuring.side_by_side import SideBySide
 from dnnsplit_onnx.measuring.timings import BenchReport, Measured, costly_copies, measured, summed
 from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.running.origin import assumed_of, bindings_of, find_model, slices_folder
-from dnnsplit_onnx.running.slices import open_slice, options_on
+from dnnsplit_onnx.running.slices import open_slice, options_on, with_libraries
 from dnnsplit_onnx.runtime.inputs import Inputs, input_sets, to_values
 from dnnsplit_onnx.runtime.placement import Placement
 from dnnsplit_onnx.runtime.provider import runtime
@@ -201,7 +201,8 @@ def _open_whole(
     # the highest tier is the one that the whole model would be sent to.
     top = next((record for record in reversed(manifest.slices) if record.file is not None), None)
     if top is not None:
-        options = options_on(options, top)
+        libraries = with_libraries(options, manifest.slices)
+        options = replace(options_on(options, top), custom_ops=libraries)
     try:
         path = find_model(place, manifest, model)
         return open_session(path, options, label="the whole model"), []

@@ -38,7 +38,7 @@ from dnnsplit_onnx.measuring.levels import Levels, Results, difference, of
 from dnnsplit_onnx.measuring.tiles import check_tiles
 from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.running.origin import assumed_of, bindings_of, find_model, random_values, slices_folder
-from dnnsplit_onnx.running.slices import options_on
+from dnnsplit_onnx.running.slices import options_on, with_libraries
 from dnnsplit_onnx.running.uncoded import uncoded_chain, uncoded_manifest
 from dnnsplit_onnx.runtime.inputs import Inputs, disagreements, input_sets, to_values
 from dnnsplit_onnx.runtime.provider import runtime
@@ -259,7 +259,11 @@ class _Proof:
 
     def options(self, optimize: bool) -> SessionOptions:
         """Both sides run with the same options, or their sums could be split otherwise."""
-        return SessionOptions(optimize=optimize, threads=self.optimized.threads)
+        return SessionOptions(
+            optimize=optimize,
+            threads=self.optimized.threads,
+            custom_ops=with_libraries(self.optimized, self.manifest.slices),
+        )
 
     def step(self, what: str) -> None:
         """Reports progress; the two levels of whole and chain are what there is to do."""

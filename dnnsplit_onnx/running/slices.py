@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from dnnsplit_onnx.errors import ManifestError, MissingExtraError
 from dnnsplit_onnx.graph.modelfile import open_model
+from dnnsplit_onnx.runtime.custom_ops import needed
 from dnnsplit_onnx.runtime.options import TIER, SessionOptions
 from dnnsplit_onnx.runtime.sessions import Session, open_session
 from dnnsplit_onnx.slicing.manifest import SliceRecord, check_files
@@ -67,11 +69,15 @@ def open_slice(
 
 
 def options_on(options: SessionOptions, record: SliceRecord) -> SessionOptions:
-    """The options for a slice, `tier` made the provider of its own tier.
+    """The options for a slice, `tier` made the provider of its own tier, its libraries among them.
 
     No process of ours is a browser: the CPU stands for it, which reads the same files.
 
     The limit on a CUDA tier's memory becomes that of the device memory.
+
+    Raises:
+        InputError: The tier names a library of operators that is not here, or that nobody allowed.
+        MissingExtraError: It names onnxruntime-extensions, which are not installed.
     """
     own = "cpu" if record.provider in (None, "web") else record.provider
     provider = own if options.provider == TIER else options.provider
@@ -79,4 +85,21 @@ def options_on(options: SessionOptions, record: SliceRecord) -> SessionOptions:
     if memory is None and provider == own == "cuda":
         memory = record.memory_nbytes
     graph = options.cuda_graph and (provider == "cuda" or options.provider != TIER)
-    return replace(options, provider=provider, memory_nbytes=memory, cuda_graph=graph)
+    return replace(
+        options,
+        provider=provider,
+        memory_nbytes=memory,
+        cuda_graph=graph,
+        custom_ops=with_libraries(options, [record]),
+    )
+
+
+def with_libraries(options: SessionOptions, records: Iterable[SliceRecord]) -> tuple[str, ...]:
+    """The libraries of some options, and those that the tiers of slices name.
+
+    Raises:
+        InputError: As for `options_on`.
+        MissingExtraError: As for `options_on`.
+    """
+    own = [file for r in records for file in needed(r.custom_ops, r.tier, options.custom_ops)]
+    return tuple(dict.fromkeys([*options.custom_ops, *own]))

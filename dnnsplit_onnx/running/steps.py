@@ -22,6 +22,7 @@ from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.running.chain import Chain, OnStage
 from dnnsplit_onnx.running.initial import empty_states, missing_state, next_states, own_value
 from dnnsplit_onnx.running.origin import slices_folder
+from dnnsplit_onnx.running.slices import with_libraries
 from dnnsplit_onnx.runtime.inputs import listed_names, to_values
 from dnnsplit_onnx.runtime.provider import runtime
 from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
@@ -72,7 +73,8 @@ class Steps:
         Raises:
             ModelError: onnxruntime cannot load it.
         """
-        session = open_session(Path(model), label="the whole model")
+        options = SessionOptions(custom_ops=with_libraries(SessionOptions(), manifest.slices))
+        session = open_session(Path(model), options, label="the whole model")
         outputs = [port.name for port in manifest.model.outputs]
         return cls(Chain([("whole", session)], manifest.model.inputs, outputs), manifest.states)
 

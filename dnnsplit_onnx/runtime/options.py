@@ -25,6 +25,8 @@ class SessionOptions:
             asked for. CUDA graphs are not recorded.
         by_priority: Whether nodes run as soon as they can, those that read shapes first, which
             frees values early.
+        custom_ops: Files of libraries of operators besides those of the process; `tier` allows a
+            slice's own (`runtime.custom_ops`).
     """
 
     provider: str = "cpu"
@@ -35,3 +37,4 @@ class SessionOptions:
     cuda_graph: bool = False
     record: bool = False
     by_priority: bool = False
+    custom_ops: tuple[str, ...] = ()

@@ -272,7 +272,7 @@ def session_settings(ort: ModuleType, options: SessionOptions) -> Any:
     levels = ort.GraphOptimizationLevel
     settings.graph_optimization_level = levels.ORT_ENABLE_ALL if options.optimize else levels.ORT_DISABLE_ALL
     settings.log_severity_level = _FATAL
-    register_all(settings)
+    register_all(settings, options.custom_ops)
     if options.by_priority:
         settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     if options.threads is not None:

@@ -120,6 +120,8 @@ class SliceRecord(_Record):
         provider: What the tier runs it on, `cpu`, `cuda` or `web`; None in manifests of earlier
             releases, which is the CPU.
         memory_nbytes: The tier's limit on memory; None if it has none.
+        custom_ops: Libraries of operators that the tier names; each is loaded only if somebody
+            allows it (`runtime.custom_ops`).
         tiles: The same in parts, where the tier's machines share its rows: region after region,
             tiles of one region in the order of their rows.
     """
@@ -136,6 +138,7 @@ class SliceRecord(_Record):
     data: tuple[DataFile, ...] = ()
     provider: Literal["cpu", "cuda", "web"] | None = None
     memory_nbytes: Annotated[int, Field(gt=0)] | None = None
+    custom_ops: tuple[str, ...] = ()
     tiles: tuple[TileRecord, ...] = ()
 
     @property

@@ -140,7 +140,11 @@ def _on_machine(record: SliceRecord, tier: Mapping[str, Any] | None) -> SliceRec
     memory_gb = tier.get("memory_gb")
     memory = None if memory_gb is None else max(1, int(memory_gb * 1e9))
     # Plans leave out what is as it is by default.
-    machine = {"provider": tier.get("provider", "cpu"), "memory_nbytes": memory}
+    machine = {
+        "provider": tier.get("provider", "cpu"),
+        "memory_nbytes": memory,
+        "custom_ops": tuple(tier.get("custom_ops", ())),
+    }
     return record.model_copy(update=machine)
 
 
