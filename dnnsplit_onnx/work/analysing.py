@@ -24,6 +24,7 @@ from dnnsplit_onnx.graph.shapes import Types, bind_shapes, free_dimensions
 from dnnsplit_onnx.graph.states import likely_states, parse_states
 from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.orders import in_order
+from dnnsplit_onnx.work.steering import steering
 
 if TYPE_CHECKING:
     from dnnsplit_onnx.runtime.sizing import Trial
@@ -74,7 +75,10 @@ def analyse(
     """
     graph = in_file_order(_graph(model, states))
     types, assumed, told = _sized(graph, dict(bindings or {}), sample_input)
+    sized = types
     types, notes = _with_observed(types, sample_input)
+    if sample_input is None and types is not sized:
+        notes += steering(sized, types, trips)
     if states is None:
         notes += _likely_states(graph)
     analysis = replace(measure(graph, types, trips), assumed=assumed, notes=(*told, *notes))

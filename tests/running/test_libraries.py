@@ -6,6 +6,7 @@ import ctypes
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def library(built: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(built, tmp_path / "ops.so"))
+def library(built: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy, which is kept loaded so that it goes on counting when sessions have closed it."""
+    copy = Path(shutil.copy(built, tmp_path / "ops.so"))
+    held = ctypes.CDLL(str(copy))
+    yield copy
+    del held
 
 
 def count(library: Path) -> int:
@@ -111,6 +116,7 @@ def test_a_library_of_the_same_name_elsewhere_stands_for_it(
 
 
 def test_a_failed_registration_says_so(folder: Path, library: Path) -> None:
+    library.unlink()
     library.write_text("no library")
     custom_ops("tier")
     with pytest.raises(ModelError, match=r"cannot register the operators of `.*ops.so`"):
