@@ -115,11 +115,12 @@ def test_a_library_of_the_same_name_elsewhere_stands_for_it(
     assert count(moved) == 2  # each slice has what is given for the process, once
 
 
-def test_a_failed_registration_says_so(folder: Path, library: Path) -> None:
-    library.unlink()
-    library.write_text("no library")
+def test_a_failed_registration_says_so(folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.so"
+    broken.write_text("no library")
+    edit_manifest(folder, lambda data: data["slices"][1].update(custom_ops=[str(broken)]))
     custom_ops("tier")
-    with pytest.raises(ModelError, match=r"cannot register the operators of `.*ops.so`"):
+    with pytest.raises(ModelError, match=r"cannot register the operators of `.*broken.so`"):
         Chain.open(folder)
 
 
