@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -44,7 +43,8 @@ def main() -> None:
     given = parser.parse_args()
     print("| " + " | ".join(HEADINGS) + " |", file=given.output)
     print("|---|--:|--:|---|---|--:|--:|--:|", file=given.output)
-    write_halves(given.folder)
+    if why := child("halves", given.folder).get("error"):
+        print(f"no copies in half precision: {why}", file=sys.stderr)
     rows = []
     for name, path in models(given.folder):
         row = row_of(name, path, given.cuts)
@@ -87,20 +87,23 @@ def models(folder: Path) -> Iterator[tuple[str, Path]]:
         seen.add(digest)
 
 
-def write_halves(folder: Path) -> None:
-    """Copies of some models in half precision."""
-    try:
-        from onnxconverter_common import float16
-    except ImportError:
-        print("no onnxconverter-common, and so no models of half precision", file=sys.stderr)
-        return
+def peak_nbytes() -> int:
+    """The most memory of this process; `ru_maxrss` would have that of its parent before it began."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
+    return int(line.split()[1]) * 1024
+
+
+def halves(folder: Path) -> dict[str, Any]:
+    """Writes copies of some models in half precision."""
     import onnx
+    from onnxconverter_common import float16
 
     (folder / HALF).mkdir(exist_ok=True)
     for path in sorted(folder.rglob("*.onnx")):
         copy = folder / HALF / path.name
         if path.name in HALVES and not copy.exists():
             onnx.save(float16.convert_float_to_float16(onnx.load(path), disable_shape_infer=True), copy)
+    return {}
 
 
 def row_of(name: str, path: Path, cuts: int) -> dict[str, Any]:
@@ -214,10 +217,8 @@ def cuts(path: Path, count: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        result = {"analysis": analysis, "plain": plain, "first": first, "cuts": cuts}[sys.argv[2]](
-            Path(sys.argv[3]), *sys.argv[4:]
-        )
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print("\n" + json.dumps({**result, "peak": peak}))
+        steps = {"halves": halves, "analysis": analysis, "plain": plain, "first": first, "cuts": cuts}
+        result = steps[sys.argv[2]](Path(sys.argv[3]), *sys.argv[4:])
+        print("\n" + json.dumps({**result, "peak": peak_nbytes()}))
     else:
         main()
