@@ -79,7 +79,7 @@ def split(
         made = load_plan(plan)
         options = _as_planned(made, options)
         if made.topology is not None:
-            register_libraries(parse_topology(made.topology, str(plan)).tiers)
+            register_libraries(parse_topology(dict(made.topology), str(plan)).tiers)
     analysis = load_analysis(model, options)
     made = make_plan(analysis, options) if made is None else made
     refuse_broken(made)
