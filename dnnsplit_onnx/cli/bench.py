@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,15 @@ def bench(
     tier: Annotated[
         str | None,
         typer.Option("--tier", metavar="NAME", help="Measure this tier's slice alone.", show_default=False),
+    ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            metavar="X.npz",
+            help="The inputs to run on: the model's, or with --tier its slice's. [default: random inputs]",
+            show_default=False,
+        ),
     ] = None,
     provider: TierProvider = None,
     cuda_graph: CudaGraph = False,
@@ -43,7 +53,13 @@ def bench(
 
     with progress("measuring") as update:
         report = bench(
-            folder, tier=tier, provider=provider, cuda_graph=cuda_graph, runs=runs, progress=update
+            folder,
+            tier=tier,
+            provider=provider,
+            cuda_graph=cuda_graph,
+            runs=runs,
+            inputs=inputs,
+            progress=update,
         )
     if options.json:
         from dnnsplit_onnx.cli.output import print_json

@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from dnnsplit_onnx.cli import main
 from dnnsplit_onnx.errors import InputError, ManifestError, MissingExtraError, ModelError
 from dnnsplit_onnx.measuring import benchmark
 from dnnsplit_onnx.measuring.benchmark import bench
@@ -134,3 +135,13 @@ def test_made_up_inputs_that_do_not_suit_are_blamed(model_text: Write) -> None:
     with pytest.raises(ModelError, match="slice `t1` fails") as caught:
         bench(folder, runs=2)
     assert "--input" in (caught.value.hint or "")
+
+
+def test_the_command_takes_the_inputs_that_its_errors_ask_for(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "x.npz", h=np.zeros((2, 6), np.float32))
+    words = ["bench", str(folder), "--tier", "t2", "--runs", "2", "--json"]
+    assert main([*words, "--input", str(tmp_path / "x.npz")]) == 0
+    assert json.loads(capsys.readouterr().out)["inputs"] == str(tmp_path / "x.npz")
+    assert main([*words, "--input", str(tmp_path / "none.npz")]) == 2
