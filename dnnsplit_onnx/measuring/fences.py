@@ -12,6 +12,15 @@ A *fence* is a detour that the runtime cannot follow in float32, so that it cast
 
 Identity, a pair of Casts, and one more graph output are no fences: measured with onnxruntime 1.31.
 
+A node that merely moves data (Concat, Split, Gather ...) could run in float16; the runtime has it
+move float32 where all its neighbours compute in it, and then nothing rounds there either. It looks at
+nodes that its inputs come from, and that its first output goes to, and at no end of a graph. So:
+
+1. a reader that reads what its own slice makes as well is not to see the fence: behind it stands a Sum
+   of one value, which computes in float32;
+2. a node whose later output crosses ends its slice, and its first output must be seen to end there too:
+   it is led into a sequence that nobody reads.
+
         x -> Mul -> a -> Add -> y                       x -> Mul -> a -> Add -> y
                     |                 a is sent up                  |
                     +-> Mul -> z           ==>                    fence -> a/fence -> Mul -> z
@@ -19,7 +28,8 @@ Identity, a pair of Casts, and one more graph output are no fences: measured wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -35,8 +45,27 @@ from dnnsplit_onnx.slicing.manifest import Manifest
 HALF = frozenset({"float16", "bfloat16"})
 _SEQUENCES_SINCE = 11
 
-#: For each value, the indices in `GraphProto.node` of the nodes that read what arrives of it.
-Fences = Mapping[str, frozenset[int]]
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """Who reads what arrives of a value, by indices in `GraphProto.node`.
+
+    Attributes:
+        alone: Nodes that read nothing that their own slice makes.
+        joined: Nodes that do.
+    """
+
+    alone: frozenset[int] = frozenset()
+    joined: frozenset[int] = frozenset()
+
+    @property
+    def first(self) -> int:
+        """The first of all."""
+        return min(self.alone | self.joined)
+
+
+#: For each value the nodes that are to read it through a fence.
+Fences = Mapping[str, Readers]
 
 
 def fences_of(folder: Path, manifest: Manifest, graph: Graph) -> Fences:
@@ -61,13 +90,14 @@ def fences_of(folder: Path, manifest: Manifest, graph: Graph) -> Fences:
         for name in (name for node in nodes for name in node.output):
             made_by.setdefault(name, at)  # a coded value is made again by those who read it
         leaves.update((port.name, at) for port in record.outputs if _may_round(port))
-    fences: dict[str, set[int]] = {}
+    fences: dict[str, tuple[set[int], set[int]]] = {}
     for node in graph.nodes:
         place = next((made_by[name] for name in node.outputs if name in made_by), 0)
+        joins = any(made_by.get(name) == place for name in node.inputs)
         for value in node.inputs:
             if place > leaves.get(value, place):
-                fences.setdefault(value, set()).add(node.index)
-    return {value: frozenset(readers) for value, readers in fences.items()}
+                fences.setdefault(value, (set(), set()))[joins].add(node.index)
+    return {value: Readers(*map(frozenset, readers)) for value, readers in fences.items()}
 
 
 def _may_round(port: Port) -> bool:
@@ -90,12 +120,31 @@ def fence(model: onnx.ModelProto, fences: Fences) -> None:
         stem = value + "/fence"
         while any(name.startswith(stem) for name in taken):
             stem += "_"
-        for index in readers:
+        for index in readers.alone:
             redirect(nodes[index], value, stem)
-        before.setdefault(min(readers), []).extend(_fence(value, stem, opset))
+        for index in readers.joined:
+            redirect(nodes[index], value, f"{stem}_sum")
+        made = before.setdefault(readers.first, [])
+        made += _fence(value, stem, opset)
+        if readers.joined:
+            made.append(helper.make_node("Sum", [stem], [f"{stem}_sum"]))
+    if opset >= _SEQUENCES_SINCE:
+        _end_first_outputs(nodes, fences, before)
     del graph.node[:]
     for index, node in enumerate(nodes):
         graph.node.extend([*before.get(index, ()), node])
+
+
+def _end_first_outputs(
+    nodes: Sequence[onnx.NodeProto], fences: Fences, before: dict[int, list[onnx.NodeProto]]
+) -> None:
+    """Leads the first output of each node of which a later one crosses into a sequence."""
+    for index, node in enumerate(nodes):
+        first, others = node.output[0] if node.output else "", node.output[1:]
+        crossing = [fences[name].first for name in others if name in fences]
+        if crossing and first and first not in fences and not any(subgraphs(node)):
+            unread = helper.make_node("SequenceConstruct", [first], [f"{others[0]}/fence_of_{index}"])
+            before.setdefault(min(crossing), []).append(unread)
 
 
 def _fence(value: str, stem: str, opset: int) -> list[onnx.NodeProto]:
