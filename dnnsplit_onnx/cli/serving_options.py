@@ -75,9 +75,14 @@ class NetworkOptions(Reporting):
 
 
 def log_to_stderr() -> None:
-    """Shows what servers and clients log: changes of state, never one line a request."""
+    """Shows what servers and clients log: changes of state and refusals, a few lines of each kind."""
     import logging
 
+    from dnnsplit_onnx.serving.wire.logs import BoundedHandler
+
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=[BoundedHandler()],
     )

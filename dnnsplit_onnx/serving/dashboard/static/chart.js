@@ -1,4 +1,5 @@
-// Draws latencies over time into an SVG element. Nothing here reads text from the network.
+// Draws latencies over time into an SVG element, with the units of dashboard.js. Nothing here reads
+// text from the network.
 "use strict";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -37,12 +38,12 @@ function drawLatencies(svg, recent, marks, now) {
       shape(
         "text",
         { class: "label", x: MARGIN.left - 6, y: at + 4, "text-anchor": "end" },
-        `${Number((share * top).toPrecision(3))} ms`,
+        ms(share * top),
       ),
     );
   }
   svg.append(
-    shape("text", { class: "label", x: MARGIN.left, y: height - 6 }, `${span.toFixed(0)} s ago`),
+    shape("text", { class: "label", x: MARGIN.left, y: height - 6 }, ago(span)),
     shape("text", { class: "label", x: width - MARGIN.right, y: height - 6, "text-anchor": "end" }, "now"),
   );
   for (const at of marks) {

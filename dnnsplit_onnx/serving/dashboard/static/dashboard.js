@@ -14,20 +14,23 @@ function element(name, className, ...children) {
 }
 
 const known = (value) => value !== null && value !== undefined;
-const digits = (value) => (value >= 100 ? value.toFixed(0) : Number(value.toPrecision(3)).toString());
-const ms = (value) => (!known(value) ? "–" : value >= 1000 ? `${digits(value / 1000)} s` : `${digits(value)} ms`);
-const rate = (mbps) => (mbps >= 1000 ? `${digits(mbps / 1000)} Gbit/s` : mbps < 1 ? `${digits(mbps * 1000)} kbit/s` : `${digits(mbps)} Mbit/s`);
+const rounded = (value) => (value >= 100 ? Math.round(value) : Number(value.toPrecision(3)));
+const digits = (value) => rounded(value).toString();
 
-function bytes(value) {
+// In the first unit, each of which is a thousand of the one before, that leaves less than a thousand.
+function inUnits(value, units) {
   if (!known(value)) return "–";
-  const units = ["B", "kB", "MB", "GB"];
   let at = 0;
-  while (value >= 1000 && at < units.length - 1) {
+  while (rounded(value) >= 1000 && at < units.length - 1) {
     value /= 1000;
     at += 1;
   }
   return `${digits(value)} ${units[at]}`;
 }
+
+const ms = (value) => inUnits(value, ["ms", "s"]);
+const rate = (mbps) => inUnits(known(mbps) ? 1000 * mbps : mbps, ["kbit/s", "Mbit/s", "Gbit/s"]);
+const bytes = (value) => inUnits(value, ["B", "kB", "MB", "GB"]);
 
 function ago(seconds) {
   if (seconds < 1) return "now";
@@ -36,10 +39,14 @@ function ago(seconds) {
   return `${(seconds / 3600).toFixed(1)} h ago`;
 }
 
-function tierOf(tier, state, total) {
+function tierOf(tier, state, total, reached) {
   const stop = known(tier.stop) ? tier.stop : state.nodes;
   const idle = !known(tier.start) || tier.start === stop;
-  const card = element("li", idle ? "tier idle" : "tier", element("b", "", tier.name));
+  const card = element("li", idle || !reached ? "tier idle" : "tier", element("b", "", tier.name));
+  if (!reached) {
+    card.append(element("span", "quiet", "out of reach"));
+    return card;
+  }
   card.append(element("span", "quiet", idle ? "no nodes" : `nodes ${tier.start} to ${stop}`));
   if (idle || !known(tier.compute_ms)) return card;
   card.append(element("div", "", `${ms(tier.compute_ms)} compute`), element("div", "quiet", `${ms(tier.queue_ms)} queue`));
@@ -71,7 +78,7 @@ function showChain(state) {
   const total = state.latency_ms.p50 || 0;
   state.tiers.forEach((tier, at) => {
     if (at > 0) children.push(linkOf(state.links[at - 1], state.tiers[at - 1]));
-    children.push(tierOf(tier, state, total));
+    children.push(tierOf(tier, state, total, state.links.slice(0, at).every((link) => link.state === "up")));
   });
   find("chain").replaceChildren(...children);
   const cuts = state.cuts === null ? "No slices are left for what can be reached" : state.placement.startsWith("all on") ? `${state.placement[0].toUpperCase()}${state.placement.slice(1)}` : `Cuts at ${state.cuts.join(", ") || "no node"} of ${state.nodes} nodes`;
