@@ -42,9 +42,11 @@ if TYPE_CHECKING:
     )
     from dnnsplit_onnx.graph.graph import Graph, Node, load_graph
     from dnnsplit_onnx.graph.shapes import bind_shapes
+    from dnnsplit_onnx.machines.predictors import Predictor
     from dnnsplit_onnx.machines.profiles import Profile, load_profile
     from dnnsplit_onnx.machines.topology import Limits, Link, Tier, Topology, Workload, load_topology
     from dnnsplit_onnx.measuring.benchmark import BenchReport, bench
+    from dnnsplit_onnx.measuring.profiling.predicting import fit_predictor
     from dnnsplit_onnx.measuring.profiling.whole import profile
     from dnnsplit_onnx.measuring.verification import Verification, verify
     from dnnsplit_onnx.planning.choosing import plan
@@ -104,6 +106,7 @@ __all__ = [
     "OutputError",
     "Plan",
     "PlanError",
+    "Predictor",
     "Problem",
     "Profile",
     "ProfileError",
@@ -131,6 +134,7 @@ __all__ = [
     "compare",
     "custom_ops",
     "evaluate",
+    "fit_predictor",
     "inspect",
     "load_graph",
     "load_manifest",
@@ -177,6 +181,7 @@ _HOME = {
     "Node": "graph.graph",
     "load_graph": "graph.graph",
     "bind_shapes": "graph.shapes",
+    "Predictor": "machines.predictors",
     "Profile": "machines.profiles",
     "load_profile": "machines.profiles",
     "Limits": "machines.topology",
@@ -186,6 +191,7 @@ _HOME = {
     "load_topology": "machines.topology",
     "BenchReport": "measuring.benchmark",
     "bench": "measuring.benchmark",
+    "fit_predictor": "measuring.profiling.predicting",
     "profile": "measuring.profiling.whole",
     "Verification": "measuring.verification",
     "verify": "measuring.verification",

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from dnnsplit_onnx.machines.profiles import Profile
     from dnnsplit_onnx.runtime.sessions import SessionOptions
 
-_HOW = "profile MODEL --tier NAME -o FILE, or --listen PORT on one machine and --link HOST:PORT on the other"
+_HOW = (
+    "profile MODEL --tier NAME -o FILE; --predict MODEL three times or more; "
+    "or --listen PORT on one machine and --link HOST:PORT on the other"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,15 @@ class ProfileOptions(Reporting):
             show_default=False,
         ),
     ] = None
+    predict: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--predict",
+            metavar="MODEL",
+            help="Fit a predictor for any model on this one and others; repeat it, three times at least.",
+            show_default=False,
+        ),
+    ] = None
     bind: Bind = None
     order: NodeOrder = "envelope"
     force: Force = False
@@ -107,22 +119,26 @@ def profile(
     """Measure a model on this machine, or a link to another.
 
     Times the segments between candidate cuts with all optimisations on. The file takes the
-    place of `gflops` in the tiers file: profile = "edge.json".
+    place of `gflops` in the tiers file: profile = "edge.json". With --predict, times each node of
+    several models and fits how long a node of each kind takes: a file for any model.
 
     Example: dnnsplit-onnx profile model.onnx --tier edge -o edge.json
     """
-    if sum(wanted is not None for wanted in (model, options.link, options.listen)) != 1:
+    wanted = (model, options.link, options.listen, options.predict or None)
+    if sum(what is not None for what in wanted) != 1:
         raise InputError("nothing to measure, or more than one thing", hint=_HOW)
     if options.listen is not None:
         _listen(options.listen)
     elif options.link is not None:
         _measure_link(options.link, options)
+    elif options.predict:
+        _fit_predictor(options.predict, options)
     else:
         _measure_model(model or "", options)
 
 
-def _measure_model(model: str, options: ProfileOptions) -> None:
-    from dnnsplit_onnx.files import already_exists, written_whole
+def _tier_and_output(options: ProfileOptions) -> tuple[str, Path]:
+    from dnnsplit_onnx.files import already_exists
 
     output = options.output
     if options.tier is None or output is None:
@@ -130,7 +146,36 @@ def _measure_model(model: str, options: ProfileOptions) -> None:
         raise InputError(f"missing option `{missing}`", hint=_HOW)
     if output.exists() and not options.force:
         raise already_exists(output)  # better known before the measurement than after it
-    found = _measured(model, options.tier, options)
+    return options.tier, output
+
+
+def _fit_predictor(models: list[str], options: ProfileOptions) -> None:
+    from dnnsplit_onnx.cli.loading import load_analysis
+    from dnnsplit_onnx.measuring.profiling.predicting import fit_predictor
+    from dnnsplit_onnx.reporting.predictor_view import show_predictor
+    from dnnsplit_onnx.reporting.progress import progress
+
+    tier, output = _tier_and_output(options)
+    settings = _session_options(tier, options)
+    analyses = [
+        load_analysis(model, ModelOptions(bind=options.bind, order=options.order)) for model in models
+    ]
+    with progress("measuring") as update:
+        found = fit_predictor(analyses, tier, options=settings, runs=options.runs, progress=update)
+    found.save(output, force=options.force)
+    if options.json:
+        from dnnsplit_onnx.cli.output import print_json
+
+        print_json(found.to_dict())
+        return
+    show_predictor(found, output)
+
+
+def _measure_model(model: str, options: ProfileOptions) -> None:
+    from dnnsplit_onnx.files import written_whole
+
+    tier, output = _tier_and_output(options)
+    found = _measured(model, tier, options)
     with written_whole(output, force=options.force) as file:
         file.write(found.to_json().encode())
     if options.json:

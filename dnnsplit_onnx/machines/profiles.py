@@ -233,9 +233,17 @@ def load_profile(path: str | Path) -> Profile:
     Raises:
         ProfileError: The file cannot be read or is not a profile.
     """
-    path = Path(path)
+    return parse_profile(profile_text(path), str(path))
+
+
+def profile_text(path: str | Path) -> bytes:
+    """The text of a file that should be a profile.
+
+    Raises:
+        ProfileError: The file cannot be read.
+    """
     try:
-        text = read_bounded(path)
+        return read_bounded(Path(path))
     except FileNotFoundError:
         raise ProfileError(
             f"no such profile: `{path}`",
@@ -243,7 +251,6 @@ def load_profile(path: str | Path) -> Profile:
         ) from None
     except (OSError, ValueError) as error:
         raise ProfileError(f"cannot read profile `{path}`: {error}") from None
-    return parse_profile(text, str(path))
 
 
 def parse_profile(text: bytes, source: str) -> Profile:

@@ -29,6 +29,7 @@ from dnnsplit_onnx.errors import TopologyError, close_names
 from dnnsplit_onnx.files import read_bounded
 from dnnsplit_onnx.graph.kinds import HEAD_NBYTES, TIERS_FILE, is_extensions, is_model, kind_of
 from dnnsplit_onnx.machines.mistakes import explained, first_mistake
+from dnnsplit_onnx.machines.predictors import Predictor
 from dnnsplit_onnx.machines.profiles import Profile
 from dnnsplit_onnx.machines.toml_text import decoded, line_of, syntax_hint
 
@@ -118,14 +119,14 @@ class Machine(_Table):
         gflops: As for a tier.
         memory_gb_per_s: As for a tier.
         overhead_us: As for a tier.
-        profile: As for a tier: what was measured on this machine.
+        profile: As for a tier: what was measured or is predicted on this machine.
     """
 
     name: Name
     gflops: Positive | None = None
     memory_gb_per_s: Positive | None = None
     overhead_us: NotNegative = 0.0
-    profile: str | SkipJsonSchema[Profile] | None = None
+    profile: str | SkipJsonSchema[Profile | Predictor] | None = None
 
 
 class Lan(_Table):
@@ -150,8 +151,8 @@ class Tier(_Table):
         gflops: Effective compute, 10^9 FLOP/s.
         memory_gb_per_s: Memory bandwidth, 10^9 byte/s; with `gflops` it makes a roofline.
         overhead_us: Fixed time of each node, on top of the roofline.
-        profile: A measured profile in place of these: its file, named relative to the tiers
-            file, or the profile itself.
+        profile: A measured profile in place of these, or a predictor that was fitted on other
+            models: its file, named relative to the tiers file, or the object itself.
         usd_per_hour: What a second of its compute costs, times 3600.
         memory_gb: Limit on weights plus peak live values, 10^9 bytes.
         watts: Power while it computes.
@@ -175,7 +176,7 @@ class Tier(_Table):
     gflops: Positive | None = None
     memory_gb_per_s: Positive | None = None
     overhead_us: NotNegative = 0.0
-    profile: str | SkipJsonSchema[Profile] | None = None
+    profile: str | SkipJsonSchema[Profile | Predictor] | None = None
     usd_per_hour: NotNegative = 0.0
     memory_gb: Positive | None = None
     watts: NotNegative | None = None

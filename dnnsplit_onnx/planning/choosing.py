@@ -11,6 +11,7 @@ import numpy as np
 from dnnsplit_onnx.errors import CutError, InputError
 from dnnsplit_onnx.graph.cut_names import resolve_cuts
 from dnnsplit_onnx.graph.identity import order_digest
+from dnnsplit_onnx.machines.predictors import Predictor
 from dnnsplit_onnx.machines.topology import Topology, topology_of
 from dnnsplit_onnx.planning.accepting import Accept, accepted, best_codes
 from dnnsplit_onnx.planning.coding import code_names, coded_at
@@ -22,7 +23,7 @@ from dnnsplit_onnx.planning.planners.pareto import Front, pareto_front
 from dnnsplit_onnx.planning.plans import Figures, Objective, Optimality, Plan, PlannedModel, SingleTier
 from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.planning.rules import rules_of
-from dnnsplit_onnx.planning.unknowns import too_little, unknowns
+from dnnsplit_onnx.planning.unknowns import interpolated_cuts, too_little, unknowns
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.work.analysing import Source, analysis_from
 from dnnsplit_onnx.work.analysis import Analysis
@@ -149,7 +150,7 @@ def plan_of(
         optimality=_proven(figures, "dag" if gap == 0 else solution.optimality),
         feasible=not broken,
         violations=broken,
-        figures=_with_values(figures, planned.analysis, problem.accounting),
+        figures=_with_values(figures, planned),
         single_tier=single_tiers(problem),
         pareto=front.points,
         pareto_complete=front.complete,
@@ -225,7 +226,13 @@ def _choose(
 
 def _cost_models(problem: Problem) -> tuple[str, ...]:
     """Where each tier's seconds come from."""
-    return tuple("custom" if problem.costs.is_custom else t.cost_model for t in problem.topology.tiers)
+    if problem.costs.is_custom:
+        return ("custom",) * len(problem.topology.tiers)
+    timings = problem.costs.timings
+    return tuple(
+        "predictor" if timings and isinstance(timings[t], Predictor) else tier.cost_model
+        for t, tier in enumerate(problem.topology.tiers)
+    )
 
 
 def problem_of(
@@ -342,13 +349,20 @@ def _codes_note(problem: Problem) -> tuple[str, ...]:
     )
 
 
-def _with_values(figures: Figures, analysis: Analysis, accounting: Accounting) -> Figures:
+def _with_values(figures: Figures, problem: Problem) -> Figures:
+    """The figures with what crosses each link, and which stages were interpolated."""
+    analysis = problem.analysis
+    assert analysis is not None, "a plan is of a graph"
     links = tuple(
         replace(
             link,
-            values=crossing_values(analysis.graph, link.position, accounting),
+            values=crossing_values(analysis.graph, link.position, problem.accounting),
             coded=coded_at(analysis, link.position, link.code),
         )
         for link in figures.links
     )
-    return replace(figures, links=links)
+    stages = tuple(
+        replace(stage, interpolated=bool(interpolated_cuts(problem, analysis, t, stage)))
+        for t, stage in enumerate(figures.stages)
+    )
+    return replace(figures, stages=stages, links=links)

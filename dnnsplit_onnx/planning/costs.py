@@ -8,7 +8,7 @@ differences of prefix sums. A tier's seconds come from one of three models:
 2. A roofline (Williams, Waterman and Patterson, CACM 2009): each node takes the longer of
    its FLOPs over `gflops` and its bytes over `memory_gb_per_s`, and `overhead_us` on top.
    A node whose bytes are unknown counts with its FLOPs alone.
-3. A measured `profile`.
+3. A measured `profile`, or a predictor, which was fitted on other models.
 
 Or the caller gives the seconds: an array, or a function that makes one.
 """
@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dnnsplit_onnx.errors import InputError, ProfileError, TopologyError, close_names
-from dnnsplit_onnx.machines.profiles import MEASURE_AGAIN, Place, Profile, check_profile, load_profile
+from dnnsplit_onnx.errors import InputError, TopologyError, close_names
+from dnnsplit_onnx.machines.predictors import Timings
+from dnnsplit_onnx.machines.profiles import Place
 from dnnsplit_onnx.machines.topology import Tier, Topology
 from dnnsplit_onnx.planning.coding import CodeCosts, code_costs
-from dnnsplit_onnx.work.analysis import ORDERS, Analysis
+from dnnsplit_onnx.planning.timings import run_seconds, timed_below, timings_of
+from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import Accounting
 from dnnsplit_onnx.work.memory import StageMemory
-from dnnsplit_onnx.work.orders import in_order
 
 if TYPE_CHECKING:
     from dnnsplit_onnx.planning.sharing import MachineSeconds, TierRows
@@ -51,6 +52,8 @@ class CostTable:
         down_nbytes: Shape (n + 1,): bytes of model outputs made above each position.
         memory: What each stage needs in memory; None if that is not to be looked at.
         codes: What each code takes that some link allows; none where there are none.
+        timings: What each tier's seconds were read from, None for one without a file; those
+            of its first machine, if it has several.
         is_custom: Whether the seconds are the caller's own.
         rows: How the machines of tier 0 share rows; None if it has one machine. Its prefix
             seconds are then those of the best way to share each prefix, so they may fall.
@@ -64,6 +67,7 @@ class CostTable:
     is_custom: bool = False
     rows: TierRows | None = None
     codes: Mapping[str, CodeCosts] = field(default_factory=dict)
+    timings: tuple[Timings | None, ...] = ()
 
     @property
     def size(self) -> int:
@@ -89,11 +93,17 @@ def cost_table(
             or binding.
         TopologyError: `input_nbytes` names what is no input of the model.
     """
-    rows = None
+    rows: TierRows | None = None
+    timings: tuple[Timings | None, ...] = ()
     if costs is not None:
         below = _custom_below(costs, analysis, topology)
     else:
-        below = np.array([_seconds_below(analysis, t, row, topology) for row, t in enumerate(topology.tiers)])
+        timings = tuple(timings_of(tier.singles[0]) for tier in topology.tiers)
+        pairs = zip(topology.tiers, timings, strict=True)
+        places = [_place(t, topology) for t in range(len(topology.tiers))]
+        below = np.array(
+            [_seconds_below(analysis, *pair, place) for pair, place in zip(pairs, places, strict=True)]
+        )
         rows = _shared(analysis, topology)
         below[0] = below[0] if rows is None else rows.seconds_below
     return CostTable(
@@ -105,6 +115,7 @@ def cost_table(
         is_custom=costs is not None,
         rows=rows,
         codes=code_costs(on_links(analysis, topology), topology) if accounting == "live" else {},
+        timings=timings,
     )
 
 
@@ -141,25 +152,21 @@ def _shared(analysis: Analysis, topology: Topology) -> TierRows | None:
         return None
     from dnnsplit_onnx.planning.sharing import share_rows  # takes time to load, and few tiers need it
 
-    return share_rows(analysis, tier, [_machine_seconds(analysis, one, topology) for one in tier.singles])
+    return share_rows(analysis, tier, [_machine_seconds(analysis, one) for one in tier.singles])
 
 
-def _machine_seconds(analysis: Analysis, tier: Tier, topology: Topology) -> MachineSeconds:
+def _machine_seconds(analysis: Analysis, tier: Tier) -> MachineSeconds:
     """What one machine of tier 0 takes: what goes with the rows, and what does not."""
     from dnnsplit_onnx.planning.sharing import MachineSeconds
 
-    per_node = np.diff(_seconds_below(analysis, tier, 0, topology))
-    fixed = np.full_like(per_node, tier.overhead_us / 1e6 if tier.profile is None else 0.0)
+    timings = timings_of(tier)
+    per_node = np.diff(_seconds_below(analysis, tier, timings, "bottom"))
+    fixed = np.full_like(per_node, tier.overhead_us / 1e6 if timings is None else 0.0)
     run_s = 0.0
-    if tier.profile is not None and len(per_node):
-        profile = _loaded(tier.profile)
-        run_s = profile.overhead_s if profile.parts else 0.0
+    if timings is not None and len(per_node):
+        run_s = run_seconds(timings)
         per_node[0] = max(per_node[0] - run_s, 0.0)  # where a bottom tier's prefixes have it
     return MachineSeconds(per_node - fixed, fixed, run_s)
-
-
-def _loaded(profile: Profile | str) -> Profile:
-    return profile if isinstance(profile, Profile) else load_profile(profile)
 
 
 def on_links(analysis: Analysis, topology: Topology) -> Analysis:
@@ -183,12 +190,17 @@ def on_links(analysis: Analysis, topology: Topology) -> Analysis:
     return analysis if sizes == analysis.input_nbytes else replace(analysis, input_nbytes=sizes)
 
 
-def _seconds_below(analysis: Analysis, tier: Tier, t: int, topology: Topology) -> NDArray[np.float64]:
-    """Shape (n + 1,): seconds that tier t needs for each prefix; its first machine, if it has several."""
+def _place(t: int, topology: Topology) -> Place:
+    return "bottom" if t == 0 else "top" if t == len(topology.tiers) - 1 else "between"
+
+
+def _seconds_below(
+    analysis: Analysis, tier: Tier, timings: Timings | None, place: Place
+) -> NDArray[np.float64]:
+    """Shape (n + 1,): seconds that a tier needs for each prefix; its first machine, if it has several."""
     tier = tier.singles[0]
-    if tier.profile is not None:
-        place: Place = "bottom" if t == 0 else "top" if t == len(topology.tiers) - 1 else "between"
-        return _measured(analysis, tier, place)
+    if timings is not None:
+        return timed_below(analysis, tier, timings, place)
     speed = (tier.gflops or 0.0) * 1e9
     if tier.memory_gb_per_s is None and not tier.overhead_us:
         below: NDArray[np.float64] = analysis.flops_below / speed
@@ -197,43 +209,3 @@ def _seconds_below(analysis: Analysis, tier: Tier, t: int, topology: Topology) -
     if tier.memory_gb_per_s is not None:
         seconds = np.maximum(seconds, analysis.moved_nbytes / (tier.memory_gb_per_s * 1e9))
     return np.concatenate(([0.0], np.cumsum(seconds + tier.overhead_us / 1e6)))
-
-
-def _measured(analysis: Analysis, tier: Tier, place: Place) -> NDArray[np.float64]:
-    given = tier.profile
-    assert given is not None, "the caller asks for tiers that were measured"
-    profile = _loaded(given)
-    check_profile(
-        profile,
-        f"the profile of tier `{tier.name}`" if isinstance(given, Profile) else given,
-        sha256=analysis.graph.file.sha256(),
-        provider=tier.provider,
-        bindings=analysis.types.bindings,
-    )
-    measured = profile.node_order
-    if measured is None:  # a profile of old, which only names its order
-        if profile.order not in ORDERS:
-            raise ProfileError(
-                f"the profile of tier `{tier.name}` counts nodes in an order of its own, `{profile.order}`",
-                hint=MEASURE_AGAIN,
-            )
-        measured = _places(in_order(analysis, profile.order))
-    at = {index: position for position, index in enumerate(measured)}
-    try:
-        order = [at[index] for index in _places(analysis)]
-    except KeyError:
-        order = []
-    # What a file claims of its nodes is compared before an array of that many is made.
-    if len(order) != profile.nodes or sorted(order) != list(range(len(order))):
-        raise ProfileError(
-            f"the profile of tier `{tier.name}` was measured on other nodes",
-            context=None if isinstance(given, Profile) else f"in {given}",
-            hint=MEASURE_AGAIN,
-        )
-    flops = np.empty_like(analysis.flops)
-    flops[order] = analysis.flops
-    return profile.seconds_below(flops, place, None if order == sorted(order) else order)
-
-
-def _places(analysis: Analysis) -> tuple[int, ...]:
-    return tuple(node.index for node in analysis.graph.nodes)

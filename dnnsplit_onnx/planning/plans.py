@@ -117,6 +117,7 @@ class Stage:
             region; a region's shares stand together.
         waiting_s: What a request waits for the tier on average, at the offered rate.
         utilisation: The share of time that the tier is busy at that rate, None without one.
+        interpolated: Whether its seconds were shared out by FLOPs inside a measured segment.
     """
 
     tier: str
@@ -130,6 +131,7 @@ class Stage:
     machines: tuple[MachineShare, ...] = ()
     waiting_s: Figure = 0.0
     utilisation: Real | None = None
+    interpolated: Truth = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +304,7 @@ class Plan:
             it was given: positions of that order, in the order in which this plan's positions
             count the nodes (`order` is then `custom`). None elsewhere.
         cost_models: Where each tier's seconds come from: `gflops`, `roofline`, `profile`,
-            or `custom` for those that the caller gave.
+            `predictor`, or `custom` for those that the caller gave.
         topology: The tiers, links and limits it was made for, as the tables of a tiers file;
             None in plans of earlier releases.
         model: What it is a plan of; None in plans of earlier releases.

@@ -44,6 +44,7 @@ def reordered_costs(
         down_nbytes=analysis.outputs_above,
         memory=None if costs.memory is None else analysis.memory,
         is_custom=costs.is_custom,
+        timings=costs.timings,
     )
 
 

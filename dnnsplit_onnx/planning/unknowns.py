@@ -6,18 +6,20 @@ A plan can be best by the figures at hand and still not be best. So these are na
 2. operators whose work is not counted and which read over a tenth of the model's weights: then
    too little is known for any verdict;
 3. a stage that begins or ends inside one measured segment, so that its seconds were shared
-   out by FLOPs.
+   out by FLOPs;
+4. a stage whose seconds were predicted from measurements of other models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from dnnsplit_onnx.errors import ProfileError
-from dnnsplit_onnx.machines.profiles import Profile, load_profile
-from dnnsplit_onnx.planning.plans import Figures
+from dnnsplit_onnx.machines.predictors import Predictor, Timings
+from dnnsplit_onnx.machines.profiles import Profile
+from dnnsplit_onnx.planning.plans import Figures, Stage
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.work.analysis import Analysis
+from dnnsplit_onnx.work.features import features
 
 
 def unknowns(problem: Problem, figures: Figures) -> tuple[str, ...]:
@@ -31,6 +33,7 @@ def unknowns(problem: Problem, figures: Figures) -> tuple[str, ...]:
     if problem.analysis is not None:
         found += [said for said in [too_little(problem)] if said]
         found += _interpolated(problem, problem.analysis, figures)
+        found += _predicted(problem, problem.analysis, figures)
     return tuple(found)
 
 
@@ -54,7 +57,8 @@ def too_little(problem: Problem) -> str | None:
     analysis = problem.analysis
     if analysis is None or analysis.knows_enough or problem.costs.is_custom:
         return None
-    if all(tier.cost_model == "profile" for tier in problem.topology.tiers):
+    timings = problem.costs.timings
+    if timings and all(isinstance(one, Profile) for one in timings):
         return None
     ops, share = ", ".join(sorted(analysis.uncounted)), analysis.uncounted_weight_share
     return (
@@ -64,20 +68,47 @@ def too_little(problem: Problem) -> str | None:
 
 
 def _interpolated(problem: Problem, analysis: Analysis, figures: Figures) -> Iterator[str]:
-    places = [node.index for node in analysis.graph.nodes]
-    for tier, stage in zip(problem.topology.tiers, figures.stages, strict=True):
-        if tier.profile is None or problem.costs.is_custom or stage.start == stage.stop:
-            continue
-        try:
-            profile = tier.profile if isinstance(tier.profile, Profile) else load_profile(tier.profile)
-        except ProfileError:  # moved since; the seconds are at hand
-            continue
-        at = [str(cut) for cut in (stage.start, stage.stop) if not _is_measured(profile, places, cut)]
-        if at:
+    for t, stage in enumerate(figures.stages):
+        cuts = interpolated_cuts(problem, analysis, t, stage)
+        if cuts:
             yield (
-                f"the seconds of tier `{tier.name}` at cut {' and '.join(at)} are interpolated: "
+                f"the seconds of tier `{stage.tier}` at cut {' and '.join(map(str, cuts))} are interpolated: "
                 "FLOPs shared out one measured segment"
             )
+
+
+def interpolated_cuts(problem: Problem, analysis: Analysis, t: int, stage: Stage) -> tuple[int, ...]:
+    """The cuts of a stage on tier t that fall inside one measured segment."""
+    profile = _timings(problem, t)
+    if not isinstance(profile, Profile) or stage.start == stage.stop:
+        return ()
+    places = [node.index for node in analysis.graph.nodes]
+    return tuple(cut for cut in (stage.start, stage.stop) if not _is_measured(profile, places, cut))
+
+
+def _predicted(problem: Problem, analysis: Analysis, figures: Figures) -> Iterator[str]:
+    for t, stage in enumerate(figures.stages):
+        predictor = _timings(problem, t)
+        if not isinstance(predictor, Predictor):
+            continue
+        error = predictor.median_error
+        off = "" if error is None else f" (off by {error:.0%} in the median, on models left out)"
+        yield f"the seconds of tier `{stage.tier}` are predicted from other models{off}"
+        new = predictor.unknown(features(analysis).kinds)
+        if new:
+            yield f"no model behind the predictor of tier `{stage.tier}` had nodes of {_listed(new)}"
+
+
+_MOST_NAMED = 6
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more kinds" if more > 0 else "")
+
+
+def _timings(problem: Problem, t: int) -> Timings | None:
+    return problem.costs.timings[t] if problem.costs.timings else None
 
 
 def _is_measured(profile: Profile, places: list[int], cut: int) -> bool:

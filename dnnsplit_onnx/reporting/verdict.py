@@ -114,17 +114,31 @@ def _seconds(plan: Plan) -> str:
     models = set(plan.cost_models)
     if models == {"custom"}:
         return "Seconds are the caller's own."
-    if models == {"profile"}:
-        if any("interpolated" in what for what in plan.unknowns):
-            return "Seconds were measured, and interpolated by FLOPs inside measured segments."
+    if not models & {"profile", "predictor"}:
+        if "roofline" in models:
+            return "Seconds come from FLOPs and memory bandwidth: nothing was measured."
+        return "Seconds are FLOPs over each tier's `gflops`: nothing was measured."
+    if models == {"profile"} and not any(stage.interpolated for stage in plan.stages):
         return "Seconds were measured on every tier."
-    if "profile" in models:
-        tiers = zip(plan.figures.stages, plan.cost_models, strict=True)
-        measured = ", ".join(f"`{clean(stage.tier)}`" for stage, model in tiers if model == "profile")
-        return f"Seconds were measured on {measured} and computed from FLOPs elsewhere."
-    if "roofline" in models:
-        return "Seconds come from FLOPs and memory bandwidth: nothing was measured."
-    return "Seconds are FLOPs over each tier's `gflops`: nothing was measured."
+    ways = {
+        "measured": _tiers(plan, "profile", interpolated=False),
+        "interpolated by FLOPs inside measured segments": _tiers(plan, "profile", interpolated=True),
+        "predicted from other models": _tiers(plan, "predictor", interpolated=False),
+    }
+    said = [f"{how} on {tiers}" for how, tiers in ways.items() if tiers]
+    if models - {"profile", "predictor"}:
+        said.append("computed from FLOPs elsewhere")
+    return f"Seconds were {' and '.join(filter(None, (', '.join(said[:-1]), said[-1])))}."
+
+
+def _tiers(plan: Plan, model: str, *, interpolated: bool) -> str:
+    """The tiers whose seconds come from a cost model."""
+    pairs = zip(plan.stages, plan.cost_models, strict=True)
+    return ", ".join(
+        f"`{clean(stage.tier)}`"
+        for stage, own in pairs
+        if own == model and stage.interpolated == interpolated
+    )
 
 
 def against(plan: Plan, single: SingleTier) -> str:

@@ -166,3 +166,23 @@ def test_times_of_nodes_add_up(tmp_path: Path) -> None:
     seconds["ReorderOutput"] = 0.5
     shared = share(analysis, optimized, seconds)
     assert np.isclose(sum(shared), sum(seconds.values()))
+
+
+def test_a_predictor_is_fitted_on_models_and_plans_any_other(run: Run, model: Path, tmp_path: Path) -> None:
+    file, tiers = tmp_path / "edge.json", tmp_path / "tiers.toml"
+    names = ("tiny_residual", "tiny_transformer", "tiny_decoder")
+    named = [part for name in names for part in ("--predict", f"zoo:{name}")]
+    ended = run("profile", *named, "--tier", "edge", "-o", file, "--runs", 2)
+    assert ended.code == 0, ended.err
+    assert "On models left out: off by" in ended.out
+    assert [trial["model"] for trial in json.loads(file.read_text())["trials"]] == [
+        f"{name}.onnx" for name in names
+    ]
+    tiers.write_text(MEASURED)
+    other = tmp_path / "other.onnx"
+    write_model("tiny_squeeze_excite", other)
+    planned = run("plan", other, "--tiers", tiers, "--json", *BIND)
+    assert planned.code == 0, planned.err
+    assert planned.json["cost_models"] == ["predictor", "gflops"]
+    assert run("profile", *named[:2], "--tier", "edge", "-o", tmp_path / "x").code == 2
+    assert run("profile", model, *named, "--tier", "edge", "-o", tmp_path / "x").code == 2

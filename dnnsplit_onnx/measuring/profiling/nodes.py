@@ -18,7 +18,8 @@ time is their outer node's already.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,10 @@ import onnx
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.graph.shapes import value_type
+from dnnsplit_onnx.measuring.profiling.timing import clock_of, timed
 from dnnsplit_onnx.measuring.profiling.tracing import TracedSession, open_traced
 from dnnsplit_onnx.runtime.inputs import input_sets, to_values
-from dnnsplit_onnx.runtime.sessions import SessionOptions
+from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
 from dnnsplit_onnx.work.analysis import Analysis
 
 _SUFFIX = "_kernel_time"
@@ -58,22 +60,68 @@ def measure_nodes(
         ModelError: onnxruntime cannot load or run the model.
         MissingExtraError: onnxruntime is not installed, or lacks the provider.
     """
-    graph = analysis.graph
+    traced = trace_nodes(analysis, options=options, inputs=inputs, runs=runs, warmup=warmup)
+    return traced.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What a model was seen to take.
+
+    Attributes:
+        seconds: Of each node, in the analysis's order.
+        whole: Of each run of the whole model without a record, if these were asked for.
+    """
+
+    seconds: tuple[float, ...]
+    whole: tuple[float, ...] = ()
+
+
+def trace_nodes(
+    analysis: Analysis,
+    *,
+    options: SessionOptions | None = None,
+    inputs: Mapping[str, Any] | str | Path | None = None,
+    runs: int = 30,
+    warmup: int = 3,
+    pick: Callable[[list[float]], float] | None = None,
+    beside: bool = False,
+) -> Traced:
+    """As `measure_nodes`, and beside each run one of the whole model, if asked for.
+
+    Args:
+        analysis: The model, its symbolic dimensions bound.
+        options: Provider and threads.
+        inputs: Arrays by name, or an `.npz` file; random by default.
+        runs: Measured runs.
+        warmup: Runs before these, not counted.
+        pick: What stands for the times of a node in many runs [default: the interquartile mean].
+        beside: Whether to run the whole in turns.
+
+    Raises:
+        ModelError: onnxruntime cannot load or run the model.
+        MissingExtraError: onnxruntime is not installed, or lacks the provider.
+    """
+    graph, options = analysis.graph, options or SessionOptions()
     ports = [_port(value) for value in graph.proto.graph.input if value.name in set(graph.inputs)]
     given = input_sets(ports, inputs, dict(analysis.types.bindings), seed=0, runs=1)[0]
     with tempfile.TemporaryDirectory(prefix="dnnsplit-trace-") as scratch:
         session = open_traced(
             _numbered(graph.proto),
             graph.file.folder,
-            options or SessionOptions(),
+            options,
             Path(scratch),
             label="the model",
         )
         values = to_values(ports, given.values)
+        plain = open_session(graph.file.path, options, label="the model") if beside else None
+        whole = []
         for _ in range(warmup + runs):
             session.run(values)
-        seconds = _seconds_by_name(session, warmup)
-    return share(analysis, session.optimized, seconds)
+            if plain is not None:
+                whole.append(timed(plain, values, clock_of(options.threads)))
+        seconds = _seconds_by_name(session, warmup, pick or _middle_mean)
+    return Traced(share(analysis, session.optimized, seconds), tuple(whole[warmup:]))
 
 
 def share(analysis: Analysis, optimized: onnx.GraphProto, seconds: Mapping[str, float]) -> tuple[float, ...]:
@@ -138,15 +186,17 @@ def _spread_over_fused(analysis: Analysis, times: list[float], found: set[int]) 
     return spread
 
 
-def _seconds_by_name(session: TracedSession, warmup: int) -> dict[str, float]:
-    """Time of each node of the optimised graph: the mean of the middle half of its runs."""
+def _seconds_by_name(
+    session: TracedSession, warmup: int, pick: Callable[[list[float]], float]
+) -> dict[str, float]:
+    """Time of each node of the optimised graph."""
     outer = {node.name for node in session.optimized.node}
     taken: dict[str, list[float]] = {}
     for event in session.finish():
         name = str(event.get("name", ""))
         if event.get("cat") == "Node" and name.endswith(_SUFFIX) and name.removesuffix(_SUFFIX) in outer:
             taken.setdefault(name.removesuffix(_SUFFIX), []).append(event["dur"] / 1e6)
-    return {name: _middle_mean(times[warmup:]) for name, times in taken.items()}
+    return {name: pick(times[warmup:]) for name, times in taken.items()}
 
 
 def _middle_mean(times: list[float]) -> float:

@@ -142,7 +142,7 @@ class _Timer:
     def __init__(self, chain: Chain, whole: Session, empty: Session, values: Mapping[str, Value]) -> None:
         self.chain = chain
         self._whole, self._empty, self._values = whole, empty, values
-        self._nothing = _nothing()
+        self._nothing = nothing()
         self.stages: dict[str, list[float]] = {tier: [] for tier, _ in chain.stages}
         self.whole_times: list[float] = []
         self.empty_times: list[float] = []
@@ -163,7 +163,7 @@ class _Timer:
         self.empty_times.append(timed(self._empty, self._nothing))
 
 
-def _nothing() -> dict[str, Value]:
+def nothing() -> dict[str, Value]:
     """The input of the model that does nothing."""
     return to_values([Port(name="x", dtype="float", shape=(1,))], {"x": np.zeros(1, np.float32)})
 

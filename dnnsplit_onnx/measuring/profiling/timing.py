@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dnnsplit_onnx.machines.topology import Topology, parse_topology
@@ -35,11 +35,18 @@ class Budget:
         return done >= MOST_RUNS or (done >= FEWEST_RUNS and seconds >= self.seconds)
 
 
-def timed(session: Session, values: Mapping[str, Value]) -> float:
-    """Seconds of one run."""
-    start = time.perf_counter()
+def timed(
+    session: Session, values: Mapping[str, Value], clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Seconds of one run, by a clock."""
+    start = clock()
     session.run(values)
-    return time.perf_counter() - start
+    return clock() - start
+
+
+def clock_of(threads: int | None) -> Callable[[], float]:
+    """The clock that others on the machine disturb least: for one thread, its processor time."""
+    return time.thread_time if threads == 1 else time.perf_counter
 
 
 def spread(taken: Sequence[float]) -> float:
