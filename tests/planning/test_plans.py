@@ -170,6 +170,7 @@ def test_a_plan_as_json() -> None:
         "machines": [],
         "waiting_s": 0.0,
         "utilisation": None,
+        "interpolated": False,
     }
     plain = {name: data[name] for name in FULL if name not in ("pareto", "weights")}
     written = {name: list(value) if isinstance(value, tuple) else value for name, value in FULL.items()}
