@@ -14,6 +14,7 @@ import onnx
 
 from dnnsplit_onnx.graph.graph import Graph, build_graph
 from dnnsplit_onnx.graph.modelfile import node_tensors
+from dnnsplit_onnx.graph.state_order import with_states_together
 
 _PLAIN = frozenset(
     {
@@ -64,11 +65,15 @@ def with_order(graph: Graph, indices: Sequence[int]) -> Graph:
 
 
 def in_file_order(graph: Graph) -> Graph:
-    """A graph with its nodes in the order in which the file is read, whatever theirs is now."""
+    """A graph with its nodes in the order in which the file is read, whatever theirs is now.
+
+    What looks at a state stands where the state is made (`state_order`), wherever the file has it.
+    """
     indices = [node.index for node in graph.nodes]
-    if indices == sorted(indices):
-        return graph
-    return with_order(graph, [node.index for node in build_graph(graph.file).nodes])
+    read = graph
+    if indices != sorted(indices):
+        read = with_order(graph, [node.index for node in build_graph(graph.file).nodes])
+    return with_order(graph, [node.index for node in with_states_together(read).nodes])
 
 
 def _parts(model: onnx.ModelProto) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from dnnsplit_onnx.errors import InputError, check_name
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.identity import in_file_order
 from dnnsplit_onnx.graph.shapes import bind_shapes, free_dimensions
+from dnnsplit_onnx.graph.state_order import with_states_together
 from dnnsplit_onnx.work.analysis import CUSTOM, ORDERS, Analysis, measure
 from dnnsplit_onnx.work.envelope import envelope, readers_of_values
 
@@ -45,7 +46,7 @@ def in_order(analysis: Analysis, name: str) -> Analysis:
     if name == "file":
         return analysis
     order = _envelope_order(canonical(analysis))
-    return _in_order_of(analysis, analysis.graph.reordered(order), name)
+    return _in_order_of(analysis, with_states_together(analysis.graph.reordered(order)), name)
 
 
 def in_order_of(analysis: Analysis, graph: Graph) -> Analysis:
