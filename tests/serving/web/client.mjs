@@ -37,6 +37,7 @@ const calls = {
   reach: (client) => client.reach,
   fell: () => fell,
   notes: (client) => [...client.runner.notes],
+  backend: (client) => client.runner.backend,
   prepare: (client, { cuts }) => client.prepare(cuts),
   async infer(client, { inputs, how }) {
     const answer = await client.infer(each(inputs, read), how);

@@ -230,3 +230,13 @@ def test_a_failure_above(
         assert got == case.got
         assert eventually(fell) if case.falls else not fell()
         assert above.asked >= len(case.replies) or case.is_fixed
+
+
+@pytest.mark.usefixtures("sites", "node")
+def test_webgpu_that_fails_leaves_wasm(folders: dict[bool, Path]) -> None:
+    stub, site = Path(__file__).with_name("stub"), folders[True].parent / "site"
+    with NodeClient(site, ort=stub, backend="webgpu") as client:
+        outputs, _ = client.infer({"x": X})
+        np.testing.assert_array_equal(outputs["last"], X)
+        assert client.call("backend") == "wasm"
+        assert client.call("notes") == ["WebGPU failed, so all runs in WASM: no adapter answers"]

@@ -15,12 +15,14 @@ import pytest
 from dnnsplit_onnx import analyse, plan
 from dnnsplit_onnx.machines.profiles import load_profile
 from dnnsplit_onnx.machines.topology import load_topology
+from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
 from dnnsplit_onnx.serving.tier.launch import ServeOptions, open_server
 from dnnsplit_onnx.serving.tier.service import Service
 from dnnsplit_onnx.serving.web.export import export_web
 from dnnsplit_onnx.serving.wire.server import Server
-from tests.serving.conftest import Network, cut_model, eventually, inputs
+from tests.serving.conftest import CUTS, Network, cut_model, eventually, inputs
+from tests.serving.tier.test_codes import coded
 from tests.serving.web.chromium import Browser, Page, TabClient
 from tests.serving.web.conftest import ODD
 from tests.serving.web.node import NodeClient, NodeError
@@ -188,6 +190,36 @@ def test_the_last_of_two_tiers_runs_what_a_server_begins(
 
 
 @pytest.mark.usefixtures("node")
+@pytest.mark.parametrize(("code", "bound"), [("fp16", 1e-3), ("uint8", 0.02), ("uint8-channel", 0.02)])
+def test_what_crosses_in_a_code_is_written_in_the_page(
+    client: Callable[..., NodeClient],
+    network: Network,
+    runtime: Path,
+    tmp_path: Path,
+    code: str,
+    bound: float,
+) -> None:
+    folder = coded(tmp_path, CUTS, code)
+    export_web(folder, tmp_path / "site", ort_web=runtime, webgpu=False)
+    edge = client(tmp_path / "site", network.chain(folder=folder), ort=runtime)
+    outputs, answer = edge.infer(inputs())
+    assert answer["hop"] is not None
+    # WASM's last bit may turn a step of the code, and no more.
+    for name, value in Chain.open(folder).run(inputs()).items():
+        if value.dtype.kind == "f":
+            assert np.allclose(outputs[name], value, rtol=0, atol=bound * float(np.abs(value).max()))
+        else:
+            assert np.array_equal(outputs[name], value)
+    bad = {
+        name: np.full_like(array, np.nan) if array.dtype.kind == "f" else array
+        for name, array in inputs().items()
+    }
+    with pytest.raises(NodeError, match=f"holds what {code} cannot: NaN") as caught:
+        edge.infer(bad)
+    assert (caught.value.name, caught.value.status) == ("InputError", 422)
+
+
+@pytest.mark.usefixtures("node")
 def test_a_profile_is_one_that_plan_takes(
     client: Callable[..., NodeClient],
     picture_site: Path,
@@ -207,6 +239,9 @@ def test_a_profile_is_one_that_plan_takes(
     net_s = sum(segment.seconds for segment in profile.segments)
     assert net_s == pytest.approx(max(profile.whole_s - profile.overhead_s, 0), abs=1e-9)
     assert found["link"]["bandwidth_mbps"] > 0
+    assert found["link"]["delay_ms"] >= 0
+    # Nothing takes less than a run of nothing, however busy the machine was.
+    assert profile.overhead_s <= profile.whole_s
     (tmp_path / "tiers.toml").write_text(
         '[[tier]]\nname = "page"\nprofile = "page.json"\nprovider = "web"\n'
         '[[tier]]\nname = "cloud"\ngflops = 100\n'

@@ -112,24 +112,62 @@ export async function profile(client, { budget_s = 20, inputs, onProgress = () =
     if (record) parts.push({ position, whole: median(taken.whole), seconds: median(taken.record), spread_s: spread(taken.record), runs: taken.record.length });
     times.whole.push(...taken.whole);
   }
-  const link = client.remote ? await measureLink(client) : null;
+  const link = client.remote ? await measureLink(client, given) : null;
   onProgress(1, "done");
-  return written(client, parts, median(times.whole), median(times.empty), { link, machine });
+  // Nothing that computes takes less than a run of nothing: where it seems so, the machine was busy.
+  const whole_s = median(times.whole);
+  const overhead_s = Math.min(median(times.empty), whole_s, ...parts.map(({ seconds }) => seconds));
+  return written(client, parts, whole_s, overhead_s, { link, machine });
 }
 
-/** What a link takes. @param {import("./dnnsplit.js").Client} client @returns {Promise<{bandwidth_mbps: number, delay_ms: number} | null>} */
-export async function measureLink(client) {
-  const taken = { 1: [], [LINK_NBYTES]: [] };
+/**
+ * What a link takes: requests, less what tiers compute, by their bytes. So all that a request pays
+ * for on both sides is in it: reading, writing, the protocol. Where no two cuts send different
+ * bytes over this link alone, bytes that mean nothing tell the rate.
+ * @param {import("./dnnsplit.js").Client} client @param {import("./wire.js").Tensors} inputs
+ * @returns {Promise<{bandwidth_mbps: number, delay_ms: number} | null>}
+ */
+export async function measureLink(client, inputs) {
   try {
-    for (let run = 0; run < LINK_RUNS; run += 1) {
-      for (const nbytes of [1, LINK_NBYTES]) {
-        const start = performance.now();
-        await client.remote.json("/v2/link", new Deadline(LINK_S), new Uint8Array(nbytes));
-        taken[nbytes].push((performance.now() - start) / 1e3);
+    const ways = extremes(client.routes);
+    const taken = ways.map(() => []);
+    for (let run = -1; run < LINK_RUNS; run += 1) {
+      for (const [at, cuts] of ways.entries()) {
+        const { hop, seconds, tiers } = await client.infer(inputs, { cuts, deadline_s: LINK_S });
+        const computing_s = tiers.reduce((sum, { compute_s }) => sum + compute_s, 0);
+        if (run >= 0) taken[at].push([hop.sent_nbytes + hop.received_nbytes, seconds - computing_s]);
       }
     }
+    const [least, most] = taken.map((all) => [all[0][0], median(all.map(([, seconds]) => seconds))]);
+    const bare = await bareLink(client);
+    const fitted = most && most[1] > least[1] ? (most[1] - least[1]) / (most[0] - least[0]) : null;
+    const perByte_s = fitted ?? 8e-6 / bare.bandwidth_mbps;
+    const delay_s = least ? Math.max(0, least[1] - perByte_s * least[0]) / 2 : bare.delay_ms / 1e3;
+    return { bandwidth_mbps: 8e-6 / perByte_s, delay_ms: delay_s * 1e3 };
   } catch {
     return null; // the other side measures no links
+  }
+}
+
+/** Of the cuts that use this page's link alone, the one that sends least and the one that sends most. */
+function extremes(routes) {
+  const known = choices(routes)
+    .filter((cuts) => routes.route(cuts).links === 1 && crossing(routes, cuts) !== null)
+    .sort((one, other) => crossing(routes, one) - crossing(routes, other));
+  const [least, most] = [known[0], known.at(-1)];
+  if (known.length < 2 || crossing(routes, least) === crossing(routes, most)) return known.slice(0, 1);
+  return [least, most];
+}
+
+/** What it takes to send bytes that mean nothing. */
+async function bareLink(client) {
+  const taken = { 1: [], [LINK_NBYTES]: [] };
+  for (let run = 0; run < LINK_RUNS; run += 1) {
+    for (const nbytes of [1, LINK_NBYTES]) {
+      const start = performance.now();
+      await client.remote.json("/v2/link", new Deadline(LINK_S), new Uint8Array(nbytes));
+      taken[nbytes].push((performance.now() - start) / 1e3);
+    }
   }
   const [nothing, full] = [median(taken[1]), median(taken[LINK_NBYTES])];
   return { bandwidth_mbps: (8 * LINK_NBYTES) / 1e6 / Math.max(full - nothing, 1e-4), delay_ms: (nothing * 1e3) / 2 };

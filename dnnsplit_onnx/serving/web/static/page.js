@@ -69,12 +69,13 @@ async function start() {
   $("measure").disabled = false;
 }
 
-function showDevice(threads) {
+function showDevice(threads, backend) {
   const why = site.isIsolated ? "" : ": the page is not isolated from others, so that threads are off (serve it by `serve --site` over https, or from this machine)";
   const counted = threads ? `, ${threads} thread${threads > 1 ? "s" : ""}` : site.isIsolated ? "" : ", 1 thread";
-  const gpu = site.hasGpu ? "WASM (the browser has WebGPU, and no adapter for it)" : "WASM (the browser has no WebGPU)";
-  const backend = site.backend === "webgpu" ? "WebGPU" : gpu;
-  $("device").textContent = `onnxruntime-web ${site.manifest.version} on ${backend}${counted}${why}`;
+  const gpu = site.hasGpu ? "the browser has WebGPU, and no adapter for it" : "the browser has no WebGPU";
+  const used = backend ?? site.backend;
+  const named = used === "webgpu" ? "WebGPU" : `WASM (${site.backend === "webgpu" ? "WebGPU failed" : gpu})`;
+  $("device").textContent = `onnxruntime-web ${site.manifest.version} on ${named}${counted}${why}`;
 }
 
 function showReach(reason) {
@@ -202,7 +203,7 @@ $("run").onclick = async () => {
     const answer = await ask("infer", { inputs: await inputs(), cuts, isFixed: $("fixed").checked });
     showAnswer(answer);
     showTimes(answer, cuts);
-    showDevice(answer.threads);
+    showDevice(answer.threads, answer.backend);
     $("notes").textContent = answer.notes.join(" ");
     if (picture && !$("canvas").dataset.drawn) $("notes").textContent += " The picture was made up: none was chosen.";
   } catch (error) {

@@ -1,5 +1,5 @@
 /** Slices in onnxruntime-web: files that are held against their digests, and sessions that are kept open. */
-import { DeviceError, ManifestError, TYPES } from "./wire.js";
+import { DeviceError, InputError, ManifestError, TYPES } from "./wire.js";
 
 const CACHE = "dnnsplit-onnx";
 
@@ -39,6 +39,7 @@ export class Runner {
    * @param {import("./routes.js").SliceRecord} record
    * @param {import("./wire.js").Tensors} values others than it reads are left alone
    * @returns {Promise<{made: import("./wire.js").Tensors, queue_s: number, compute_s: number}>}
+   * @throws {InputError} A value is one that the code it is written in cannot hold.
    */
   async run(record, values) {
     // Files are fetched while others compute.
@@ -47,6 +48,7 @@ export class Runner {
     return this.#alone(async () => {
       const session = await this.#session(record, parts);
       const start = performance.now();
+      const made = {};
       try {
         const feeds = {};
         for (const { name } of record.inputs) {
@@ -54,17 +56,17 @@ export class Runner {
           feeds[name] = new this.ort.Tensor(TYPES[dtype][1], data, shape);
         }
         const results = await session.run(feeds);
-        const made = {};
         for (const { name, dtype } of record.outputs) {
           const tensor = results[name];
           const data = tensor.location === "cpu" ? tensor.data : await tensor.getData(true);
           made[name] = { dtype, shape: [...tensor.dims], data };
         }
-        const seconds = (performance.now() - start) / 1e3;
-        return { made, queue_s: (start - asked) / 1e3, compute_s: seconds };
       } catch (error) {
         throw new DeviceError(`slice \`${record.file}\` fails here: ${said(error)}`);
       }
+      const seconds = (performance.now() - start) / 1e3;
+      checkCodes(record.outputs, made);
+      return { made, queue_s: (start - asked) / 1e3, compute_s: seconds };
     });
   }
 
@@ -132,12 +134,18 @@ export class Runner {
     return session;
   }
 
-  async #create(record, { model, externalData }) {
+  async #create(record, parts) {
+    const { model, externalData } = parts;
     const executionProviders = this.backend === "webgpu" ? ["webgpu", "wasm"] : ["wasm"];
     let session;
     try {
       session = await this.ort.InferenceSession.create(model, { executionProviders, externalData });
     } catch (error) {
+      if (this.backend === "webgpu") { // what it has no driver for, WASM may run all the same
+        this.backend = "wasm";
+        this.notes.add(`WebGPU failed, so all runs in WASM: ${said(error)}`);
+        return this.#create(record, parts);
+      }
       throw new DeviceError(`slice \`${record.file}\` cannot be opened here: ${said(error)}`);
     }
     for (const [ports, names] of [[record.inputs, session.inputNames], [record.outputs, session.outputNames]]) {
@@ -160,6 +168,18 @@ export class Runner {
     const result = this.last.then(what);
     this.last = result.then(() => {}, () => {});
     return result;
+  }
+}
+
+/** Refuses what a code cannot hold, as the Python edge does. @param {any[]} ports @param {import("./wire.js").Tensors} made */
+function checkCodes(ports, made) {
+  for (const { name, dtype, code, stands_for: value } of ports.filter((port) => port.code)) {
+    // Float16 stands as its bits: all ones in the exponent are infinity and NaN.
+    const isFinite = { float: Number.isFinite, double: Number.isFinite, float16: (bits) => (bits & 0x7c00) !== 0x7c00 }[dtype];
+    if (isFinite && !made[name].data.every((element) => isFinite(element))) {
+      const beyond = code === "fp16" ? "beyond 65504" : "too wide a range";
+      throw new InputError(`value \`${value}\` holds what ${code} cannot: NaN, infinity, or ${beyond}`, { status: 422 });
+    }
   }
 }
 

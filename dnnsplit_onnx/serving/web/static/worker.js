@@ -48,7 +48,8 @@ const calls = {
   async infer({ inputs, cuts, isFixed }) {
     if (!isFixed) client.cuts = cuts;
     const answer = await client.infer(inputs, isFixed ? { cuts } : {});
-    return { ...answer, threads: client.runner.ort.env.wasm.numThreads, notes: [...client.runner.notes] };
+    const { backend, notes, ort } = client.runner;
+    return { ...answer, backend, threads: ort.env.wasm.numThreads, notes: [...notes] };
   },
   profile: ({ budget_s, machine }) => profile(client, {
     budget_s,

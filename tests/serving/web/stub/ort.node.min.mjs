@@ -6,7 +6,8 @@ export class Tensor {
   }
 }
 export const InferenceSession = {
-  async create(model) {
+  async create(model, { executionProviders }) {
+    if (executionProviders.includes("webgpu")) throw new Error("no adapter answers");
     const made = new TextDecoder("latin1").decode(model).includes("last") ? "last" : "first";
     return { inputNames: ["x"], outputNames: [made], run: async ({ x }) => ({ [made]: x }), release: async () => {} };
   },
