@@ -17,6 +17,7 @@ from dnnsplit_onnx.planning.accepting import Accept, accepted, best_codes
 from dnnsplit_onnx.planning.coding import code_names, coded_at
 from dnnsplit_onnx.planning.costs import Costs, cost_table, on_links
 from dnnsplit_onnx.planning.objective import ObjectiveFunction
+from dnnsplit_onnx.planning.once import once_notes, with_once
 from dnnsplit_onnx.planning.planners import Planner, planner_of
 from dnnsplit_onnx.planning.planners.dag import gap_above, lower_bound
 from dnnsplit_onnx.planning.planners.pareto import Front, pareto_front
@@ -136,6 +137,7 @@ def plan_of(
     planned = problem.in_order(solution.order).with_rows(solution.rows)
     assert planned.analysis is not None, "so has it in another order"
     figures = planned.figures(solution.cuts, solution.codes)
+    detailed = _with_values(figures, planned)
     broken = planned.violations(figures)
     is_bounded = bound and cuts is None and problem.accounting == "live" and not problem.costs.codes
     least = solution.bound if solution.bound is not None and is_bounded else None
@@ -150,7 +152,7 @@ def plan_of(
         optimality=_proven(figures, "dag" if gap == 0 else solution.optimality),
         feasible=not broken,
         violations=broken,
-        figures=_with_values(figures, planned),
+        figures=detailed,
         single_tier=single_tiers(problem),
         pareto=front.points,
         pareto_complete=front.complete,
@@ -165,6 +167,7 @@ def plan_of(
             *_codes_note(problem),
             *_encoded_inputs(problem),
             *_shared_rows(planned, figures),
+            *once_notes(detailed),
         ),
         lower_bound=least,
         gap=gap,
@@ -355,11 +358,11 @@ def _with_values(figures: Figures, problem: Problem) -> Figures:
     assert analysis is not None, "a plan is of a graph"
     links = tuple(
         replace(
-            link,
+            with_once(link, way, analysis),
             values=crossing_values(analysis.graph, link.position, problem.accounting),
             coded=coded_at(analysis, link.position, link.code),
         )
-        for link in figures.links
+        for link, way in zip(figures.links, problem.topology.links, strict=True)
     )
     stages = tuple(
         replace(stage, interpolated=bool(interpolated_cuts(problem, analysis, t, stage)))

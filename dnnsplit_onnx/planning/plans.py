@@ -169,6 +169,9 @@ class Transfer:
         coded: The values that are written in it.
         waiting_s: What a request waits for the link on average, at the offered rate.
         utilisation: The share of time that the link is busy at that rate, None without one.
+        once_nbytes: Bytes of states that stay for a whole sequence, which cross with its first
+            request and no other; None if they cannot be known. No other figure holds them.
+        once_seconds: What these add to the first request, None if it cannot be known.
     """
 
     source: Annotated[str, Field(validation_alias="from")]
@@ -184,6 +187,8 @@ class Transfer:
     coded: tuple[CodedValue, ...] = ()
     waiting_s: Figure = 0.0
     utilisation: Real | None = None
+    once_nbytes: Whole | None = 0
+    once_seconds: Real | None = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,6 +228,14 @@ class Analysis:
         return sum(known) if len(known) == len(sizes) else None
 
 
+def once_nbytes(analysis: Analysis, position: int) -> int | None:
+    """Bytes of the states above a cut that stay for a whole sequence; None if one is unknown."""
+    readers = analysis.graph.state_readers
+    staying = [state.input for state in analysis.graph.states if state.output is None]
+    sizes = [analysis.link_nbytes(name) for name in staying if any(at >= position for at in readers[name])]
+    return None if None in sizes else sum(size or 0 for size in sizes)
+
+
 def measure(graph: Graph, types: Types, trips: Mapping[str, int] | None = None) -> Analysis:
     """Counts the work of every node.
 

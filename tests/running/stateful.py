@@ -62,11 +62,14 @@ def _renewals(
 
 
 class Whole:
-    """The whole model, stepped with nothing but onnxruntime and the definition of states."""
+    """The whole model, stepped with nothing but onnxruntime and the definition of states.
+
+    It is optimised as slices are when they run; what is fused lies within one slice here.
+    """
 
     def __init__(self, model: onnx.ModelProto, states: Sequence[State]) -> None:
         options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(model.SerializeToString(), options)
         self._read = {value.name for value in self._session.get_inputs()}
         self._made = [value.name for value in self._session.get_outputs()]
@@ -120,3 +123,123 @@ def saved(model: onnx.ModelProto, states: Sequence[str], folder: Path) -> Graph:
     """The model in a file, and as a graph with these states."""
     onnx.save(model, folder / "model.onnx")
     return load_graph(folder / "model.onnx", states or None)
+
+
+class Decoder:
+    """A small decoder that attends to an encoder, as exporters write it.
+
+    Args:
+        layers: Of self-attention with a cache that grows, and attention to a cache that stays.
+        width: Of everything.
+    """
+
+    def __init__(self, layers: int = 2, width: int = 8) -> None:
+        self._rng = np.random.default_rng(0)
+        self._nodes: list[onnx.NodeProto] = []
+        self._weights: list[onnx.TensorProto] = []
+        self._inputs = [h.make_tensor_value_info("input_ids", T.INT64, ["batch", 1])]
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self.layers, self.width = layers, width
+
+    def model(self) -> onnx.ModelProto:
+        """The decoder, whose caches of the encoder have inputs and no outputs."""
+        value = self.node("Gather", [self.weight(16, self.width), "input_ids"], "embed")
+        for at in range(self.layers):
+            value = self._self_attention(at, value)
+            value = self._cross_attention(at, value)
+        self.node("MatMul", [value, self.weight(self.width, 16)], "logits")
+        logits = h.make_tensor_value_info("logits", T.FLOAT, ["batch", 1, 16])
+        graph = h.make_graph(self._nodes, "g", self._inputs, [logits, *self._outputs], self._weights)
+        return h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8)
+
+    def cache(self, name: str, length: str, *, output: bool = False) -> str:
+        """An input, or output, of so many positions."""
+        info = h.make_tensor_value_info(name, T.FLOAT, ["batch", length, self.width])
+        (self._outputs if output else self._inputs).append(info)
+        return name
+
+    def weight(self, *shape: int) -> str:
+        array = (self._rng.standard_normal(shape) * 0.5).astype(np.float32)
+        self._weights.append(nh.from_array(array, f"w{len(self._weights)}"))
+        return self._weights[-1].name
+
+    def node(self, op: str, inputs: Sequence[str], name: str, **attributes: object) -> str:
+        self._nodes.append(h.make_node(op, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def _self_attention(self, at: int, value: str) -> str:
+        key = self.node("MatMul", [value, self.weight(self.width, self.width)], f"layer{at}/key")
+        past = self.cache(f"past_key_values.{at}.decoder.key", "past_decoder")
+        made = self.cache(f"present.{at}.decoder.key", "past_decoder + 1", output=True)
+        return self._attend(f"layer{at}/self", value, self.node("Concat", [past, key], made, axis=1))
+
+    def _cross_attention(self, at: int, value: str) -> str:
+        cache = self.cache(f"past_key_values.{at}.encoder.key", "encoder")
+        return self._attend(f"layer{at}/cross", value, cache)
+
+    def _attend(self, name: str, value: str, cache: str) -> str:
+        turned = self.node("Transpose", [cache], f"{name}/turned", perm=[0, 2, 1])
+        scores = self.node("MatMul", [value, turned], f"{name}/scores")
+        shares = self.node("Softmax", [scores], f"{name}/shares", axis=-1)
+        read = self.node("MatMul", [shares, cache], f"{name}/read")
+        return self.node("Add", [value, read], f"{name}/out")
+
+
+def merged_decoder() -> onnx.ModelProto:
+    """A decoder that was merged from two: the branch with caches returns an empty one for the encoder's.
+
+    An embedding comes before the branches, and a head after them.
+    """
+    rng = np.random.default_rng(1)
+    shapes = {"words": (16, 4), "keys": (4, 4), "head": (4, 16)}
+    weights = [nh.from_array(rng.standard_normal(s).astype(np.float32), n) for n, s in shapes.items()]
+
+    def info(name: str, length: str | int, width: int = 4) -> onnx.ValueInfoProto:
+        return h.make_tensor_value_info(name, T.FLOAT, ["batch", length, width])
+
+    def branch(prefix: str, nodes: list[onnx.NodeProto]) -> onnx.GraphProto:
+        outputs = [info(f"{prefix}{name}", f"{prefix}{name}_length") for name in ("value", "self", "cross")]
+        return h.make_graph(nodes, prefix, [], outputs)
+
+    def attend(prefix: str, own: str, other: str) -> list[onnx.NodeProto]:
+        means = [f"{prefix}mean{at}" for at in range(2)]
+        return [
+            h.make_node("ReduceMean", [own], means[:1], axes=[1]),
+            h.make_node("ReduceMean", [other], means[1:], axes=[1]),
+            h.make_node("Sum", ["embedded", *means], [f"{prefix}value"]),
+        ]
+
+    empty = h.make_tensor("empty", T.FLOAT, [0, 1, 4], [])
+    with_caches = [
+        h.make_node("Concat", ["past_key_values.0.decoder.key", "embedded"], ["t_self"], axis=1),
+        h.make_node("Constant", [], ["t_cross"], value=empty),
+        *attend("t_", "t_self", "past_key_values.0.encoder.key"),
+    ]
+    without = [
+        h.make_node("Identity", ["embedded"], ["f_self"]),
+        h.make_node("MatMul", ["encoder_hidden_states", "keys"], ["f_cross"]),
+        *attend("f_", "f_self", "f_cross"),
+    ]
+    made = ["value", "present.0.decoder.key", "present.0.encoder.key"]
+    nodes = [
+        h.make_node("Gather", ["words", "input_ids"], ["embedded"], name="embed"),
+        h.make_node(
+            "If",
+            ["use_cache_branch"],
+            made,
+            name="merged",
+            then_branch=branch("t_", with_caches),
+            else_branch=branch("f_", without),
+        ),
+        h.make_node("MatMul", ["value", "head"], ["logits"], name="logits"),
+    ]
+    inputs = [
+        h.make_tensor_value_info("input_ids", T.INT64, ["batch", 1]),
+        info("encoder_hidden_states", "encoder"),
+        info("past_key_values.0.decoder.key", "past"),
+        info("past_key_values.0.encoder.key", "past_encoder"),
+        h.make_tensor_value_info("use_cache_branch", T.BOOL, [1]),
+    ]
+    outputs = [info("logits", 1, 16), info(made[1], "now"), info(made[2], "now_encoder")]
+    graph = h.make_graph(nodes, "g", inputs, outputs, weights)
+    return h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8)
