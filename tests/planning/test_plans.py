@@ -156,6 +156,8 @@ def test_a_plan_as_json() -> None:
             "coded": [],
             "waiting_s": 0.0,
             "utilisation": None,
+            "once_nbytes": 0,
+            "once_seconds": 0.0,
         }
     ]
     assert data["stages"][0] == {
