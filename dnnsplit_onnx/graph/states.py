@@ -72,6 +72,10 @@ _ATTENTION = {"cache", "caches", "cached", "kv", "k", "v", "key", "value", "keys
 # Transformers' names of inputs that a sequence has once.
 _OF_ENCODER = ("encoder_hidden_states", "encoder_attention_mask")
 
+# Of caches, and of nothing that counts positions: float, float16, bfloat16; batch, length and width.
+_FLOATS = (1, 10, 16)
+_CACHE_RANK = 3
+
 #: What a user writes to have no states at all.
 NONE = "none"
 
@@ -132,7 +136,9 @@ def likely_states(
     outputs: Mapping[str, Signature | None],
     known: Sequence[State],
 ) -> tuple[State, ...]:
-    """Pairs that may be states, though not enough speaks for it: by name alone, or by type alone.
+    """What may be a state, though not enough speaks for it: by name alone, or by type alone.
+
+    A cache by its name and type that no output renews may stay for a whole sequence.
 
     Args:
         inputs: As for `named_states`.
@@ -141,8 +147,17 @@ def likely_states(
     """
     read = {name: kind for name, kind in inputs.items() if all(s.input != name for s in known)}
     made = {name: kind for name, kind in outputs.items() if all(s.output != name for s in known)}
+    lone = tuple(
+        State(name, None)
+        for name, kind in read.items()
+        if known
+        and _PAST.match(name)
+        and kind is not None
+        and kind[0] in _FLOATS
+        and len(kind[1] or ()) >= _CACHE_RANK
+    )
     if len(read) < 2 or len(made) < 2:  # what is left is what the model is about
-        return ()
+        return lone
     of_name = {
         name: renewed
         for name in read
@@ -158,7 +173,7 @@ def likely_states(
     }
     pairs = (of_type | of_name).items()
     likely = tuple(State(name, other) for name, other in pairs if other not in inputs)
-    return likely if len(likely) < min(len(read), len(made)) else ()
+    return (*lone, *likely) if len(likely) < min(len(read), len(made)) else lone
 
 
 def parse_states(texts: Sequence[str], inputs: Sequence[str], outputs: Sequence[str]) -> tuple[State, ...]:

@@ -21,7 +21,7 @@ from dnnsplit_onnx.errors import DnnsplitError, InputError, MissingExtraError
 from dnnsplit_onnx.graph.graph import Graph, load_graph, signatures
 from dnnsplit_onnx.graph.identity import in_file_order
 from dnnsplit_onnx.graph.shapes import Types, bind_shapes, free_dimensions
-from dnnsplit_onnx.graph.states import likely_states, parse_states
+from dnnsplit_onnx.graph.states import State, likely_states, parse_states
 from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.orders import in_order
 from dnnsplit_onnx.work.steering import steering
@@ -121,10 +121,19 @@ def _likely_states(graph: Graph) -> tuple[str, ...]:
     likely = likely_states(*signatures(graph.proto.graph, graph.inputs), graph.states)
     if not likely:
         return ()
-    pairs = ", ".join(f"`{state.input}` and `{state.output}`" for state in likely[:_MOST_TOLD])
+    pairs = ", ".join(map(_told, likely[:_MOST_TOLD]))
     more = f" and {len(likely) - _MOST_TOLD} more" if len(likely) > _MOST_TOLD else ""
     option = " ".join(shlex.quote(f"--state={state.pair}") for state in likely)
     return (f"{pairs}{more} may be states, which stay on their tier between runs; if so: {option}",)
+
+
+def _told(state: State) -> str:
+    """A state in a sentence."""
+    return (
+        f"`{state.input}` for a whole sequence"
+        if state.output is None
+        else f"`{state.input}` and `{state.output}`"
+    )
 
 
 def _sized(

@@ -157,6 +157,17 @@ def test_what_may_be_a_state_is_told() -> None:
     assert likely_states({"image": image}, {"image_out": image}, ()) == ()
 
 
+def test_a_cache_that_nothing_renews_is_told() -> None:
+    cache: Signature = (1, (1, 4, "past", 16))
+    inputs: dict[str, Signature | None] = {"ids": (7, (1, 1)), "past.0.key": cache, "past.1.key": cache}
+    inputs["past.length"] = (7, (1,))
+    outputs: dict[str, Signature | None] = {"logits": None, "present.0.key": cache}
+    known = named_states(inputs, outputs)
+    assert known == (State("past.0.key", "present.0.key"),)
+    assert likely_states(inputs, outputs, known) == (State("past.1.key", None),)
+    assert all(state.output for state in likely_states(inputs, outputs, ()))
+
+
 def test_patterns_name_many() -> None:
     inputs, outputs = ["x", "k_0", "k_1", "v_0"], ["y", "new k_0", "new k_1", "v.0.out"]
     assert parse_states(["k_*=new k_*", "v_*=v.*.out"], inputs, outputs) == (
