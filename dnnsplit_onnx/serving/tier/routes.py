@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -215,33 +215,51 @@ class Routes:
             for port in record.outputs if record is not None else ():
                 owner.setdefault(port.name, tier)
         for tier in reversed(range(len(self.tiers))):
-            record, sends, goes_on = records[tier], tuple(needed), any(records[tier + 1 :])
-            states, made = self._kept(record), {port.name for port in record.outputs} if record else set()
-            own = tuple(p for p in (record.outputs if record else ()) if self._is_for_others(p.name, sends))
+            record, sends = records[tier], tuple(needed)
             if record is not None:
-                reads = dict.fromkeys(port.name for port in record.inputs if port.name not in self._states)
-                arriving = {port.name: None for port in self._arriving(record) if port.name not in made}
-                needed = reads | arriving | {name: None for name in needed if name not in made}
+                made = {port.name for port in record.outputs}
+                needed = self._reads(record, made) | {name: None for name in needed if name not in made}
                 answers.update(name for name in made - self._next if owner[name] == tier)
-                begins = {state.input: None for state in states} | begins
+                begins = {state.input: None for state in self._kept(record)} | begins
+            leg = self._leg(tier, record, needed, sends, begins)
             returned = tuple(port for port in self.manifest.model.outputs if port.name in answers)
-            arrives = tuple(self._ports[name] for name in needed)
-            leg = Leg(
-                tier,
-                self.tiers[tier],
-                record,
-                arrives,
-                tuple(self._ports[n] for n in sends),
-                returned,
-                goes_on,
-                states,
-                tuple(self._ports[state.input] for state in states),
-                tuple(self._ports[name] for name in begins),
-                own,
-            )
-            legs.insert(0, leg)
+            legs.insert(0, replace(leg, answers=returned, goes_on=any(records[tier + 1 :])))
         self._check(legs[0])
         return Route(cuts, tuple(legs))
+
+    def _leg(
+        self,
+        tier: int,
+        record: SliceRecord | None,
+        arrives: Iterable[str],
+        sends: Collection[str],
+        begins: Iterable[str],
+    ) -> Leg:
+        """A leg by what passes its ends, without answers."""
+        states = self._kept(record)
+        outputs = record.outputs if record is not None else ()
+        return Leg(
+            tier,
+            self.tiers[tier],
+            record,
+            arrives=self._named(arrives),
+            sends=self._named(sends),
+            answers=(),
+            goes_on=False,
+            states=states,
+            keeps=self._named(state.input for state in states),
+            begins=self._named(begins),
+            own_outputs=tuple(p for p in outputs if p.name not in self._next or p.name in sends),
+        )
+
+    def _named(self, names: Iterable[str]) -> tuple[Port, ...]:
+        return tuple(self._ports[name] for name in names)
+
+    def _reads(self, record: SliceRecord, made: Set[str]) -> dict[str, None]:
+        """What a slice needs of others: what it reads but states, and what these are next."""
+        names = [port.name for port in record.inputs if port.name not in self._states]
+        names += [port.name for port in self._arriving(record) if port.name not in made]
+        return dict.fromkeys(names)
 
     def _kept(self, record: SliceRecord | None) -> tuple[StateRecord, ...]:
         """The states that a tier keeps for its slice: that it reads, or that are handed to one of these."""
@@ -258,10 +276,6 @@ class Routes:
         """What the states of a slice are next, where no state of it is that."""
         names = (state.output for state in self._kept(record) if state.output is not None)
         return tuple(self._ports[name] for name in names if name not in self._states)
-
-    def _is_for_others(self, name: str, sends: Iterable[str]) -> bool:
-        """Whether something that a slice makes is more than the next value of a state."""
-        return name not in self._next or name in sends
 
     def _record(self, tier: int, start: int, stop: int) -> SliceRecord | None:
         found = self._records.get((self.tiers[tier], start, stop))
