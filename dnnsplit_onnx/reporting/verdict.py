@@ -81,8 +81,7 @@ def _verdict(plan: Plan) -> tuple[str, ...]:
         return _on_one_tier(plan, best, gain)
     if 1 + _SAME < gain < 1 + _WORTH:
         return (
-            f"Splitting gains {percent(1 - 1 / gain, 2)}, under 1%: everything on `{clean(best.tier)}` is "
-            "recommended.",
+            f"Splitting gains {gain - 1:.2%}, under 1%: everything on `{clean(best.tier)}` is recommended.",
         )
     if gain > 1 + _SAME:
         return (f"Splitting pays: {times(gain)} {_BETTER[plan.objective]} {where}, the best single tier.",)
@@ -186,13 +185,34 @@ def _on_one_tier(plan: Plan, best: SingleTier, gain: float) -> tuple[str, ...]:
     said = f"Splitting does not pay: {mine} is best."
     if plan.optimality == "none":
         return (said.replace("is best", "is what the planner chose"),)
-    if not all(single.feasible for single in plan.single_tier):
+    if _is_held(plan):
         return (f"{mine[0].upper()}{mine[1:]} is best of what the limits and rules allow.",)
     if at == 0:
         return (said, "Whatever a faster tier would save, sending it the data costs more.")
     if at == len(stages) - 1:
         return (said, "No cut shrinks the data enough to repay work done on a slower tier.")
     return (said, "Neither a cut before it nor one after it repays what it costs.")
+
+
+#: Keys of tiers that say where nodes may run.
+_RULES = ("pin", "private", "private_inputs", "min_prefix", "max_prefix")
+
+
+def _is_held(plan: Plan) -> bool:
+    """Whether a rule or limit may be why a plan is on one tier, and not what transfers cost.
+
+    A plan that reaches the bound of plans without limits is held by none; the bound keeps rules.
+    """
+    if not all(single.feasible for single in plan.single_tier):
+        return True
+    tables = dict(plan.topology or {})
+    tiers = [dict(tier) for tier in tables.get("tier", ())]
+    if any(tier.get(key) not in (None, False, [], ()) for tier in tiers for key in _RULES):
+        return True
+    limits = [key for key in plan.limits if key not in ("return_output", "private_until")]
+    limits += [key for tier in tiers for key in ("memory_gb",) if key in tier]
+    limits += [key for link in tables.get("link", ()) for key in ("max_mb",) if key in link]
+    return bool(limits) and plan.gap != 0
 
 
 def _sentence(note: str) -> str:

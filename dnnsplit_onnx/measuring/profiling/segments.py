@@ -10,7 +10,8 @@ The fixed cost of a run is measured on a model that does nothing and is taken of
 segment. What is left still adds up to more than the whole: every cut keeps operators from being
 fused over it, and makes the runtime convert layouts twice. A plan has one or two cuts and not
 all of them, so the segments are scaled to add up to the whole; what a single cut takes is
-measured by itself (see `parts`).
+measured by itself (see `parts`). Between candidates, segments end where blocks do (see `blocks`), so that
+plans that cut there are not interpolated.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.machines.profiles import SCHEMA_VERSION, Parts, Profile, Segment
 from dnnsplit_onnx.measuring.measure import machine
+from dnnsplit_onnx.measuring.profiling.blocks import with_blocks
 from dnnsplit_onnx.measuring.profiling.parts import measure_parts
 from dnnsplit_onnx.measuring.profiling.timing import MOST_RUNS, Budget, spread, tiers_of, timed
 from dnnsplit_onnx.planning.choosing import plan
@@ -68,7 +70,8 @@ def measure_segments(
         model: An analysis, or what `analyse` takes, its symbolic dimensions bound.
         tier: The tier that this machine is.
         options: Provider and threads.
-        positions: The cuts; by default the candidates.
+        positions: The cuts; by default the candidates, and ends of blocks between them, whose
+            parts are not timed.
         inputs: Arrays by name, or an `.npz` file; random by default.
         runs: Measured runs of everything; by default as many as fit into ten seconds for the
             segments and ten for the parts, 7 to 200.
@@ -81,7 +84,8 @@ def measure_segments(
         MissingExtraError: onnxruntime is not installed, or lacks the provider.
     """
     analysis, options = analysis_from(model), options or SessionOptions()
-    cuts = segment_cuts(analysis, positions)
+    parted = segment_cuts(analysis, positions)
+    cuts = parted if positions is not None else with_blocks(analysis, parted)
     graph = analysis.graph
     with tempfile.TemporaryDirectory(prefix="dnnsplit-profile-") as scratch:
         folder = Path(scratch) / "segments"
@@ -93,12 +97,12 @@ def measure_segments(
         given = input_sets(manifest.model.inputs, inputs, dict(analysis.types.bindings), seed=0, runs=1)[0]
         values = to_values(manifest.model.inputs, given.values)
         clock = _Timer(chain, whole, empty, values)
-        ticker = _Ticker(progress, runs, 1 + len(cuts))
+        ticker = _Ticker(progress, runs, 1 + len(parted))
         clock.run(Budget(runs, _SECONDS / 2, max(warmup, 0)), ticker.tick)
         del chain, clock.chain  # the parts need the memory
-        budget = Budget(runs, _SECONDS / 2 / max(len(cuts), 1), max(warmup, 0))
+        budget = Budget(runs, _SECONDS / 2 / max(len(parted), 1), max(warmup, 0))
         whole_s = statistics.median(clock.whole_times)
-        parts = measure_parts(analysis, cuts, whole, whole_s, values, options, budget, ticker.tick)
+        parts = measure_parts(analysis, parted, whole, whole_s, values, options, budget, ticker.tick)
     return _profile(analysis, tier, options, cuts, clock, parts)
 
 
