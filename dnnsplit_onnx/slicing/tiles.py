@@ -21,7 +21,7 @@ from dnnsplit_onnx.graph.shapes import Types, bind_shapes
 from dnnsplit_onnx.slicing.extract import model_of, port
 from dnnsplit_onnx.slicing.index import SliceIndex
 from dnnsplit_onnx.work.tiling import Region, Rows, Tile, TiledNode, region_of
-from dnnsplit_onnx.work.tiling.regions import Along
+from dnnsplit_onnx.work.tiling.finding import Along
 from dnnsplit_onnx.work.tiling.rows import Reading
 from dnnsplit_onnx.work.tiling.spatial import kernel_of, spatial_pads
 from dnnsplit_onnx.work.tiling.view import RowView
