@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from dnnsplit_onnx.errors import DnnsplitError, InputError
-from dnnsplit_onnx.running.initial import missing_state
+from dnnsplit_onnx.errors import DnnsplitError
 from dnnsplit_onnx.running.origin import slices_folder
-from dnnsplit_onnx.runtime.inputs import check_inputs, listed_names
 from dnnsplit_onnx.runtime.options import TIER, SessionOptions
+from dnnsplit_onnx.serving.edge.checking import check_request
 from dnnsplit_onnx.serving.edge.choosing import Chooser, FixedCuts, Prepare
 from dnnsplit_onnx.serving.edge.history import History
 from dnnsplit_onnx.serving.tier.engine import Engine, Times
@@ -189,7 +188,8 @@ class Edge:
         deadline = Deadline(self.deadline_s if deadline_s is None else deadline_s)
         self.history.began()
         try:
-            values: Arrays = self._checked(inputs, states or {}, is_first=sequence is None or sequence.start)
+            is_first = sequence is None or sequence.start
+            values: Arrays = check_request(self.routes, inputs, states or {}, is_first=is_first)
             (route, outputs, tiers, hop), attempts = self._try(values, deadline, sequence, cuts)
         except DnnsplitError as error:
             self._failed(type(error).__name__, error.message)
@@ -207,29 +207,6 @@ class Edge:
         self.metrics.observe("request_seconds", seconds)
         self.history.answered(seconds, tiers, attempts=attempts, cuts=self.routes.describe(route.cuts))
         return Answer(outputs, route.cuts, seconds, tiers, attempts)
-
-    def _checked(
-        self, inputs: Mapping[str, Any], states: Mapping[str, Any], *, is_first: bool
-    ) -> dict[str, Any]:
-        """Inputs and states, held against what the model reads.
-
-        Raises:
-            InputError: They do not fit.
-        """
-        manifest = self.routes.manifest
-        ports = [*manifest.fresh_inputs, *(p for p in manifest.staying_inputs if p.name in inputs)]
-        kept = {port.name: port for port in self.routes.states}
-        for name in states:
-            if name not in kept:
-                raise InputError(f"unknown state `{name}`", hint=f"the states are {listed_names(kept)}")
-        given = {port.name for port in ports}
-        ports += [port for name, port in kept.items() if name in states and name not in given]
-        values = check_inputs({**inputs, **states}, ports)
-        if is_first:
-            for port in self.routes.staying:
-                if port.name not in values:
-                    raise missing_state(port.name)
-        return values
 
     def infer_all(
         self,

@@ -14,8 +14,8 @@ from typing import Any
 from dnnsplit_onnx.errors import ManifestError, ModelError
 from dnnsplit_onnx.running.origin import slices_folder
 from dnnsplit_onnx.running.steps import Steps
-from dnnsplit_onnx.runtime.inputs import check_inputs
 from dnnsplit_onnx.runtime.options import TIER, SessionOptions
+from dnnsplit_onnx.serving.edge.checking import check_request
 from dnnsplit_onnx.serving.edge.edge import Answer, Arrays, all_of
 from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.wire.errors import DeadlineError, ServingError
@@ -70,9 +70,8 @@ class Here:
             ServingError: A slice failed, or it took too long.
         """
         start = time.perf_counter()
-        manifest = self.routes.manifest
-        staying = [port for port in self.routes.staying if port.name in inputs]
-        values = check_inputs(inputs, [*manifest.fresh_inputs, *staying])
+        values = check_request(self.routes, inputs, states or {}, is_first=True)
+        begun = {name: values.pop(name) for name in states or {}}
         tiers: list[TierTrace] = []
 
         def on_stage(tier: str, seconds: float) -> None:
@@ -81,8 +80,8 @@ class Here:
                 raise DeadlineError(f"the request took over {self._deadline_s * 1e3:g} ms on tier `{tier}`")
 
         try:
-            steps = Steps(self._chain, manifest.states)
-            outputs: Arrays = dict(steps(values, states, on_stage=on_stage))
+            steps = Steps(self._chain, self.routes.manifest.states)
+            outputs: Arrays = dict(steps(values, begun, on_stage=on_stage))
         except ModelError as error:
             raise as_failure(error) from error
         return Answer(outputs, self._cuts, time.perf_counter() - start, tuple(tiers), 1)

@@ -20,6 +20,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import TypeVar
 
@@ -120,12 +121,12 @@ class Routes:
         self._routes: dict[Cuts, Route] = {}
         self.default = self.route(self.cuts)
 
-    @property
+    @cached_property
     def states(self) -> tuple[Port, ...]:
         """All states, as the model reads them."""
         return tuple(port for port in self.manifest.model.inputs if port.name in self._states)
 
-    @property
+    @cached_property
     def staying(self) -> tuple[Port, ...]:
         """The states that stay for a whole sequence, and that a slice reads."""
         kept = {s.input for r in self.manifest.slices for s in self._kept(r) if s.output is None}

@@ -15,6 +15,7 @@ from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.running.steps import Steps
 from dnnsplit_onnx.runtime.sessions import SessionOptions
 from dnnsplit_onnx.serving.edge.conversation import Conversation
+from dnnsplit_onnx.serving.edge.here import Here
 from dnnsplit_onnx.serving.edge.running import run_requests
 from dnnsplit_onnx.serving.tier.sequences import Sequence
 from dnnsplit_onnx.serving.tier.stage import Stage
@@ -141,8 +142,9 @@ def test_what_states_are_at_first_may_be_given(network: Network, slices: Path) -
             wanted = whole(token(at))
             assert same(talk.infer(inputs, states).outputs, wanted)
             assert same(steps(inputs, states), wanted)
-        alone = edge.infer({**token(0), **caches(2)}, states=begin)
-        assert same(alone.outputs, whole_of(slices, caches(2) | begin)(token(0)))
+        wanted = whole_of(slices, caches(2) | begin)(token(0))
+        for client in (edge, Here(slices)):  # a request alone is a first one
+            assert same(client.infer({**token(0), **caches(2)}, states=begin).outputs, wanted)
 
 
 def test_what_is_no_state_or_does_not_fit_is_named(network: Network) -> None:
