@@ -8,6 +8,8 @@ and go as far behind the parser as a command does before it computes for long.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -33,7 +35,9 @@ from dnnsplit_onnx.serving.wire.exchange import read_error
 from dnnsplit_onnx.serving.wire.grpc_messages import RAW_INPUTS, message_classes, parted
 from dnnsplit_onnx.serving.wire.http import parse_request, parse_response
 from dnnsplit_onnx.serving.wire.packing import unpack
-from dnnsplit_onnx.serving.wire.protocol import message_of, parse, read_object, receive
+from dnnsplit_onnx.serving.wire.protocol import Message, message_of, parse, read_object, receive
+from dnnsplit_onnx.serving.wire.shared import IS_THERE, Region, key_of, make
+from dnnsplit_onnx.serving.wire.shared import attach as attach_region
 from dnnsplit_onnx.serving.wire.stream import Deadline
 from dnnsplit_onnx.serving.wire.trace import read_trace
 from dnnsplit_onnx.slicing.manifest import parse_manifest
@@ -173,10 +177,34 @@ def _receive_all(text: bytes, binary: bytes, kind: str) -> None:
         at += len(view)
 
     for tensor in message.tensors:
-        receive(tensor, read_into, lambda nbytes: np.empty(nbytes, np.uint8))
+        receive(tensor, read_into, lambda nbytes: np.empty(nbytes, np.uint8), _region(message))
         message.is_binary(tensor.name) if message.outputs is None else None
     if "dnnsplit_cuts" in message.parameters:
         parse_cuts(message.parameters["dnnsplit_cuts"])
+
+
+def shared(data: bytes) -> None:
+    """What a client says of a region that it shares; of a real one where it says nothing."""
+    asked = read_object(data)
+    region, descriptor = _own_region()
+    own = {"name": region.name, "key": key_of(descriptor), **asked}
+    attached = attach_region(str(own["name"]), own["key"], own.get("byte_size"))
+    assert attached.nbytes <= region.nbytes
+
+
+def _region(message: Message) -> Region | None:
+    """Memory of the name that a message's tensors have for it, where the system has such memory."""
+    name = next((tensor.place.region for tensor in message.tensors if tensor.place is not None), None)
+    if name is None or not IS_THERE:
+        return None
+    found = copy(_own_region()[0])
+    found.name = name
+    return found
+
+
+@cache
+def _own_region() -> tuple[Region, int]:
+    return make(1 << 12)
 
 
 def _small_graph(cache: list[Graph] = []) -> Graph:  # noqa: B006 - made once
@@ -208,6 +236,7 @@ TARGETS: dict[str, Target] = {
     "grpc": grpc,
     "archive": archive,
     "packed": packed,
+    "shared": shared,
 }
 
 

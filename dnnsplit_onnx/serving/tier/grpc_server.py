@@ -9,6 +9,7 @@ Between tiers HTTP is used, which is several times faster for large tensors.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from google.protobuf.message import DecodeError
 from dnnsplit_onnx.errors import InputError, MissingExtraError
 from dnnsplit_onnx.serving.tier.service import SERVER, Service
 from dnnsplit_onnx.serving.wire.arena import Arena
+from dnnsplit_onnx.serving.wire.encoding import encode
 from dnnsplit_onnx.serving.wire.errors import ProtocolError
 from dnnsplit_onnx.serving.wire.exchange import as_failure
 from dnnsplit_onnx.serving.wire.grpc_messages import (
@@ -36,7 +38,7 @@ from dnnsplit_onnx.serving.wire.grpc_messages import (
     message_classes,
     parted,
 )
-from dnnsplit_onnx.serving.wire.protocol import Scalar, encode, message_of
+from dnnsplit_onnx.serving.wire.protocol import Scalar, message_of
 from dnnsplit_onnx.serving.wire.security import TlsFiles
 
 INSTALL = "pip install 'dnnsplit-onnx[grpc]'"
@@ -252,8 +254,10 @@ class _Calls:
             return response
 
     def _response(self, identity: str, outputs: Mapping[str, np.ndarray], trace: str | None) -> bytes:
-        entries, buffers = encode(outputs, lambda _: True)
-        described = [{key: entry[key] for key in ("name", "datatype", "shape")} for entry in entries]
+        listed, buffers = encode(outputs, lambda _: True)
+        described = [
+            {key: entry[key] for key in ("name", "datatype", "shape")} for entry in json.loads(listed)
+        ]
         head = self._message(
             "ModelInfer",
             model_name=self._service.stage.name,

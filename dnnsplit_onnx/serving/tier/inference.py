@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,19 +18,13 @@ from dnnsplit_onnx.serving.tier.sequences import Numbering, Sequence, read_seque
 from dnnsplit_onnx.serving.tier.slots import Grow
 from dnnsplit_onnx.serving.wire.arena import Arena
 from dnnsplit_onnx.serving.wire.datatypes import misfit
+from dnnsplit_onnx.serving.wire.encoding import encode, fits, with_tensors
 from dnnsplit_onnx.serving.wire.errors import ProtocolError
 from dnnsplit_onnx.serving.wire.exchange import Body, Response, tensor_response
 from dnnsplit_onnx.serving.wire.limits import ServerLimits
 from dnnsplit_onnx.serving.wire.metrics import Metrics
-from dnnsplit_onnx.serving.wire.protocol import (
-    Message,
-    ReadInto,
-    TensorHead,
-    encode,
-    parse,
-    take,
-    tensor_of,
-)
+from dnnsplit_onnx.serving.wire.protocol import Message, ReadInto, TensorHead, parse, take, tensor_of
+from dnnsplit_onnx.serving.wire.shared import Region
 from dnnsplit_onnx.serving.wire.stream import Deadline, Wanted
 from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace
 
@@ -72,8 +67,11 @@ class Inference:
         """
         self._is_gone = body.is_gone
         message = parse(body.read(body.json_length), "inputs", body.unread)
-        response = self._respond(message, *self.answer(message, body.read_into, body.length, arena))
-        self.count_sent(response.length)
+        present, trace = self.answer(message, body.read_into, body.length, arena)
+        region = arena.shared.region
+        response = self._respond(message, present, trace, region)
+        shared = [a.nbytes for name, a in present.items() if fits(a, message.places.get(name), region)]
+        self.count_sent(response.length + sum(shared))
         return response
 
     def answer(
@@ -92,11 +90,14 @@ class Inference:
         """
         route = self._route(message)
         leg = route.legs[self._stage.tier]
+        length += sum(tensor.place.nbytes for tensor in message.tensors if tensor.place is not None)
         available = self._available(leg)
         _check_outputs(message, available)
         values = self._receive(message, leg, read_into, arena)
         deadline = self._deadline(message)
-        with self._numbering.numbered(read_sequence(message.parameters), deadline) as sequence:
+        place = read_sequence(message.parameters)
+        turn = nullcontext() if place is None else self._numbering.numbered(place, deadline)
+        with turn as sequence:
             results, hops = self._compute(route, leg, values, deadline, sequence)
         self._count(length)
         wanted = available if message.outputs is None else message.outputs
@@ -142,7 +143,8 @@ class Inference:
         for tensor in message.tensors:
             _check_input(tensor, ports.get(tensor.name) or states.get(tensor.name), leg.name)
         self._make_room(message, arena, pinned=self._stage.is_on_device(leg))
-        taken = [take(tensor, read_into, arena.allocate) for tensor in message.tensors]
+        region = arena.shared.region
+        taken = [take(tensor, read_into, arena.allocate, region) for tensor in message.tensors]
         self._received_s = time.perf_counter() - self._start
         values: Arrays = {
             tensor.name: tensor_of(tensor, raw, arena.allocate)
@@ -197,14 +199,20 @@ class Inference:
             self._metrics.observe("pack_seconds", hop.pack_s)
         return {**made, **results}, [hop]
 
-    def _respond(self, message: Message, present: Mapping[str, np.ndarray], trace: str | None) -> Response:
-        entries, buffers = encode(present, message.is_binary)
-        data: dict[str, Any] = {"model_name": self._stage.name, "model_version": "1", "outputs": entries}
+    def _respond(
+        self,
+        message: Message,
+        present: Mapping[str, np.ndarray],
+        trace: str | None,
+        region: Region | None,
+    ) -> Response:
+        tensors, buffers = encode(present, message.is_binary, region=region, places=message.places)
+        data: dict[str, Any] = {"model_name": self._stage.name, "model_version": "1"}
         if message.id is not None:
             data["id"] = message.id
         if trace is not None:
             data["parameters"] = {"dnnsplit_trace": trace}
-        return tensor_response(data, buffers)
+        return tensor_response(with_tensors(data, outputs=tensors), buffers)
 
     def _count(self, length: int) -> None:
         self._metrics.add("received_bytes_total", length, label='peer="client"')

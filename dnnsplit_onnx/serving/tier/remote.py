@@ -9,8 +9,7 @@ the binary tensor extension: tensors then travel as JSON, which is exact too, an
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,11 +17,13 @@ import numpy as np
 
 from dnnsplit_onnx.graph.dimensions import is_name
 from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.serving.tier.asking import Asking, Lender, Reply
 from dnnsplit_onnx.serving.tier.health import Health
-from dnnsplit_onnx.serving.tier.packing import LEAST_NBYTES, Packing
+from dnnsplit_onnx.serving.tier.packing import Packing
 from dnnsplit_onnx.serving.tier.routes import Leg, Route, Routes, format_cuts
 from dnnsplit_onnx.serving.tier.sequences import Sequence
 from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX, datatype_of, misfit
+from dnnsplit_onnx.serving.wire.encoding import to_text
 from dnnsplit_onnx.serving.wire.errors import (
     BusyError,
     DeadlineError,
@@ -32,17 +33,15 @@ from dnnsplit_onnx.serving.wire.errors import (
     ServingError,
 )
 from dnnsplit_onnx.serving.wire.exchange import Body, read_error
-from dnnsplit_onnx.serving.wire.http import JSON_LENGTH, ResponseHead
-from dnnsplit_onnx.serving.wire.packing import METHOD, PARAMETER, can_pack, pack
+from dnnsplit_onnx.serving.wire.http import ResponseHead
+from dnnsplit_onnx.serving.wire.packing import METHOD, PARAMETER, can_pack
 from dnnsplit_onnx.serving.wire.pool import Connection, Pool, Target
-from dnnsplit_onnx.serving.wire.protocol import Message, encode, parse, receive, to_text
 from dnnsplit_onnx.serving.wire.stream import Deadline
 from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace, read_trace
 
 Arrays = dict[str, "np.ndarray | None"]
 
 _LONGEST_JSON = 64 << 20
-_LONGEST_ANSWER = 4 << 30
 _PROBE_S = 1.0
 _MOST_TIERS = 64
 _LONGEST_NAME = 256
@@ -73,6 +72,7 @@ class Remote:
         self._routes, self._tier = routes, tier
         self._path = f"/v2/models/{self.name}"
         self._pool = Pool(target, self._greet)
+        self._lender = Lender()
         self.link = tier - 1
         self.health = Health(self.probe, self.link, tier if alone else len(routes.tiers) - 1)
         # What it is is found out when a connection is made; until the first, nobody knows.
@@ -111,59 +111,48 @@ class Remote:
             self._meet(deadline)
             present = {name: value for name, value in values.items() if value is not None}
             try:
-                message, arrays, hop = self._ask(route, present, deadline, sequence)
+                reply, hop = self._ask(route, present, deadline, sequence)
             except RefusedError as error:
                 if error.status != _UNKNOWN_CODING or not self._packs:
                     raise
                 self._packs = False  # another server answers there now
-                message, arrays, hop = self._ask(route, present, deadline, sequence)
+                reply, hop = self._ask(route, present, deadline, sequence)
             results: Arrays = {}
             for port in leg.answers:
-                results[port.name] = _checked(port, arrays.get(port.name), self.target.url)
+                results[port.name] = _checked(port, reply.arrays.get(port.name), self.target.url)
             if not self._is_ours:
-                _check_sizes(leg, {**present, **arrays}, self.target.url)
-        hop.tiers = read_trace(message.parameters.get("dnnsplit_trace"))
+                _check_sizes(leg, {**present, **reply.arrays}, self.target.url)
+        hop.tiers = read_trace(reply.trace)
         self._packing.learn((route.cuts, route.tile), hop)
         return results, hop
 
     def _ask(
         self, route: Route, present: Mapping[str, np.ndarray], deadline: Deadline, sequence: Sequence | None
-    ) -> tuple[Message, dict[str, np.ndarray], Hop]:
+    ) -> tuple[Reply, Hop]:
         """Sends a request, packed if that is worth it, and receives its answer."""
         if not self._is_binary:
             _check_finite(present)
-        start, saved = time.perf_counter(), 0
-        packs = self._packs and self._packing.is_worth_it((route.cuts, route.tile), present)
-
-        def packed(raw: memoryview, itemsize: int) -> bytes | None:
-            nonlocal saved
-            smaller = pack(raw, itemsize) if packs and raw.nbytes >= LEAST_NBYTES else None
-            if smaller is None or len(smaller) >= raw.nbytes:
-                return None
-            saved += raw.nbytes - len(smaller)
-            return smaller
-
-        entries, buffers = encode(present, lambda _: self._is_binary, packed)
-        pack_s = time.perf_counter() - start
-        asked = self._request(route.legs[self._tier], route, entries, deadline)
-        if sequence is not None:
-            asked["parameters"] = asked.get("parameters", {}) | sequence.parameters()
-        text = to_text(asked)
-        fields: dict[str, str | int] = {"Content-Type": "application/json"}
-        if self._is_binary:
-            fields = {JSON_LENGTH.title(): len(text), "Content-Type": "application/octet-stream"}
-        (message, arrays, received), seconds = self._pool.request(
+        asking = Asking(
+            route.legs[self._tier],
+            present,
+            self._said(route, sequence, deadline),
+            is_binary=self._is_binary,
+            packs=self._packs and self._packing.is_worth_it((route.cuts, route.tile), present),
+            lender=self._lender if self._is_ours else None,
+            refusal=self._refusal,
+            url=self.target.url,
+        )
+        reply, seconds = self._pool.request(
             "POST",
             f"{self._path}/infer",
-            self._read,
+            asking.read,
             deadline,
-            fields=fields,
-            buffers=[text, *buffers],
+            write=asking.write,
             # Another server does not know a step of a sequence that is sent again.
             repeat=self._is_ours or sequence is None,
         )
-        sent = len(text) + sum(buffer.nbytes for buffer in buffers)
-        return message, arrays, Hop(seconds, sent, received, saved_nbytes=saved, pack_s=pack_s)
+        sent, saved = asking.sent_nbytes, asking.saved_nbytes
+        return reply, Hop(seconds, sent, reply.nbytes, saved_nbytes=saved, pack_s=asking.pack_s)
 
     def probe(self) -> list[dict[str, Any]]:
         """The tiers from here up, each with its name and whether it is ready; never raises."""
@@ -226,14 +215,11 @@ class Remote:
                 error.link = self.link
             raise
 
-    def _request(
-        self, leg: Leg, route: Route, entries: Iterable[Mapping[str, Any]], deadline: Deadline
-    ) -> dict[str, Any]:
-        asked: dict[str, Any] = {"parameters": {"binary_data": True}} if self._is_binary else {}
-        outputs = [{"name": port.name, **asked} for port in leg.answers]
-        request: dict[str, Any] = {"inputs": entries, "outputs": outputs}
+    def _said(self, route: Route, sequence: Sequence | None, deadline: Deadline) -> dict[str, Any]:
+        """What a request says besides its tensors."""
+        parameters: dict[str, Any] = {}
         if self._is_ours:
-            request["parameters"] = {
+            parameters = {
                 "dnnsplit_manifest": self._routes.identity,
                 "dnnsplit_cuts": format_cuts(route.cuts),
                 "dnnsplit_trace": True,
@@ -245,22 +231,9 @@ class Remote:
             raise ProtocolError(f"`{self.target.url}` is no `serve` of this folder", status=404)
         elif route.cuts != self._routes.cuts:
             raise ProtocolError(f"`{self.target.url}` knows no other cuts than the plan's", status=404)
-        return request
-
-    def _read(self, head: ResponseHead, body: Body) -> tuple[Message, dict[str, np.ndarray], int]:
-        if head.status != 200:
-            raise self._refusal(head, body)
-        if body.json_length > _LONGEST_JSON or body.length > _LONGEST_ANSWER:
-            raise RefusedError(f"the answer of `{self.target.url}` is too large")
-        try:
-            message = parse(body.read(body.json_length), "outputs", body.unread)
-            arrays = {
-                tensor.name: receive(tensor, body.read_into, lambda nbytes: np.empty(nbytes, np.uint8))
-                for tensor in message.tensors
-            }
-        except ProtocolError as error:
-            raise RefusedError(f"`{self.target.url}` answers wrongly: {error.message}") from None
-        return message, arrays, body.length
+        if sequence is not None:
+            parameters |= sequence.parameters()
+        return {"parameters": parameters} if parameters else {}
 
     def _read_prepared(self, head: ResponseHead, body: Body) -> None:
         # A server that is not ours has nothing at this path, and but one slice to open.

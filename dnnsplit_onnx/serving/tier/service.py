@@ -11,6 +11,7 @@
     GET  /v2/chain                    this tier and those above it (an extension)
     POST /v2/link                     measures the link that leads here (an extension)
     POST /v2/cuts                     opens the slices of some cuts, here and above (an extension)
+    POST /v2/systemsharedmemory/region/NAME/register    memory of a client on this machine
     GET  /metrics                     for Prometheus
     GET  /...                         the files of a site, if there is one
     OPTIONS /...                      whether a page of another origin may ask
@@ -61,7 +62,7 @@ EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 #: What the server says of itself.
 SERVER = {"name": "dnnsplit-onnx", "version": __version__, "extensions": list(EXTENSIONS)}
 _LONGEST_MEASURE = 4 << 20
-_LONGEST_CUTS = 4096
+_LONGEST_ASKED = 4096
 # What begins otherwise belongs to a site.
 _OWN_PATHS = ("v2", "metrics")
 
@@ -193,6 +194,10 @@ class Service:
         if parts == ["v2", "cuts"]:
             send(self._prepare(body))
             return
+        if parts[:3] == ["v2", "systemsharedmemory", "region"] and parts[4:] == ["register"]:
+            arena.shared.register(parts[3], _read_short(body))
+            send(json_response({}))
+            return
         if parts[:2] != ["v2", "models"] or self._of_model(parts[2:]) != ["infer"]:
             raise ProtocolError("there is nothing to post to at this path", status=404)
         self._check_lengths(body)
@@ -210,16 +215,12 @@ class Service:
         if self.draining:
             # To the tier below, that is a link that goes down.
             raise LinkError("the server is stopping", link=max(0, self.stage.tier - 1))
-        with self.admission.enter(nbytes) as grow, self._counting_failures():
-            yield Inference(self.stage, self.remote, self._numbering, self.limits, self.metrics, grow)
-
-    @contextmanager
-    def _counting_failures(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception:
-            self.metrics.add("requests_failed_total")
-            raise
+        with self.admission.enter(nbytes) as grow:
+            try:
+                yield Inference(self.stage, self.remote, self._numbering, self.limits, self.metrics, grow)
+            except Exception:
+                self.metrics.add("requests_failed_total")
+                raise
 
     def _measure_link(self, body: Body) -> Response:
         """Receives a body that means nothing, and tells how long that took."""
@@ -231,9 +232,7 @@ class Service:
 
     def _prepare(self, body: Body) -> Response:
         """Opens the slices of some cuts, so that no request has to wait for that."""
-        if not 0 < body.length <= _LONGEST_CUTS:
-            raise ProtocolError(f"the body is not of 1 to {_LONGEST_CUTS} bytes", status=413)
-        asked = read_object(body.read(body.length))
+        asked = _read_short(body)
         routes = self.stage.routes
         routes.check_identity(asked.get("dnnsplit_manifest"), self.stage.name)
         route = routes.route(parse_cuts(asked.get("dnnsplit_cuts")))
@@ -306,6 +305,17 @@ class Service:
                 **({PARAMETER: METHOD} if can_pack() else {}),
             },
         }
+
+
+def _read_short(body: Body) -> dict[str, Any]:
+    """The object that a short body is.
+
+    Raises:
+        ProtocolError: It is none, or not short.
+    """
+    if not 0 < body.length <= _LONGEST_ASKED:
+        raise ProtocolError(f"the body is not of 1 to {_LONGEST_ASKED} bytes", status=413)
+    return read_object(body.read(body.length))
 
 
 def _described(port: Port) -> dict[str, Any]:

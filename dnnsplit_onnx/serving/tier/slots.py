@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
 
 from dnnsplit_onnx.serving.wire.errors import BusyError, DeadlineError
 from dnnsplit_onnx.serving.wire.stream import Deadline
@@ -34,36 +35,44 @@ class Admission:
         self._held = 0
         self.count = 0
 
-    @contextmanager
-    def enter(self, nbytes: int) -> Iterator[Grow]:
-        """Lets a request in, or refuses it without waiting; yields what it calls if it needs more bytes.
+    def enter(self, nbytes: int) -> AbstractContextManager[Grow]:
+        """Lets a request in until the context ends, or refuses it without waiting.
+
+        Returns:
+            A context, which gives what is called if the request needs more bytes; entering it raises
+            `BusyError` if there are as many requests, or bytes, as there may be.
+        """
+        return _Entry(self, nbytes)
+
+    def take(self) -> None:
+        """Counts one more request.
 
         Raises:
             BusyError: There are as many as there may be.
         """
-        held = 0
-
-        def grow(more: int) -> None:
-            nonlocal held
-            with self._lock:
-                # One request alone may always come in: its size has a bound of its own.
-                if self.count > 1 and self._held + more > self._nbytes:
-                    raise BusyError("the server is busy: its queue is full")
-                self._held += more
-                held += more
-
         with self._lock:
             if self.count >= self._limit:
                 raise BusyError("the server is busy: its queue is full")
             self.count += 1
-        try:
-            grow(nbytes)
-            yield grow
-        finally:
-            with self._lock:
-                self.count -= 1
-                self._held -= held
-                self._idle.notify_all()
+
+    def hold(self, more: int) -> None:
+        """Counts so many more bytes.
+
+        Raises:
+            BusyError: There are as many as there may be.
+        """
+        with self._lock:
+            # One request alone may always come in: its size has a bound of its own.
+            if self.count > 1 and self._held + more > self._nbytes:
+                raise BusyError("the server is busy: its queue is full")
+            self._held += more
+
+    def leave(self, nbytes: int) -> None:
+        """Takes a request out again, that held so many bytes."""
+        with self._lock:
+            self.count -= 1
+            self._held -= nbytes
+            self._idle.notify_all()
 
     @property
     def is_full(self) -> bool:
@@ -74,6 +83,33 @@ class Admission:
         """Waits until no request is inside; False if some still are after so long."""
         with self._lock:
             return self._idle.wait_for(lambda: self.count == 0, seconds)
+
+
+class _Entry(AbstractContextManager[Grow]):
+    """A request that is let in: a class, since a generator would take twice as long."""
+
+    __slots__ = ("_admission", "_held", "_nbytes")
+
+    def __init__(self, admission: Admission, nbytes: int) -> None:
+        self._admission, self._nbytes, self._held = admission, nbytes, 0
+
+    def __enter__(self) -> Grow:
+        self._admission.take()
+        try:
+            self._grow(self._nbytes)
+        except BaseException:
+            self._admission.leave(0)
+            raise
+        return self._grow
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._admission.leave(self._held)
+
+    def _grow(self, more: int) -> None:
+        self._admission.hold(more)
+        self._held += more
 
 
 class Slots:
@@ -96,13 +132,7 @@ class Slots:
             DeadlineError: None became free in time.
         """
         start = time.perf_counter()
-        with self._lock:
-            self.waiting += 1
-        try:
-            got = self._free.acquire(timeout=max(0.0, deadline.remaining_s))
-        finally:
-            with self._lock:
-                self.waiting -= 1
+        got = self._free.acquire(blocking=False) or self._wait(deadline)
         if got and deadline.remaining_s <= 0:  # nobody waits for it any more
             self._free.release()
             got = False
@@ -112,3 +142,12 @@ class Slots:
             yield time.perf_counter() - start
         finally:
             self._free.release()
+
+    def _wait(self, deadline: Deadline) -> bool:
+        with self._lock:
+            self.waiting += 1
+        try:
+            return self._free.acquire(timeout=max(0.0, deadline.remaining_s))
+        finally:
+            with self._lock:
+                self.waiting -= 1

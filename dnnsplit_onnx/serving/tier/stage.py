@@ -79,6 +79,7 @@ class Stage:
         self._lock = threading.Lock()
         self._sessions: OrderedDict[str, Future[Session]] = OrderedDict()
         self._memories = Memories(self.states_nbytes, _state_nbytes)
+        self._plain: dict[str | None, bool] = {}
 
     def _refuse_idle_graph(self) -> None:
         """Refuses CUDA graphs on a tier that does not run on CUDA.
@@ -244,16 +245,22 @@ class Stage:
 
     def is_on_device(self, leg: Leg) -> bool:
         """Whether this process runs the tier's part of a route on a GPU."""
-        return leg.record is not None and options_on(self.options, leg.record).provider != "cpu"
+        record = leg.record
+        if record is None or self._is_plain(record):
+            return False
+        return options_on(self.options, record).provider != "cpu"
 
     def _is_plain(self, record: SliceRecord) -> bool:
         """Whether all values are arrays that onnxruntime takes and gives as they are.
 
         That way is 40 microseconds shorter than by its own values.
         """
-        return options_on(self.options, record).provider == "cpu" and all(
-            port.kind == "tensor" and port.dtype in _PLAIN for port in (*record.inputs, *record.outputs)
-        )
+        plain = self._plain.get(record.file)
+        if plain is None:
+            plain = self._plain[record.file] = options_on(self.options, record).provider == "cpu" and all(
+                port.kind == "tensor" and port.dtype in _PLAIN for port in (*record.inputs, *record.outputs)
+            )
+        return plain
 
     def warm_up(self) -> None:
         """Opens the slice of the plan and runs it on made-up values.

@@ -11,6 +11,7 @@ import threading
 import numpy as np
 
 from dnnsplit_onnx.runtime.pinned import LEAST_NBYTES, pinned_block
+from dnnsplit_onnx.serving.wire.shared import Budget, Shared
 
 _ALIGNMENT = 64  # onnxruntime's kernels like whole cache lines
 #: Memory that is kept between requests, of a whole server.
@@ -47,7 +48,7 @@ class Blocks:
             ]
             if fitting:
                 return self._free.pop(min(fitting)[1])[0]
-        return pinned_block(nbytes) if pinned else np.empty(nbytes, np.uint8)
+        return _aligned(nbytes, pinned=pinned)
 
     def give(self, block: np.ndarray, *, pinned: bool) -> None:
         """Takes a block back; those given back longest ago make room for it."""
@@ -65,10 +66,12 @@ class Arena:
 
     Args:
         blocks: Where the block comes from; memory of its own by default.
+        shared: What is shared with the client; nothing by default.
     """
 
-    def __init__(self, blocks: Blocks | None = None) -> None:
+    def __init__(self, blocks: Blocks | None = None, shared: Shared | None = None) -> None:
         self._blocks = blocks or Blocks(0)
+        self.shared = shared or Shared(None, Budget(0))
         self._block: np.ndarray | None = None
         self._used = 0
         self._pinned = False
@@ -82,11 +85,10 @@ class Arena:
             pinned: Whether they go on to a GPU.
         """
         self.release()
-        need = nbytes + (count + 1) * _ALIGNMENT
+        need = nbytes + count * _ALIGNMENT
         self._pinned = pinned and need >= LEAST_NBYTES
         self._block = self._blocks.take(need, pinned=self._pinned)
-        # The block itself begins wherever the allocator put it.
-        self._used = -self._block.ctypes.data % _ALIGNMENT
+        self._used = 0
 
     def release(self) -> None:
         """Gives its memory back."""
@@ -100,3 +102,10 @@ class Arena:
         start = self._used
         self._used += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
         return self._block[start : start + nbytes]
+
+
+def _aligned(nbytes: int, *, pinned: bool) -> np.ndarray:
+    """New memory, which the allocator may begin anywhere, from its first whole cache line on."""
+    block = pinned_block(nbytes + _ALIGNMENT) if pinned else np.empty(nbytes + _ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % _ALIGNMENT
+    return block[start : start + nbytes]

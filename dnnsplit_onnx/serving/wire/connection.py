@@ -16,6 +16,7 @@ from dnnsplit_onnx.serving.wire.errors import ProtocolError, ServingError
 from dnnsplit_onnx.serving.wire.exchange import Body, Response, as_failure, error_response
 from dnnsplit_onnx.serving.wire.handler import Handler, Send
 from dnnsplit_onnx.serving.wire.http import RequestHead, format_response, parse_request
+from dnnsplit_onnx.serving.wire.shared import Budget, Shared
 from dnnsplit_onnx.serving.wire.stream import Deadline, Stream, TlsStream, watch
 
 _log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Connection:
         tls: The TLS context, None for plain HTTP.
         on_end: Called when the connection has ended.
         blocks: Where its requests take memory.
+        budget: How much memory the clients of the server may share with it.
 
     Attributes:
         idle_since: Since when it has waited for a request; None while one is under way.
@@ -49,11 +51,13 @@ class Connection:
         tls: ssl.SSLContext | None,
         on_end: Callable[[Connection], None],
         blocks: Blocks,
+        budget: Budget,
     ) -> None:
         self._service, self._limits = service, service.limits
         self._socket, self._tls = sock, tls
         self._on_end = on_end
-        self._arena = Arena(blocks)
+        # Whoever asks for encryption wants values nowhere else.
+        self._arena = Arena(blocks, Shared(sock if tls is None else None, budget))
         self._thread = threading.Thread(target=self._run, name="connection", daemon=True)
         self.idle_since: float | None = None
 
@@ -84,6 +88,7 @@ class Connection:
             _log.exception("a connection failed")
         finally:
             self._socket.close()
+            self._arena.shared.close()
             self._on_end(self)
 
     def _open(self) -> Stream:

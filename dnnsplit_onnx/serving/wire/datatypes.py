@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 from dnnsplit_onnx.graph.ports import Port
 
 BYTES = "BYTES"
+#: The length that stands before each element of BYTES.
+LENGTH = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dnnsplit_onnx.errors import DnnsplitError
+from dnnsplit_onnx.serving.wire.encoding import to_text
 from dnnsplit_onnx.serving.wire.errors import BusyError, ProtocolError, ServingError
 from dnnsplit_onnx.serving.wire.http import JSON_LENGTH, Head
-from dnnsplit_onnx.serving.wire.protocol import to_text
 from dnnsplit_onnx.serving.wire.stream import Deadline, Stream
 
 _log = logging.getLogger(__name__)
@@ -93,9 +93,8 @@ def json_response(data: Mapping[str, Any], status: int = 200, **fields: str) -> 
     return Response(status, {"Content-Type": "application/json", **fields}, [to_text(data)])
 
 
-def tensor_response(data: Mapping[str, Any], buffers: Sequence[memoryview]) -> Response:
+def tensor_response(text: bytes, buffers: Sequence[memoryview]) -> Response:
     """An answer of a JSON part and binary data."""
-    text = to_text(data)
     if not buffers:
         return Response(200, {"Content-Type": "application/json"}, [text])
     fields: dict[str, str | int] = {

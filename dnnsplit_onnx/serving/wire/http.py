@@ -102,16 +102,17 @@ def parse_response(raw: bytes) -> ResponseHead:
 
 def format_request(method: str, path: str, fields: Mapping[str, str | int]) -> bytes:
     """The head of a request."""
-    return _format(f"{method} {path} HTTP/1.1", fields)
+    return _format(f"{method} {path} HTTP/1.1", tuple(fields.items()))
 
 
 def format_response(status: int, fields: Mapping[str, str | int]) -> bytes:
     """The head of a response."""
-    return _format(f"HTTP/1.1 {status} {_PHRASES.get(status, '')}", fields)
+    return _format(f"HTTP/1.1 {status} {_PHRASES.get(status, '')}", tuple(fields.items()))
 
 
-def _format(line: str, fields: Mapping[str, str | int]) -> bytes:
-    lines = [line, *(f"{name}: {value}" for name, value in fields.items())]
+@lru_cache(_REMEMBERED)
+def _format(line: str, fields: tuple[tuple[str, str | int], ...]) -> bytes:
+    lines = [line, *(f"{name}: {value}" for name, value in fields)]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 

@@ -11,8 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -22,10 +21,12 @@ from dnnsplit_onnx.serving.wire.errors import DeadlineError, LinkError
 from dnnsplit_onnx.serving.wire.exchange import Body
 from dnnsplit_onnx.serving.wire.http import ResponseHead, format_request, parse_response
 from dnnsplit_onnx.serving.wire.security import TlsFiles, client_context
+from dnnsplit_onnx.serving.wire.shared import Region
 from dnnsplit_onnx.serving.wire.stream import Deadline, Stream, TlsStream, watch
 
 T = TypeVar("T")
 Buffers = Sequence[bytes | memoryview]
+Fields = Mapping[str, str | int]
 #: Reads the body of an answer.
 Consume = Callable[[ResponseHead, Body], T]
 
@@ -45,6 +46,7 @@ class Target:
         silence_s: After so long without a sign of life from the network, a connection is
             given up, whatever the deadlines of its requests.
         packs: Whether what is sent may be packed, if the server offers that and it is quicker.
+        shares: Whether values may go through shared memory, if the server is on this machine.
 
     Raises:
         InputError: The URL is none.
@@ -56,6 +58,7 @@ class Target:
     connect_s: float = 2.0
     silence_s: float = 2.0
     packs: bool = True
+    shares: bool = True
 
     def __post_init__(self) -> None:
         try:
@@ -80,10 +83,17 @@ class Target:
 
 
 class Connection:
-    """One connection; requests follow one another on it."""
+    """One connection; requests follow one another on it.
+
+    Attributes:
+        region: Memory that is shared with the server, None if none is.
+        is_private: Whether none ever will be.
+    """
 
     def __init__(self, target: Target, context: ssl.SSLContext | None, deadline: Deadline) -> None:
         self._target = target
+        self.region: Region | None = None
+        self.is_private = context is not None or not target.shares
         limit = min(target.connect_s, deadline.need("connecting"))
         try:
             sock = socket.create_connection((target.host, target.port), timeout=limit)
@@ -99,7 +109,7 @@ class Connection:
         self,
         method: str,
         path: str,
-        fields: Mapping[str, str | int],
+        fields: Fields,
         buffers: Buffers,
         consume: Consume[T],
         deadline: Deadline,
@@ -138,6 +148,10 @@ class Connection:
         return result, head.keep_alive and broken is None
 
 
+#: Makes header fields and the body of a request, as a connection is to carry them by a deadline.
+Write = Callable[[Connection, Deadline], tuple[Fields, Buffers]]
+
+
 class Pool:
     """Connections to one server.
 
@@ -164,11 +178,20 @@ class Pool:
         consume: Consume[T],
         deadline: Deadline,
         *,
-        fields: Mapping[str, str | int] | None = None,
         buffers: Buffers = (),
+        write: Write | None = None,
         repeat: bool = True,
     ) -> tuple[T, float]:
         """Sends a request, once more if a connection that was idle fails and it may be repeated.
+
+        Args:
+            method: Of the request.
+            path: Of the request.
+            consume: Reads its answer.
+            deadline: By when that must be here.
+            buffers: Its body.
+            write: Makes its header fields and body for a connection, in place of `buffers`.
+            repeat: Whether it may be repeated.
 
         Returns:
             What `consume` made of the answer, and the seconds it took on a connection that
@@ -179,23 +202,40 @@ class Pool:
             DeadlineError: It did not answer in time.
             ServingError: `consume` does not like the answer.
         """
-        for connection, fresh in self._connections(deadline):
-            start = time.perf_counter()
+        write = write or (lambda _connection, _deadline: ({}, buffers))
+        connection = self._take()
+        if connection is not None:
             try:
-                result, reusable = connection.exchange(method, path, fields or {}, buffers, consume, deadline)
+                return self._exchange(connection, method, path, write, consume, deadline)
             except OSError as error:
-                connection.stream.close()
-                if fresh or not repeat:
-                    raise LinkError(f"`{self.target.url}` went away: {error.strerror or error}") from None
-                continue
-            except BaseException:
-                # What is left of the answer would be taken for the next one.
-                connection.stream.close()
-                raise
-            seconds = time.perf_counter() - start
-            self._keep(connection) if reusable else connection.stream.close()
-            return result, seconds
-        raise AssertionError("a fresh connection either works or raises")
+                if not repeat:
+                    raise self._went_away(error) from None
+        try:
+            fresh = self._connect(deadline)
+            return self._exchange(fresh, method, path, write, consume, deadline)
+        except OSError as error:
+            raise self._went_away(error) from None
+
+    def _exchange(
+        self,
+        connection: Connection,
+        method: str,
+        path: str,
+        write: Write,
+        consume: Consume[T],
+        deadline: Deadline,
+    ) -> tuple[T, float]:
+        start, reusable = time.perf_counter(), False
+        try:
+            fields, buffers = write(connection, deadline)
+            # After any error, what is left of the answer would be taken for the next one.
+            result, reusable = connection.exchange(method, path, fields, buffers, consume, deadline)
+            return result, time.perf_counter() - start
+        finally:
+            self._give_back(connection, reusable=reusable)
+
+    def _went_away(self, error: OSError) -> LinkError:
+        return LinkError(f"`{self.target.url}` went away: {error.strerror or error}")
 
     def close(self) -> None:
         """Closes all connections; a request that is under way fails."""
@@ -205,59 +245,48 @@ class Pool:
         for connection in left:
             connection.stream.close()
 
-    def _connections(self, deadline: Deadline) -> Iterator[tuple[Connection, bool]]:
-        """A used connection if there is one, then a fresh one; and whether it is fresh."""
-        used = self._take()
-        if used is not None:
-            with self._using(used):
-                yield used, False
-        if self._closed:
-            raise LinkError(f"the way to `{self.target.url}` was closed")
-        connection = Connection(self.target, self._context, deadline)
-        with self._using(connection):
-            self._meet(connection, deadline)
-            yield connection, True
-
-    @contextmanager
-    def _using(self, connection: Connection) -> Iterator[None]:
-        """Knows of a connection while it is in use, so that it can be closed then too."""
-        with self._lock:
-            self._used.add(connection)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._used.discard(connection)
-
-    def _meet(self, connection: Connection, deadline: Deadline) -> None:
-        """Has a fresh connection looked at before it is used."""
-        if self._on_connect is not None:
-            try:
-                self._on_connect(connection, deadline.sooner(self.target.connect_s))
-            except OSError as error:
-                connection.stream.close()
-                raise LinkError(f"`{self.target.url}` went away: {error.strerror or error}") from None
-            except DeadlineError:
-                connection.stream.close()
-                deadline.need(f"asking `{self.target.url}` what it serves")
-                raise LinkError(f"`{self.target.url}` does not say what it serves in time") from None
-            except BaseException:
-                connection.stream.close()
-                raise
-
     def _take(self) -> Connection | None:
+        """A connection that was idle, and is not closed on the other side; None if there is none."""
         while True:
             with self._lock:
                 if not self._idle:
                     return None
                 connection = self._idle.pop()
+                self._used.add(connection)
             if not connection.stream.is_stale():
                 return connection
-            connection.stream.close()
+            self._give_back(connection, reusable=False)
 
-    def _keep(self, connection: Connection) -> None:
+    def _connect(self, deadline: Deadline) -> Connection:
+        """A fresh connection, which was looked at.
+
+        Raises:
+            OSError: It was closed on the other side.
+            ServingError: There is none, or it leads elsewhere.
+        """
+        if self._closed:
+            raise LinkError(f"the way to `{self.target.url}` was closed")
+        connection = Connection(self.target, self._context, deadline)
         with self._lock:
-            if len(self._idle) < _MOST_IDLE and not self._closed:
+            self._used.add(connection)
+        try:
+            if self._on_connect is not None:
+                self._on_connect(connection, deadline.sooner(self.target.connect_s))
+        except DeadlineError:
+            self._give_back(connection, reusable=False)
+            deadline.need(f"asking `{self.target.url}` what it serves")
+            raise LinkError(f"`{self.target.url}` does not say what it serves in time") from None
+        except BaseException:
+            self._give_back(connection, reusable=False)
+            raise
+        return connection
+
+    def _give_back(self, connection: Connection, *, reusable: bool) -> None:
+        """Keeps a connection for the next request, or closes it."""
+        with self._lock:
+            # Until now it was known, so that it could be closed while it was in use.
+            self._used.discard(connection)
+            if reusable and len(self._idle) < _MOST_IDLE and not self._closed:
                 self._idle.append(connection)
                 return
         connection.stream.close()

@@ -19,17 +19,17 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, cast
 
 import numpy as np
 
-from dnnsplit_onnx.serving.wire.datatypes import BYTES, DATATYPES, Datatype, datatype_of
+from dnnsplit_onnx.serving.wire.datatypes import BYTES, DATATYPES, LENGTH, Datatype
 from dnnsplit_onnx.serving.wire.errors import ProtocolError
 from dnnsplit_onnx.serving.wire.packing import METHOD, PARAMETER, unpack
+from dnnsplit_onnx.serving.wire.shared import Place, Region
 
 Scalar = str | int | float | bool
 #: Fills a buffer with the next bytes of a body.
@@ -42,8 +42,6 @@ _MOST_STRINGS = 1 << 20
 _LONGEST_NAME = 1024
 _MOST_BESIDES_ZERO = 1 << 20
 _SHORT = 4096
-_LENGTH = struct.Struct("<I")
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +49,10 @@ class TensorHead:
     """What the JSON part says of a tensor.
 
     Attributes:
-        nbytes: Bytes of its binary data, None if its elements are in the JSON part.
-        data: Those elements, else None.
+        nbytes: Bytes of its binary data in the body, None if it is elsewhere.
+        data: Its elements in the JSON part, else None.
         is_packed: Whether its binary data is packed (`packing`).
+        place: Where it lies in shared memory, else None.
     """
 
     name: str
@@ -62,10 +61,11 @@ class TensorHead:
     nbytes: int | None
     data: list[Any] | None
     is_packed: bool = False
+    place: Place | None = None
 
     @property
     def memory_nbytes(self) -> int:
-        """Bytes that its elements take once they are here; 0 for those of the JSON part."""
+        """Bytes that its elements take once they are here; 0 for those that are here already."""
         if not self.is_packed:
             return self.nbytes or 0
         return math.prod(self.shape) * (self.datatype.itemsize or 0)
@@ -82,6 +82,7 @@ class Message:
         outputs: The outputs that a request names, and whether each is wanted as binary
             data; None if it names none and so wants all.
         binary_output: Whether outputs not named are wanted as binary data.
+        places: Where in shared memory the request has room for outputs.
     """
 
     id: str | None
@@ -89,6 +90,7 @@ class Message:
     tensors: tuple[TensorHead, ...]
     outputs: Mapping[str, bool] | None = None
     binary_output: bool = False
+    places: Mapping[str, Place] = field(default_factory=dict)
 
     def is_binary(self, name: str) -> bool:
         """Whether the client wants an output as binary data."""
@@ -145,8 +147,10 @@ def message_of(data: Mapping[str, Any], kind: Literal["inputs", "outputs"], bina
     binary = parameters.get("binary_data_output", False)
     if not isinstance(binary, bool):
         raise ProtocolError("`binary_data_output` is not a boolean")
-    wanted = _wanted(data, binary) if kind == "inputs" else None
-    return Message(identity, parameters, tensors, wanted, binary)
+    if kind == "outputs":
+        return Message(identity, parameters, tensors, None, binary)
+    wanted, places = _wanted(data, binary)
+    return Message(identity, parameters, tensors, wanted, binary, places)
 
 
 #: A client's requests are much alike: what their JSON parts say is remembered. Nobody changes
@@ -154,14 +158,27 @@ def message_of(data: Mapping[str, Any], kind: Literal["inputs", "outputs"], bina
 _parse_again = lru_cache(256)(_parse)
 
 
-def take(head: TensorHead, read_into: ReadInto, allocate: Callable[[int], np.ndarray]) -> np.ndarray | None:
+def take(
+    head: TensorHead,
+    read_into: ReadInto,
+    allocate: Callable[[int], np.ndarray],
+    region: Region | None = None,
+) -> np.ndarray | None:
     """The binary data of a tensor as it arrives, one-dimensional; None if it is in the JSON part.
 
     Args:
         head: What the JSON part says of it.
         read_into: Reads the body on.
         allocate: Gives a one-dimensional array of so many bytes, aligned for any type.
+        region: The memory that is shared with the other side, None if none is.
+
+    Raises:
+        ProtocolError: There is no such place in shared memory.
     """
+    if head.place is not None:
+        if region is None:
+            raise ProtocolError(f"tensor `{head.name}` lies in shared memory, and none is registered")
+        return region.view(head.place)
     if head.nbytes is None:
         return None
     raw = np.empty(head.nbytes, np.uint8) if head.is_packed else allocate(head.nbytes)
@@ -193,58 +210,17 @@ def tensor_of(
     return _shaped(raw.view(head.datatype.numpy), head)
 
 
-def receive(head: TensorHead, read_into: ReadInto, allocate: Callable[[int], np.ndarray]) -> np.ndarray:
-    """A tensor, its binary data read from the body or its elements taken from the JSON part.
+def receive(
+    head: TensorHead,
+    read_into: ReadInto,
+    allocate: Callable[[int], np.ndarray],
+    region: Region | None = None,
+) -> np.ndarray:
+    """A tensor, read from the body, taken from the JSON part, or seen in shared memory.
 
     Arguments, result and errors are those of `take` and `tensor_of`.
     """
-    return tensor_of(head, take(head, read_into, allocate), allocate)
-
-
-def encode(
-    arrays: Mapping[str, np.ndarray],
-    is_binary: Callable[[str], bool],
-    packed: Callable[[memoryview, int], bytes | None] = lambda _raw, _itemsize: None,
-) -> tuple[list[dict[str, Any]], list[memoryview]]:
-    """Tensors as entries of the JSON part, and the buffers that follow it.
-
-    Numbers are not copied: the buffers are views of the arrays.
-
-    Args:
-        arrays: The tensors by name.
-        is_binary: Whether one travels as binary data.
-        packed: Packs the bytes of a tensor whose elements take so many each; None to send them as
-            they are.
-
-    Raises:
-        ProtocolError: The protocol has no type for an array, or no JSON form of it.
-    """
-    entries, buffers = [], []
-    for name, array in arrays.items():
-        datatype = datatype_of(array)
-        if datatype is None:
-            raise ProtocolError(
-                f"value `{name}` is of type {array.dtype}, which the protocol lacks", status=501
-            )
-        entry: dict[str, Any] = {"name": name, "datatype": datatype.name, "shape": list(array.shape)}
-        if is_binary(name):
-            raw = _raw(array, datatype)
-            smaller = None if datatype.itemsize is None else packed(raw, datatype.itemsize)
-            if smaller is None:
-                entry["parameters"] = {"binary_data_size": raw.nbytes}
-                buffers.append(raw)
-            else:
-                entry["parameters"] = {"binary_data_size": len(smaller), PARAMETER: METHOD}
-                buffers.append(memoryview(smaller))
-        else:
-            entry["data"] = _to_json(name, array, datatype)
-        entries.append(entry)
-    return entries, buffers
-
-
-def to_text(message: Mapping[str, Any]) -> bytes:
-    """A JSON part as bytes, nothing in it that is not needed."""
-    return _ENCODER.encode(message).encode()
+    return tensor_of(head, take(head, read_into, allocate, region), allocate)
 
 
 def _entries(data: Mapping[str, Any], key: str, *, required: bool) -> list[Any]:
@@ -258,7 +234,7 @@ def _entries(data: Mapping[str, Any], key: str, *, required: bool) -> list[Any]:
     return entries
 
 
-def _parameters(data: Mapping[str, Any], owner: str) -> dict[str, Scalar]:
+def _parameters(data: Mapping[str, Any], owner: str, *, may_share: bool = False) -> dict[str, Scalar]:
     found = data.get("parameters")
     if found is None:
         return {}
@@ -267,9 +243,26 @@ def _parameters(data: Mapping[str, Any], owner: str) -> dict[str, Scalar]:
     ):
         raise ProtocolError(f"the parameters of {owner} are not an object of strings, numbers and booleans")
     for key in found:
-        if key.startswith("shared_memory"):
-            raise ProtocolError("shared memory is not supported")
+        if key.startswith("shared_memory") and not may_share:
+            raise ProtocolError(f"the parameters of {owner} name shared memory, which is for tensors")
     return found
+
+
+def _place(parameters: Mapping[str, Scalar], owner: str) -> Place | None:
+    """Where in shared memory a tensor's parameters have it; None if they do not."""
+    region = parameters.get("shared_memory_region")
+    if region is None:
+        return None
+    offset, nbytes = parameters.get("shared_memory_offset", 0), parameters.get("shared_memory_byte_size")
+    if not isinstance(region, str) or len(region) > _LONGEST_NAME:
+        raise ProtocolError(f"`shared_memory_region` of {owner} is no name")
+    if (
+        type(offset) is not int
+        or type(nbytes) is not int
+        or not (0 <= offset < 1 << 48 and 0 <= nbytes < 1 << 48)
+    ):
+        raise ProtocolError(f"the place of {owner} in shared memory is no offset and size in bytes")
+    return Place(region, offset, nbytes)
 
 
 def _name(entry: Any, kind: str) -> str:
@@ -294,11 +287,14 @@ def _tensor(entry: Any, kind: str) -> TensorHead:
     # It takes no bytes, and what a model makes of its other dimensions may take any number.
     if 0 in shape and math.prod(filter(None, shape)) > _MOST_BESIDES_ZERO:
         raise ProtocolError(f"tensor `{name}` has a dimension of 0, and others of too many elements")
-    parameters = _parameters(entry, f"tensor `{name}`")
-    nbytes = parameters.get("binary_data_size")
+    parameters = _parameters(entry, f"tensor `{name}`", may_share=True)
+    nbytes, place = parameters.get("binary_data_size"), _place(parameters, f"tensor `{name}`")
     if PARAMETER in parameters:
         _check_packed(name, datatype, shape, parameters, kind)
         return TensorHead(name, datatype, tuple(shape), cast(int, nbytes), None, is_packed=True)
+    if place is not None:
+        _check_size(name, datatype, shape, place.nbytes)
+        return TensorHead(name, datatype, tuple(shape), None, None, place=place)
     if nbytes is None:
         data = entry.get("data")
         if not isinstance(data, list):
@@ -316,7 +312,7 @@ def _check_size(name: str, datatype: Datatype, shape: list[int], nbytes: Scalar)
         if count * datatype.itemsize != nbytes:
             need = count * datatype.itemsize
             raise ProtocolError(f"tensor `{name}`: {datatype.name} {shape} takes {need} bytes, not {nbytes}")
-    elif count > _MOST_STRINGS or count * _LENGTH.size > nbytes:
+    elif count > _MOST_STRINGS or count * LENGTH.size > nbytes:
         raise ProtocolError(f"tensor `{name}`: {nbytes} bytes cannot hold BYTES {shape}, or hold too many")
 
 
@@ -331,12 +327,16 @@ def _check_packed(
         raise ProtocolError(f"tensor `{name}` is packed and takes no less than the {most} bytes that it has")
 
 
-def _wanted(data: Mapping[str, Any], binary_output: bool) -> dict[str, bool] | None:
+def _wanted(data: Mapping[str, Any], binary_output: bool) -> tuple[dict[str, bool] | None, dict[str, Place]]:
     entries = _entries(data, "outputs", required=False)
     wanted: dict[str, bool] = {}
+    places: dict[str, Place] = {}
     for entry in entries:
         name = _name(entry, "outputs")
-        parameters = _parameters(entry, f"output `{name}`")
+        parameters = _parameters(entry, f"output `{name}`", may_share=True)
+        place = _place(parameters, f"output `{name}`")
+        if place is not None:
+            places[name] = place
         if "classification" in parameters:
             raise ProtocolError(f"output `{name}`: classification is not supported")
         binary = parameters.get("binary_data", binary_output)
@@ -345,7 +345,7 @@ def _wanted(data: Mapping[str, Any], binary_output: bool) -> dict[str, bool] | N
         if name in wanted:
             raise ProtocolError(f"output `{name}` is asked for twice")
         wanted[name] = binary
-    return wanted or None
+    return wanted or None, places
 
 
 def _shaped(flat: np.ndarray, head: TensorHead) -> np.ndarray:
@@ -360,10 +360,10 @@ def _strings(head: TensorHead, raw: memoryview) -> np.ndarray:
     count, at = math.prod(head.shape), 0
     found = np.empty(count, dtype=object)
     for index in range(count):
-        start = at + _LENGTH.size
+        start = at + LENGTH.size
         if start > len(raw):
             break
-        at = start + _LENGTH.unpack_from(raw, at)[0]
+        at = start + LENGTH.unpack_from(raw, at)[0]
         found[index] = bytes(raw[start:at])
     if at != len(raw) or (count and found[-1] is None):
         raise ProtocolError(f"the lengths of the elements of tensor `{head.name}` do not add up")
@@ -415,29 +415,3 @@ def _flatten(data: list[Any], name: str) -> Iterator[Any]:
             yield element
         else:
             pending.pop()
-
-
-def _raw(array: np.ndarray, datatype: Datatype) -> memoryview:
-    if datatype.name == BYTES:
-        elements = [_as_bytes(element) for element in array.reshape(-1)]
-        return memoryview(b"".join(part for e in elements for part in (_LENGTH.pack(len(e)), e)))
-    little = np.ascontiguousarray(array).reshape(-1).astype(datatype.numpy, copy=False)
-    return little.view(np.uint8).data
-
-
-def _to_json(name: str, array: np.ndarray, datatype: Datatype) -> list[Any]:
-    if not datatype.json:
-        raise ProtocolError(f"value `{name}` is {datatype.name}: ask for it as binary data")
-    if datatype.name == BYTES:
-        return [_as_bytes(element).decode("utf-8", "replace") for element in array.reshape(-1)]
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ProtocolError(
-            f"value `{name}` has numbers that are not finite, which JSON lacks: ask for it as binary data",
-            status=422,
-        )
-    elements: list[Any] = array.reshape(-1).tolist()
-    return elements
-
-
-def _as_bytes(element: Any) -> bytes:
-    return element if isinstance(element, bytes) else str(element).encode()

@@ -25,6 +25,7 @@ from dnnsplit_onnx.serving.wire.connection import Connection, response_head
 from dnnsplit_onnx.serving.wire.errors import ServingError
 from dnnsplit_onnx.serving.wire.exchange import error_response
 from dnnsplit_onnx.serving.wire.handler import Handler
+from dnnsplit_onnx.serving.wire.shared import Budget
 from dnnsplit_onnx.serving.wire.stream import Deadline
 
 _log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class Server(Generic[H]):
         except OSError as error:
             raise InputError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
         self._lock = threading.Lock()
-        self._blocks = Blocks()
+        self._blocks, self._budget = Blocks(), Budget(service.limits.bodies_nbytes)
         self._connections: set[Connection] = set()
         self._closing = threading.Event()
         self._acceptor = threading.Thread(target=self._accept, name="accept", daemon=True)
@@ -127,7 +128,7 @@ class Server(Generic[H]):
         if not self._make_room():
             self._turn_away(sock)
             return
-        connection = Connection(self.service, sock, self._tls, self._forget, self._blocks)
+        connection = Connection(self.service, sock, self._tls, self._forget, self._blocks, self._budget)
         with self._lock:
             self._connections.add(connection)
         try:

@@ -21,7 +21,11 @@ _TIMEVAL = struct.Struct("@ll")
 # told anything new. A wait that ends early is taken up again until the deadline. (It takes
 # 0 for "for ever".)
 _SPANS_S = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT) if hasattr(socket, "MSG_DONTWAIT") else 0
+_WHOLE = int(getattr(socket, "MSG_WAITALL", 0))
 _MOST_BUFFERS = 512  # the kernel takes 1024 at once
+# So old may be what is known of whether the other side is still there.
+_LOOK_S = 0.001
 _TLS_CHUNK = 1 << 18
 #: Heads of HTTP messages may be this long.
 LONGEST_HEAD = 1 << 14
@@ -91,16 +95,22 @@ class Wanted(Deadline):
         is_gone: Whether whoever asked has gone.
     """
 
-    __slots__ = ("_is_gone",)
+    __slots__ = ("_is_gone", "_look_at")
 
     def __init__(self, seconds: float, is_gone: Callable[[], bool]) -> None:
         super().__init__(seconds)
         self._is_gone = is_gone
+        self._look_at = 0.0
 
     @property
     def remaining_s(self) -> float:
         """Seconds left, below 0 if it has passed or nobody waits."""
-        return -1.0 if self._is_gone() else super().remaining_s
+        now = time.monotonic()
+        if now >= self._look_at:  # the kernel is asked, which takes longer than all else here
+            if self._is_gone():
+                return -1.0
+            self._look_at = now + _LOOK_S
+        return self._end - now
 
 
 class Stream:
@@ -117,6 +127,11 @@ class Stream:
         self._buffer = memoryview(bytearray(LONGEST_HEAD))
         self._start = self._end = 0
         self._spans: dict[int, float] = {}
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket, to ask about its ends."""
+        return self._socket
 
     def wait(self, deadline: Deadline) -> bool:
         """Waits for bytes to read; False if the other side closed the connection."""
@@ -200,7 +215,7 @@ class Stream:
         if self._start < self._end:
             return True
         try:
-            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) is not None
+            return self._socket.recv(1, _PEEK) is not None
         except BlockingIOError:
             return False
         except OSError:
@@ -209,9 +224,7 @@ class Stream:
     def is_gone(self) -> bool:
         """Whether the other side has closed the connection while it is waited for."""
         try:
-            return self._start == self._end and not self._socket.recv(
-                1, socket.MSG_PEEK | socket.MSG_DONTWAIT
-            )
+            return self._start == self._end and not self._socket.recv(1, _PEEK)
         except BlockingIOError:
             return False
         except OSError:
@@ -238,7 +251,7 @@ class Stream:
         while True:
             self._set_timeout(socket.SO_RCVTIMEO, deadline, "receiving")
             try:
-                return self._socket.recv_into(view, len(view), socket.MSG_WAITALL if whole else 0)
+                return self._socket.recv_into(view, len(view), _WHOLE if whole else 0)
             except BlockingIOError:
                 continue  # until the deadline
 

@@ -13,13 +13,13 @@ import pytest
 
 from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.serving.edge.edge import Edge
-from dnnsplit_onnx.serving.tier import packing, remote, service
+from dnnsplit_onnx.serving.tier import asking, packing, remote, service
 from dnnsplit_onnx.serving.tier.packing import Packing
 from dnnsplit_onnx.serving.tier.slots import Admission
+from dnnsplit_onnx.serving.wire.encoding import encode, to_text
 from dnnsplit_onnx.serving.wire.errors import BusyError
 from dnnsplit_onnx.serving.wire.packing import METHOD, PARAMETER, pack
 from dnnsplit_onnx.serving.wire.pool import Target
-from dnnsplit_onnx.serving.wire.protocol import encode, to_text
 from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace
 from tests.serving.conftest import Network, cut_model, same
 from tests.serving.emulation import Relay
@@ -102,7 +102,7 @@ def test_a_server_that_no_longer_knows_it_gets_the_request_again(
     before = edge.metrics.value("packed_total")
     assert before > 0
     monkeypatch.setattr("dnnsplit_onnx.serving.wire.packing._zstandard", lambda: None)
-    monkeypatch.setattr(remote, "pack", lambda raw, _itemsize: bytes(len(raw) // 2))
+    monkeypatch.setattr(asking, "pack", lambda raw, _itemsize: bytes(len(raw) // 2))
     assert same(edge.infer(given()).outputs, want)
     assert edge.metrics.value("packed_total") == before
 
@@ -249,5 +249,5 @@ def test_strings_alone_are_left_as_they_are() -> None:
     decides.learn("cut", crossed(1 << 20, 1e6))
     words = np.array(["word"] * 2000, object)
     assert not decides.is_worth_it("cut", {"a": words})
-    entries, _ = encode({"a": words}, lambda _: True, lambda raw, _: bytes(len(raw) // 2))
-    assert PARAMETER not in entries[0]["parameters"]
+    listed, _ = encode({"a": words}, lambda _: True, lambda raw, _: bytes(len(raw) // 2))
+    assert PARAMETER not in json.loads(listed)[0]["parameters"]

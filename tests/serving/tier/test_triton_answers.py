@@ -16,8 +16,8 @@ import pytest
 
 from dnnsplit_onnx.serving.tier.launch import ServeOptions, open_server
 from dnnsplit_onnx.serving.tier.stage import Stage
+from dnnsplit_onnx.serving.wire.encoding import encode
 from dnnsplit_onnx.serving.wire.errors import ProtocolError
-from dnnsplit_onnx.serving.wire.protocol import encode
 from dnnsplit_onnx.serving.wire.server import Server
 from tests.serving.conftest import Network, eventually
 from tests.serving.wire.test_server import ask, connect, request_for

@@ -18,8 +18,9 @@ from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.wire import stream
 from dnnsplit_onnx.serving.wire.arena import Arena, Blocks
 from dnnsplit_onnx.serving.wire.connection import Connection
+from dnnsplit_onnx.serving.wire.encoding import to_text
 from dnnsplit_onnx.serving.wire.errors import DeadlineError, ProtocolError
-from dnnsplit_onnx.serving.wire.protocol import parse, to_text
+from dnnsplit_onnx.serving.wire.protocol import parse
 from dnnsplit_onnx.serving.wire.server import Server
 from dnnsplit_onnx.serving.wire.stream import Pace
 from dnnsplit_onnx.slicing.manifest import load_manifest

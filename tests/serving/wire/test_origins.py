@@ -258,14 +258,15 @@ def test_a_folder_that_is_no_site_is_refused(folder: Path, name: str) -> None:
 
 def test_a_request_from_a_page_is_answered(serve: Callable[..., Server[Service]], slices: Path) -> None:
     from dnnsplit_onnx.serving.tier.routes import Routes
-    from dnnsplit_onnx.serving.wire.protocol import encode, to_text
+    from dnnsplit_onnx.serving.wire.encoding import encode, to_text
     from dnnsplit_onnx.slicing.manifest import load_manifest
 
     server = serve(allow_origins=(PAGE,))
     route = Routes(load_manifest(slices)).route((0, 0))
     values = {port.name: inputs()[port.name] for port in route.legs[2].arrives}
-    entries, buffers = encode(values, lambda _: True)
-    text = to_text({"inputs": entries, "parameters": {"dnnsplit_cuts": "0,0", "binary_data_output": True}})
+    tensors, buffers = encode(values, lambda _: True)
+    asked = {"parameters": {"dnnsplit_cuts": "0,0", "binary_data_output": True}}
+    text = to_text({"inputs": json.loads(tensors), **asked})
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
     headers = {"Origin": PAGE, "Inference-Header-Content-Length": str(len(text))}
     connection.request("POST", "/v2/models/cloud/infer", b"".join([text, *map(bytes, buffers)]), headers)

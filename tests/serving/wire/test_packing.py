@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnnsplit_onnx.serving.wire import packing
+from dnnsplit_onnx.serving.wire.encoding import encode, to_text
 from dnnsplit_onnx.serving.wire.errors import ProtocolError
 from dnnsplit_onnx.serving.wire.packing import METHOD, PARAMETER, pack, unpack
-from dnnsplit_onnx.serving.wire.protocol import encode, parse, receive, to_text
+from dnnsplit_onnx.serving.wire.protocol import parse, receive
 
 zstandard = pytest.importorskip("zstandard", reason="needs zstandard: pip install 'dnnsplit-onnx[packed]'")
 
@@ -48,9 +49,9 @@ def head(nbytes: object, shape: list[int], datatype: str = "FP32", method: objec
 
 def through(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int]:
     """Arrays packed into a body, and read from it; and the bytes of its binary data."""
-    entries, buffers = encode(arrays, lambda _: True, pack)
+    tensors, buffers = encode(arrays, lambda _: True, pack)
     binary = b"".join(buffers)
-    message = parse(to_text({"inputs": entries}), "inputs", len(binary))
+    message = parse(to_text({"inputs": json.loads(tensors)}), "inputs", len(binary))
     at = 0
 
     def read_into(view: memoryview) -> None:

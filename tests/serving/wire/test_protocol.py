@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dnnsplit_onnx.serving.wire.datatypes import DATATYPES, datatype_of
+from dnnsplit_onnx.serving.wire.encoding import encode, to_text, with_tensors, without_trace
 from dnnsplit_onnx.serving.wire.errors import ProtocolError
-from dnnsplit_onnx.serving.wire.protocol import Message, encode, parse, receive, to_text
+from dnnsplit_onnx.serving.wire.protocol import Message, parse, receive
 
 NUMERIC = [d.numpy for d in DATATYPES.values() if d.itemsize is not None and d.name != "BF16"]
 
@@ -34,8 +35,8 @@ def decode(text: bytes, binary: bytes, kind: str = "inputs") -> tuple[Message, d
 
 
 def there_and_back(array: np.ndarray, *, binary: bool) -> np.ndarray:
-    entries, buffers = encode({"x": array}, lambda _: binary)
-    _, arrays = decode(to_text({"inputs": entries}), b"".join(buffers))
+    tensors, buffers = encode({"x": array}, lambda _: binary)
+    _, arrays = decode(to_text({"inputs": json.loads(tensors)}), b"".join(buffers))
     return arrays["x"]
 
 
@@ -267,3 +268,42 @@ def test_any_bytes_are_read_or_refused(text, binary):
         parse(text, "inputs", binary)
     except ProtocolError:
         return
+
+
+@pytest.mark.parametrize(
+    "trace", ["", "[]", '[{"tier":"a","hop":[1,2,3]}]', '"}}', ',"parameters":{"dnnsplit_trace":"']
+)
+@pytest.mark.parametrize("named", ["y", 'y","parameters":{"dnnsplit_trace":"x"}}'])
+def test_a_trace_is_taken_out_of_an_answer(trace: str, named: str):
+    tensors, _ = encode({named: np.ones(2, np.float32)}, lambda _: True)
+    said = {"model_name": named, "parameters": {"dnnsplit_trace": trace}}
+    text = with_tensors(said, outputs=tensors)
+    assert json.loads(text) == said | {"outputs": json.loads(tensors)}
+    rest, found = without_trace(text)
+    assert found == trace
+    assert parse(rest, "outputs", 8).tensors == parse(text, "outputs", 8).tensors
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{}",
+        b"",
+        b'{"outputs":[],"parameters":{"dnnsplit_trace":1}}',
+        b'{"outputs":[],"parameters":{"dnnsplit_trace":"a","more":1}}',
+        b'{"outputs":[],"parameters":{"dnnsplit_trace":"a"},"id":"b"}',
+        b'{"outputs":[{"name":"y","parameters":{"dnnsplit_trace":"a"}}]}',
+        b'{"outputs":[],"parameters":{"dnnsplit_trace":"a}}',
+        b'{"outputs":[],"parameters":{"dnnsplit_trace":' + b"[" * 100_000 + b"}}",
+    ],
+)
+def test_an_answer_of_another_form_stays_as_it_is(text: bytes):
+    assert without_trace(text) == (text, None)
+
+
+def test_what_only_looks_like_an_answer_with_a_trace_is_refused_either_way():
+    text = b'{"outputs":[{"name":"y","parameters":{"dnnsplit_trace":"a"}}'
+    rest, _ = without_trace(text)
+    for said in (text, rest):
+        with pytest.raises(ProtocolError):
+            parse(said, "outputs", 0)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dnnsplit_onnx.serving.tier.stage import Stage
-from dnnsplit_onnx.serving.wire.protocol import encode, to_text
+from dnnsplit_onnx.serving.wire.encoding import encode, to_text
 from dnnsplit_onnx.serving.wire.server import Server
 from tests.serving.conftest import Network, eventually, inputs
 
@@ -24,8 +24,13 @@ def connect(server: Server) -> socket.socket:
 def request_for(server: Server, *, path: str = "/v2/models/cloud/infer", **fields: object) -> bytes:
     """A good request for the top tier, with all of the model to run."""
     arrays = {**inputs()}
-    entries, buffers = encode(arrays, lambda _: True)
-    text = to_text({"inputs": entries, "parameters": {"dnnsplit_cuts": "0,0", "binary_data_output": True}})
+    tensors, buffers = encode(arrays, lambda _: True)
+    text = to_text(
+        {
+            "inputs": json.loads(tensors),
+            **{"parameters": {"dnnsplit_cuts": "0,0", "binary_data_output": True}},
+        }
+    )
     body = b"".join([text, *buffers])
     head = {"Host": "h", "Content-Length": len(body), "Inference-Header-Content-Length": len(text), **fields}
     lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
@@ -126,10 +131,11 @@ def test_bad_requests_get_an_error_in_the_protocols_form(network: Network, raw: 
 )
 def test_wrong_tensors_are_refused_and_the_connection_goes_on(network: Network, change, match):
     server = network.serve("cloud")
-    entries, buffers = encode(inputs(), lambda _: True)
-    entries[0].update(change)
-    nbytes = entries[0]["parameters"]["binary_data_size"]
-    text = to_text({"inputs": entries, "parameters": {"dnnsplit_cuts": "0,0"}})
+    listed, buffers = encode(inputs(), lambda _: True)
+    tensors = json.loads(listed)
+    tensors[0].update(change)
+    nbytes = tensors[0]["parameters"]["binary_data_size"]
+    text = to_text({"inputs": tensors, "parameters": {"dnnsplit_cuts": "0,0"}})
     body = b"".join([text, bytes(nbytes), buffers[1]])
     head = f"POST /v2/models/cloud/infer HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n"
     head += f"Inference-Header-Content-Length: {len(text)}\r\n\r\n"
@@ -199,8 +205,13 @@ def test_a_body_that_drips_is_cut_off_though_it_never_pauses(network: Network):
 def test_a_client_that_does_not_take_its_answer_is_cut_off(network: Network):
     server = network.serve("cloud", slack_s=0.3, slowest_bytes_per_s=1e9)
     big = np.zeros((40_000, 8), np.float32)
-    entries, buffers = encode({"x": big, "k": np.zeros((40_000, 8), np.int64)}, lambda _: True)
-    text = to_text({"inputs": entries, "parameters": {"dnnsplit_cuts": "0,0", "binary_data_output": True}})
+    tensors, buffers = encode({"x": big, "k": np.zeros((40_000, 8), np.int64)}, lambda _: True)
+    text = to_text(
+        {
+            "inputs": json.loads(tensors),
+            **{"parameters": {"dnnsplit_cuts": "0,0", "binary_data_output": True}},
+        }
+    )
     body = b"".join([text, *buffers])
     head = f"POST /v2/models/cloud/infer HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n"
     head += f"Inference-Header-Content-Length: {len(text)}\r\n\r\n"
