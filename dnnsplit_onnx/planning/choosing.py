@@ -19,7 +19,8 @@ from dnnsplit_onnx.planning.costs import Costs, cost_table, on_links
 from dnnsplit_onnx.planning.objective import ObjectiveFunction
 from dnnsplit_onnx.planning.once import once_notes, with_once
 from dnnsplit_onnx.planning.planners import Planner, planner_of
-from dnnsplit_onnx.planning.planners.dag import gap_above, lower_bound
+from dnnsplit_onnx.planning.planners.bounds import lower_bound
+from dnnsplit_onnx.planning.planners.dag import gap_above
 from dnnsplit_onnx.planning.planners.pareto import Front, pareto_front
 from dnnsplit_onnx.planning.plans import Figures, Objective, Optimality, Plan, PlannedModel, SingleTier
 from dnnsplit_onnx.planning.problem import Problem, Solution

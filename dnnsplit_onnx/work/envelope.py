@@ -6,8 +6,9 @@ lower convex hull, and they are nested (Eisner and Severance 1976; Gallo, Grigor
 Tarjan 1989): found by taking two of them, L and R, and asking whether any set in between
 lies below their line. Each question is one minimum cut on the nodes of R that are not in L.
 
-Where a tier's seconds are proportional to FLOPs, this envelope alone holds an optimal plan
-without limits over the whole DAG, for any number of tiers (design, section 4).
+Where a tier's seconds are proportional to FLOPs, and outputs stay where they are made, this
+envelope alone holds an optimal plan without limits over the whole DAG, for any number of tiers
+(design, section 4). Outputs that return add a term of their own, and other sets may be best.
 """
 
 from __future__ import annotations

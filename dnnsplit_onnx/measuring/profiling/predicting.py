@@ -2,11 +2,13 @@
 
 Of each model every node and the whole are timed in turns; the nodes' times are scaled to add up
 to the whole, so that a sum of predictions is one of a run. What others run on the machine makes
-runs longer and never shorter, so the quickest quarter of the runs counts, and with one thread the
+runs longer and never shorter, so the quickest tenth of the runs counts, and with one thread the
 processor's time and not the clock's.
 
-A kind's coefficients are the non-negative least squares of relative errors. A kind of few
-nodes takes those of all nodes together, times one factor.
+A kind's coefficients are non-negative least squares, a node's error weighed by the square root of
+its time: absolute errors would see long nodes alone, relative ones short nodes alone. They are
+scaled to give the kind's nodes their time in sum. A kind of few nodes takes the coefficients of all
+nodes together, scaled so.
 """
 
 from __future__ import annotations
@@ -38,8 +40,11 @@ _Floats = NDArray[np.float64]
 #: Models to fit on at least: one is left out at a time.
 FEWEST = 3
 _RUNS = 30
-#: Errors of nodes are taken relative to their time, but not to less than this.
-_SHORT_S = 20e-6
+#: What onnxruntime's clock of nodes tells apart.
+_TICK_S = 1e-6
+#: Bytes of one sort that are a smaller share than this of what the largest node of a kind moves say
+#: nothing of it, and would be given what has other causes.
+_LITTLE = 0.01
 #: Kinds of fewer nodes are not fitted by themselves.
 _FEW = 2 * (len(AMOUNTS) + 1)
 #: Amounts are brought to millions, so that coefficients are of one size.
@@ -123,9 +128,9 @@ def observe(model: Source, options: SessionOptions, overhead_s: float, runs: int
 
 
 def quickest(times: Sequence[float]) -> float:
-    """The mean of the quickest quarter: whole microseconds are too coarse for a quantile."""
+    """The mean of the quickest tenth: whole microseconds are too coarse for a quantile."""
     ordered = sorted(times)
-    return statistics.fmean(ordered[: max(1, (len(ordered) + 3) // 4)]) if ordered else 0.0
+    return statistics.fmean(ordered[: (len(ordered) + 9) // 10]) if ordered else 0.0
 
 
 def fitted(seen: Sequence[Observation], tier: str, options: SessionOptions, overhead_s: float) -> Predictor:
@@ -166,15 +171,14 @@ def fit(seen: Sequence[Observation]) -> tuple[dict[str, Kind], Kind]:
     amounts = np.concatenate([one.amounts for one in seen])
     seconds = np.concatenate([one.seconds for one in seen])
     pooled = _least_squares(amounts, seconds)
+    pooled = pooled * _scale(_table(amounts) @ pooled, seconds)
     other = _kind(pooled, len(seconds))
     found = {}
     for kind in sorted(set(kinds.tolist())):
         rows = kinds == kind
-        if rows.sum() >= _FEW:
-            coefficients = _least_squares(amounts[rows], seconds[rows])
-        else:
-            coefficients = pooled * _factor(_table(amounts[rows]) @ pooled, seconds[rows])
-        found[kind] = _kind(coefficients, int(rows.sum()))
+        coefficients = _least_squares(amounts[rows], seconds[rows]) if rows.sum() >= _FEW else pooled
+        scale = _scale(_table(amounts[rows]) @ coefficients, seconds[rows])
+        found[kind] = _kind(coefficients * scale, int(rows.sum()))
     return found, other
 
 
@@ -186,25 +190,25 @@ def _table(amounts: _Floats) -> _Floats:
     return np.concatenate((np.ones((len(amounts), 1)), amounts * _SCALE), axis=1)
 
 
-def _factor(predicted: _Floats, seconds: _Floats) -> float:
-    """What predictions are best multiplied by."""
-    weights = 1 / np.maximum(seconds, _SHORT_S)
-    own, theirs = predicted * weights, seconds * weights
-    return float(own @ theirs / (own @ own)) if own.any() else 0.0
+def _scale(predicted: _Floats, seconds: _Floats) -> float:
+    """What predictions are multiplied by to be right in sum."""
+    total = float(predicted.sum())
+    return float(seconds.sum()) / total if total > 0 else 0.0
 
 
 def _least_squares(amounts: _Floats, seconds: _Floats) -> _Floats:
-    """The non-negative coefficients of least squared relative error, the fixed one first.
+    """The non-negative coefficients of least weighted squares, the fixed one first.
 
     There are few, so every choice of those that are not zero is solved: the best solution
     without a negative coefficient is the optimum.
     """
-    weights = 1 / np.maximum(seconds, _SHORT_S)
+    weights = 1 / np.sqrt(np.maximum(seconds, _TICK_S))
     table, target = _table(amounts) * weights[:, None], seconds * weights
     gram, right = table.T @ table, table.T @ target
     best, least = np.zeros(table.shape[1]), 0.0
-    for count in range(1, table.shape[1] + 1):
-        for chosen in combinations(range(table.shape[1]), count):
+    usable = _usable(amounts)
+    for count in range(1, len(usable) + 1):
+        for chosen in combinations(usable, count):
             at = list(chosen)
             solved = np.linalg.lstsq(gram[np.ix_(at, at)], right[at], rcond=None)[0]
             # Of the squared error, all but what does not depend on the coefficients.
@@ -213,6 +217,13 @@ def _least_squares(amounts: _Floats, seconds: _Floats) -> _Floats:
                 best, least = np.zeros(table.shape[1]), value
                 best[at] = solved
     return best
+
+
+def _usable(amounts: _Floats) -> list[int]:
+    """The columns that have something to say: the fixed one, work, and bytes that are not few."""
+    sent = [at for at, name in enumerate(AMOUNTS) if name.endswith("nbytes")]
+    least = _LITTLE * amounts[:, sent].sum(axis=1).max(initial=0.0)
+    return [0, *(at + 1 for at in range(len(AMOUNTS)) if at not in sent or amounts[:, at].max() >= least)]
 
 
 def _overhead(options: SessionOptions) -> float:

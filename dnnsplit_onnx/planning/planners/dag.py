@@ -46,10 +46,10 @@ def dag_optimum(
         return None
     figure = DagFigure(
         problem.additive(measure).below,
-        tuple(_rates(link, measure, problem.weights) for link in problem.topology.links),
+        tuple(rates_of(link, measure, problem.weights) for link in problem.topology.links),
         problem.additive(measure).fees,
     )
-    return _minimum(problem, analysis, figure)
+    return minimum_of(problem, analysis, figure)
 
 
 def tangent_optimum(problem: Problem, figures: Figures) -> DagOptimum | None:
@@ -76,15 +76,16 @@ def tangent_optimum(problem: Problem, figures: Figures) -> DagOptimum | None:
         constant += share * stage.waiting_s - slope * stage.seconds
     for t, (link, sent) in enumerate(zip(topology.links, figures.links, strict=True)):
         slope = share * link_station(topology, t).slope(sent.seconds)
-        rates = _rates(link, measure, problem.weights)
-        links.append(rates.plus(slope, _rates(link, "latency", None)))
+        rates = rates_of(link, measure, problem.weights)
+        links.append(rates.plus(slope, rates_of(link, "latency", None)))
         constant += share * sent.waiting_s - slope * sent.seconds
     if not math.isfinite(constant):
         return dag_optimum(problem)
-    return _minimum(problem, problem.analysis, DagFigure(below, tuple(links), figure.fees, constant))
+    return minimum_of(problem, problem.analysis, DagFigure(below, tuple(links), figure.fees, constant))
 
 
-def _minimum(problem: Problem, analysis: Analysis, figure: DagFigure) -> DagOptimum | None:
+def minimum_of(problem: Problem, analysis: Analysis, figure: DagFigure) -> DagOptimum | None:
+    """The least of a figure over the DAG within the problem's rules; None as in `nested.minimum`."""
     # Contraction moves work up, so it needs tiers that are no worse the higher they are.
     per_node = np.diff(figure.below, axis=1)
     merge = bool((per_node[1:] <= per_node[:-1]).all())
@@ -99,12 +100,13 @@ def _is_known(problem: Problem, measure: Measure) -> bool:
     return all(tier.watts is not None for tier in tiers) and all(link.watts is not None for link in links)
 
 
-def _rates(link: Link, measure: Measure, weights: Weights | None) -> LinkRates:
+def rates_of(link: Link, measure: Measure, weights: Weights | None) -> LinkRates:
+    """What a link takes of a figure."""
     if measure == "weighted":
         assert weights is not None, "the objective `weighted` has weights"
         total = LinkRates.none()
         for part, weight in weights.to_dict().items():
-            total = total.plus(weight, _rates(link, part, None))  # type: ignore[arg-type]
+            total = total.plus(weight, rates_of(link, part, None))  # type: ignore[arg-type]
         return total
     if measure == "cost" and link.usd_per_gb is not None:
         per_byte = Fraction(link.usd_per_gb / 1e9)
@@ -122,19 +124,6 @@ def _rates(link: Link, measure: Measure, weights: Weights | None) -> LinkRates:
     )
 
 
-def lower_bound(problem: Problem, analysis: Analysis) -> float | None:
-    """What no plan over the DAG can fall below; see `plans.Plan.lower_bound`.
-
-    None where machines share rows: what they take is no sum over nodes.
-    """
-    if problem.costs.rows is not None:
-        return None
-    if problem.objective == "throughput":
-        return slowest_step_bound(problem)
-    optimum = dag_optimum(problem, analysis)
-    return None if optimum is None else optimum.value
-
-
 def gap_above(bound: float, problem: Problem, figures: Figures) -> float:
     """How far a plan is above a bound, relative to the plan; 0 within rounding."""
     return relative_gap(bound, problem.objective, figures.value(problem.objective))
@@ -146,15 +135,3 @@ def relative_gap(bound: float, objective: Objective, value: float) -> float:
         value = 1 / value if value > 0 else math.inf
     gap = 0.0 if value == 0 else 1 - bound / value
     return gap if gap > ROUNDING else 0.0
-
-
-def slowest_step_bound(problem: Problem) -> float:
-    """Seconds that the slowest stage of any plan takes at least, for throughput.
-
-    Some tier runs the node whose best tier is slowest, and some tier does at least its
-    share of the least that all nodes take.
-    """
-    per_node = np.diff(problem.costs.seconds_below, axis=1).min(axis=0, initial=math.inf)
-    if not per_node.size:
-        return 0.0
-    return max(float(per_node.max()), float(per_node.sum()) / len(problem.topology.tiers)) * (1 - ROUNDING)

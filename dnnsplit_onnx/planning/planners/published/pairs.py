@@ -68,6 +68,12 @@ class Pair:
         below = self.problem.additive(measure).below
         return below[0], below[self.upper, -1] - below[self.upper]
 
+    @property
+    def transfer(self) -> _Floats:
+        """Shape (n + 1,): seconds of the links between, without waiting."""
+        total: _Floats = self.problem.link_seconds[: self.upper].sum(axis=0)
+        return total
+
     def total(self, measure: Measure) -> _Floats:
         """Shape (n + 1,): an additive figure of each cut."""
         low, high = self.computed(measure)

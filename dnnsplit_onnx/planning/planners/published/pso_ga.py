@@ -27,11 +27,10 @@ What is assumed:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from dnnsplit_onnx.planning.planners.published.fitness import Fitness, breaks_limits, slowest, total
 from dnnsplit_onnx.planning.planners.published.pairs import need_objective, nowhere
 from dnnsplit_onnx.planning.problem import Problem, Solution
 
@@ -67,26 +66,6 @@ def plan(problem: Problem) -> Solution:
     return Solution(cuts, "none", swarm.evaluated, (f"a random search, seed {_SEED}",))
 
 
-@dataclass
-class _Fitness:
-    """How good particles are: first whether they keep the limits, then a value; less is better."""
-
-    breaks: NDArray[np.bool_]
-    value: _Floats
-
-    def is_better_than(self, other: _Fitness) -> NDArray[np.bool_]:
-        """Place by place."""
-        return np.where(self.breaks == other.breaks, self.value < other.value, other.breaks)
-
-    def take(self, at: NDArray[np.intp] | int) -> _Fitness:
-        """That of some particles."""
-        return _Fitness(self.breaks[np.atleast_1d(at)], self.value[np.atleast_1d(at)])
-
-    def first(self) -> int:
-        """The place of the best."""
-        return int(np.lexsort((self.value, self.breaks))[0])
-
-
 class _Swarm:
     """Particles, the best place that each has met, and the best of all."""
 
@@ -112,8 +91,7 @@ class _Swarm:
         fitness = self._fitness(self.places)
         better = fitness.is_better_than(self.own_fitness)
         self.own[better] = self.places[better]
-        self.own_fitness.breaks[better] = fitness.breaks[better]
-        self.own_fitness.value[better] = fitness.value[better]
+        self.own_fitness.put(better, fitness)
         at = self.own_fitness.first()
         found = self.own_fitness.take(at)
         if not found.is_better_than(self.best_fitness)[0]:
@@ -143,65 +121,20 @@ class _Swarm:
         crossed = np.where(within, others[chosen], self.places[chosen])
         self.places[chosen] = np.maximum.accumulate(crossed, axis=1)
 
-    def _fitness(self, places: _Tiers) -> _Fitness:
+    def _fitness(self, places: _Tiers) -> Fitness:
         problem = self.problem
         self.evaluated += len(places)
         cuts = _cuts(places, len(problem.topology.links))
-        breaks = _breaks_rules(problem, cuts)
-        for measure, limit in problem.limits.items():
-            breaks |= _total(problem, cuts, measure) > limit * (1 + 1e-12)
-        latency = _total(problem, cuts, "latency")
+        breaks = breaks_limits(problem, cuts)
+        latency = total(problem, cuts, "latency")
         if problem.objective == "throughput":
-            value = _slowest(problem, cuts)
+            value = slowest(problem, cuts)
         else:
-            value = latency if problem.objective == "latency" else _total(problem, cuts, problem.objective)
-        return _Fitness(breaks, np.where(breaks, latency, value))
+            assert problem.objective != "custom", "refused above"
+            value = latency if problem.objective == "latency" else total(problem, cuts, problem.objective)
+        return Fitness(breaks, np.where(breaks, latency, value))
 
 
 def _cuts(places: _Tiers, links: int) -> NDArray[np.intp]:
     """Shape (particles, links): how many layers run below each link."""
     return np.stack([(places <= t).sum(axis=1) for t in range(links)], axis=1)
-
-
-def _bounds(problem: Problem, cuts: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Shape (particles, K + 1): where stages start and stop."""
-    size = np.full((len(cuts), 1), problem.costs.size)
-    return np.concatenate((np.zeros_like(size), cuts, size), axis=1)
-
-
-def _total(problem: Problem, cuts: NDArray[np.intp], measure: str) -> _Floats:
-    """An additive figure of each plan."""
-    figure = problem.additive(measure)  # type: ignore[arg-type]
-    bounds = _bounds(problem, cuts)
-    total = np.zeros(len(cuts))
-    for t, below in enumerate(figure.below):
-        total += below[bounds[:, t + 1]] - below[bounds[:, t]]
-    for t, link in enumerate(figure.link):
-        total += link[cuts[:, t]]
-    return total
-
-
-def _slowest(problem: Problem, cuts: NDArray[np.intp]) -> _Floats:
-    """Seconds of the slowest stage or transfer of each plan."""
-    bounds = _bounds(problem, cuts)
-    slowest = np.zeros(len(cuts))
-    for t, below in enumerate(problem.costs.seconds_below):
-        np.maximum(slowest, below[bounds[:, t + 1]] - below[bounds[:, t]], out=slowest)
-    for t, link in enumerate(problem.link_seconds):
-        np.maximum(slowest, link[cuts[:, t]], out=slowest)
-    return slowest
-
-
-def _breaks_rules(problem: Problem, cuts: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Plans that cut where they may not, or put more on a tier than its memory holds."""
-    bounds = _bounds(problem, cuts)
-    breaks = np.zeros(len(cuts), dtype=np.bool_)
-    for t, row in enumerate(problem.open):
-        breaks |= ~row[cuts[:, t]]
-    windows = problem.windows(
-        () if problem.objective == "throughput" or problem.objective == "custom" else (problem.objective,)
-    )
-    for t, window in enumerate(windows):
-        if window is not None:
-            breaks |= bounds[:, t] < window[bounds[:, t + 1]]
-    return breaks

@@ -23,7 +23,7 @@ from tests.dags import closed_sets, live_nbytes, random_workload
 from tests.strategies import ALL_OBJECTIVES, random_problem
 
 exact, exhaustive = get_planner("exact"), get_planner("exhaustive")
-PUBLISHED = ("neurosurgeon", "dads", "dnn-surgery", "decc", "cost-aware", "pso-ga")
+PUBLISHED = ("neurosurgeon", "dads", "dnn-surgery", "decc", "cost-aware", "pso-ga", "liu", "ipsga", "dina")
 TWO_TIERS = {
     "neurosurgeon": ("latency", "energy"),
     "dads": ("latency", "throughput"),
@@ -31,6 +31,9 @@ TWO_TIERS = {
     "decc": ("latency", "throughput"),
     "cost-aware": ("latency", "cost", "weighted"),
     "ddpqn": ("latency", "cost", "energy", "weighted"),
+    "liu": ("latency",),
+    "ipsga": ("latency",),
+    "dina": ("latency",),
 }
 
 
