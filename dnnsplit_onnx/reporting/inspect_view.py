@@ -26,9 +26,7 @@ def print_inspection(console: Console, inspection: Inspection) -> None:
     console.print(f" {dot} ".join(title), style="bold")
     fresh, results = graph.fresh_inputs, graph.results
     console.print(f"reads {_ports(inspection, fresh)}, makes {_ports(inspection, results)}")
-    if graph.states:
-        kept = _ports(inspection, tuple(state.input for state in graph.states))
-        console.print(f"keeps {units.count(len(graph.states), 'state')} on their tiers: {kept}")
+    _print_states(console, inspection)
     console.print()
     console.print(_operators(inspection))
     console.print()
@@ -37,6 +35,18 @@ def print_inspection(console: Console, inspection: Inspection) -> None:
     else:
         console.print("No cut has a known size.")
     _print_notes(console, inspection)
+
+
+def _print_states(console: Console, inspection: Inspection) -> None:
+    """Prints what runs hand to the next ones, and what stays for a whole sequence of them."""
+    states = inspection.analysis.graph.states
+    renewed = tuple(state.input for state in states if state.output is not None)
+    staying = tuple(state.input for state in states if state.output is None)
+    if renewed:
+        kept = _ports(inspection, renewed)
+        console.print(f"keeps {units.count(len(renewed), 'state')} on their tiers: {kept}")
+    if staying:
+        console.print(f"reads once in a sequence: {_ports(inspection, staying)}")
 
 
 def _work(inspection: Inspection) -> list[str]:

@@ -25,6 +25,7 @@ from dnnsplit_onnx.work.analysis import measure
 from dnnsplit_onnx.work.inspection import Inspection
 from tests.conftest import light
 from tests.reporting.plans_made import made
+from tests.running.stateful import Decoder
 
 WIDTHS = [60, 80, 140]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tiers.toml"
@@ -244,3 +245,16 @@ class AtOnce:
 
     def cancel(self) -> None:
         pass
+
+
+def test_states_that_stay_are_told_apart() -> None:
+    graph = load_graph(Decoder().model())
+    sizes = {"batch": 1, "encoder": 9, "past_decoder": 5}
+    to = console(140)
+    print_inspection(to, Inspection(measure(graph, bind_shapes(graph, sizes))))
+    lines = printed(to).splitlines()
+    assert lines[1].startswith("reads `input_ids` (int64 1 x 1), makes `logits`")
+    assert lines[2].startswith(
+        "keeps 2 states on their tiers: `past_key_values.0.decoder.key` (float 1 x 5 x 8)"
+    )
+    assert lines[3].startswith("reads once in a sequence: `past_key_values.0.encoder.key` (float 1 x 9 x 8)")
