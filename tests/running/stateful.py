@@ -64,11 +64,17 @@ def _renewals(
 class Whole:
     """The whole model, stepped with nothing but onnxruntime and the definition of states.
 
-    It is optimised as slices are when they run; what is fused lies within one slice here.
+    Args:
+        model: The model.
+        states: Its states.
+        optimize: Whether it is optimised as slices are by default: equal to them where what is
+            fused lies within one slice.
     """
 
-    def __init__(self, model: onnx.ModelProto, states: Sequence[State]) -> None:
+    def __init__(self, model: onnx.ModelProto, states: Sequence[State], *, optimize: bool = True) -> None:
         options = onnxruntime.SessionOptions()
+        if not optimize:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(model.SerializeToString(), options)
         self._read = {value.name for value in self._session.get_inputs()}

@@ -19,7 +19,15 @@ from dnnsplit_onnx.serving.tier.stage import Stage
 from dnnsplit_onnx.serving.wire.stream import Deadline
 from dnnsplit_onnx.slicing.manifest import load_manifest
 from dnnsplit_onnx.work.cuts import live_values
-from tests.running.stateful import WIDTH, Arrays, Whole, random_model, saved, sliced_everywhere
+from tests.running.stateful import (
+    WIDTH,
+    Arrays,
+    Decoder,
+    Whole,
+    random_model,
+    saved,
+    sliced_everywhere,
+)
 from tests.serving.conftest import Network
 
 
@@ -28,7 +36,7 @@ class Tiers:
 
     def __init__(self, folder: Path) -> None:
         self.routes = Routes(load_manifest(folder))
-        options = SessionOptions(threads=1)
+        options = SessionOptions(threads=1, optimize=False)
         self.stages = [Stage(folder, self.routes, at, options) for at in range(len(self.routes.tiers))]
 
     def __call__(self, cuts: Cuts, values: Arrays, sequence: Sequence) -> Arrays:
@@ -58,7 +66,7 @@ def test_random_models_cut_anywhere_step_as_the_whole(seed: int, tmp_path: Path)
     kept = tuple(port for port in manifest.model.inputs if port.name not in graph.fresh_inputs)
     first = request(rng, kept)
     requests = [request(rng, manifest.fresh_inputs) for _ in range(3)]
-    whole = Whole(model, graph.states)
+    whole = Whole(model, graph.states, optimize=False)
     whole.memory = dict(first)
     expected = [whole(inputs) for inputs in requests]
 
@@ -75,12 +83,40 @@ def test_random_models_cut_anywhere_step_as_the_whole(seed: int, tmp_path: Path)
                     key: value.tobytes() for key, value in wanted.items()
                 }
 
-    steps = Steps.open(tmp_path / "out")
+    steps = Steps.open(tmp_path / "out", lambda _: SessionOptions(optimize=False))
     for at, (inputs, wanted) in enumerate(zip(requests, expected, strict=True)):
         made = steps(inputs, first if at == 0 else None)
         assert {key: value.tobytes() for key, value in made.items()} == {
             key: value.tobytes() for key, value in wanted.items()
         }
+
+
+@pytest.mark.parametrize("tiers", [2, 3])
+def test_a_decoder_cut_anywhere_says_the_same(tiers: int, tmp_path: Path) -> None:
+    """Caches that grow, and caches that stay, with the tokens of one step the inputs of the next."""
+    model = Decoder(layers=4 - tiers).model()
+    graph = saved(model, (), tmp_path)
+    sizes = {"batch": 1, "encoder": 7, "past_decoder": 5}
+    every = sliced_everywhere(graph, tmp_path / "out", tiers, sizes=sizes)
+    chain = Tiers(tmp_path / "out")
+    rng = np.random.default_rng(4)
+    begun = {port.name: rng.standard_normal((1, 7, 8)).astype(np.float32) for port in chain.routes.staying}
+    whole = Whole(model, graph.states, optimize=False)
+    whole.memory = begun | {
+        state.input: np.zeros((1, 0, 8), np.float32) for state in graph.states if state.output
+    }
+    logits = []
+    for _ in range(4):
+        ids = np.array([[3]]) if not logits else logits[-1].argmax(axis=-1)
+        logits.append(whole({"input_ids": ids})["logits"])
+    assert len({int(made.argmax()) for made in logits}) > 1  # it says something
+    for cuts in every:
+        ids = np.array([[3]])
+        for at, wanted in enumerate(logits):
+            brought = {"input_ids": ids} | (begun if at == 0 else {})
+            made = chain(cuts, brought, Sequence(str(cuts), start=at == 0, step=at))["logits"]
+            assert made.tobytes() == wanted.tobytes()
+            ids = made.argmax(axis=-1)
 
 
 # Each model, its states, and the cuts of two links. The first cut leaves the state's maker below
