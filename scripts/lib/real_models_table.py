@@ -29,7 +29,7 @@ from typing import Any, TextIO
 LONGEST_S = 1800
 MOST_TIMES_A_RUN = 3.0
 CANNOT = "onnxruntime cannot load it"
-HALVES = ("320n.onnx", "open-nsfw.onnx", "centerface.onnx", "embedding_model.onnx", "captcha_crnn.onnx")
+HALVES = ("centerface.onnx", "embedding_model.onnx", "captcha_crnn.onnx", "onet.onnx", "open-nsfw.onnx")
 HALF = "half-precision"
 HEADINGS = ("model", "MB", "nodes", "first try", "assumed", "cuts", "bitwise", "memory over a plain run")
 
