@@ -29,7 +29,17 @@ from typing import Any, TextIO
 LONGEST_S = 1800
 MOST_TIMES_A_RUN = 3.0
 CANNOT = "onnxruntime cannot load it"
-HALVES = ("centerface.onnx", "embedding_model.onnx", "captcha_crnn.onnx", "onet.onnx", "open-nsfw.onnx")
+HALVES = (
+    *(
+        "attacut-c.onnx",
+        "captcha_crnn.onnx",
+        "centerface.onnx",
+        "deepcut.onnx",
+        "modelA_paper.onnx",
+        "model_1.onnx",
+    ),
+    *("onet.onnx", "open-nsfw.onnx", "pnet.onnx", "rnet.onnx", "spindle-detector-eeg.onnx"),
+)
 HALF = "half-precision"
 HEADINGS = ("model", "MB", "nodes", "first try", "assumed", "cuts", "bitwise", "memory over a plain run")
 
