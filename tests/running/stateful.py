@@ -14,6 +14,7 @@ from onnx import helper as h
 from onnx import numpy_helper as nh
 
 from dnnsplit_onnx.graph.graph import Graph, load_graph
+from dnnsplit_onnx.graph.identity import in_file_order
 from dnnsplit_onnx.graph.states import State
 from dnnsplit_onnx.machines.topology import parse_topology
 from dnnsplit_onnx.planning.choosing import plan
@@ -126,9 +127,9 @@ def sliced_everywhere(
 
 
 def saved(model: onnx.ModelProto, states: Sequence[str], folder: Path) -> Graph:
-    """The model in a file, and as a graph with these states."""
+    """The model in a file, and as a graph with these states, in the order that plans count in."""
     onnx.save(model, folder / "model.onnx")
-    return load_graph(folder / "model.onnx", states or None)
+    return in_file_order(load_graph(folder / "model.onnx", states or None))
 
 
 class Decoder:

@@ -56,7 +56,7 @@ def request(rng: np.random.Generator, ports: tuple) -> Arrays:
     return {port.name: rng.standard_normal((1, WIDTH)).astype(np.float32) for port in ports}
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(16))
 def test_random_models_cut_anywhere_step_as_the_whole(seed: int, tmp_path: Path) -> None:
     rng = np.random.default_rng([seed, 16])
     model, pairs = random_model(rng)
