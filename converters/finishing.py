@@ -4,7 +4,9 @@
 2. What exporters leave behind is taken out: stack traces and every other text that holds a
    path of the author's machine, and the exporter's own bookkeeping.
 3. Dimensions that nobody named (`unk__398`) get the name of the input dimension they are.
-4. Weights go into the file itself while it stays under 2 GB, the limit of a protobuf
+4. Sizes that inputs share are read from the first of them.
+5. Outputs have the dimensions that were seen: exporters claim sizes of the example for some.
+6. Weights go into the file itself while it stays under 2 GB, the limit of a protobuf
    message; beyond it, into one file beside it. Either way they are copied from file to
    file and never held in memory.
 """
@@ -12,7 +14,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +43,19 @@ Layer = Callable[[onnx.NodeProto], str | None]
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """One run of the framework.
+
+    Attributes:
+        sizes: The size of each open dimension by its name.
+        outputs: The shape of each output.
+    """
+
+    sizes: Mapping[str, int]
+    outputs: Sequence[tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """What the finished file holds.
 
@@ -60,6 +75,7 @@ def finish(
     target: Path,
     layer: Layer,
     dims: Mapping[str, tuple[int | str, ...]],
+    seen: Sequence[Seen] = (),
     limit: int = INLINE_LIMIT,
 ) -> Finished:
     """Turns an exporter's file into the file a user gets. See the module's docstring.
@@ -69,11 +85,14 @@ def finish(
         target: Where to write; a file of weights goes beside it, as `NAME.data`.
         layer: The layer of a node, None if unknown.
         dims: For each input by name, what its dimensions are to be called.
+        seen: Runs of the framework.
         limit: Files over this many bytes keep their weights outside.
     """
     file = open_model(raw)
     named = name_layers(file.proto, layer)
     name_dims(file.proto, dims)
+    read_sizes_first(file.proto)
+    correct_outputs(file.proto, seen)
     strip(file.proto)
     nodes = len(file.proto.graph.node)
     return Finished(write(file, target, limit), nodes, named / nodes if nodes else 0.0)
@@ -118,11 +137,66 @@ def name_dims(proto: onnx.ModelProto, dims: Mapping[str, tuple[int | str, ...]])
                 _set_dim(shape.dim[0], batch)
 
 
+def correct_outputs(proto: onnx.ModelProto, seen: Sequence[Seen]) -> None:
+    """Gives outputs the dimensions that runs had, where the exporter claims others or none.
+
+    Where one claim is wrong, what the exporter says of inner values is worth no more, and goes.
+    """
+    wrong = False
+    for at, value in enumerate(proto.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        runs = [run for run in seen if at < len(run.outputs) and len(run.outputs[at]) == len(dims)]
+        for axis, dim in enumerate(dims):
+            sizes = [run.outputs[at][axis] for run in runs]
+            claims_number = dim.HasField("dim_value")
+            if claims_number and any(size != dim.dim_value for size in sizes):
+                wrong = True
+                dim.Clear()
+            if len(set(sizes)) > 1 and (not dim.dim_param or _UNNAMED_DIM.match(dim.dim_param)):
+                names = [
+                    name
+                    for name in runs[0].sizes
+                    if all(run.sizes[name] == size for run, size in zip(runs, sizes, strict=True))
+                ]
+                if len(names) == 1:
+                    _set_dim(dim, names[0])
+    if wrong:
+        del proto.graph.value_info[:]
+
+
 def _set_dim(dim: onnx.TensorShapeProto.Dimension, size: int | str) -> None:
     if isinstance(size, int):
         dim.dim_value = size
     else:
         dim.dim_param = size
+
+
+def read_sizes_first(proto: onnx.ModelProto) -> None:
+    """Reads each size from the first input that has it.
+
+    torch reads a size that inputs share from the last of them: from a decoder's last cache, which
+    would then be read at the start and at the end, so that no cut could leave it in one part.
+    """
+    first: dict[str, tuple[str, int]] = {}
+    at: dict[tuple[str, int], str] = {}
+    for value in proto.graph.input:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_param:
+                first.setdefault(dim.dim_param, (value.name, axis))
+                at[value.name, axis] = dim.dim_param
+    for node in proto.graph.node:
+        if node.op_type == "Shape" and node.input[0] in {name for name, _ in at}:
+            bounds = {entry.name: entry for entry in node.attribute}
+            start, end = (bounds[name].i if name in bounds else None for name in ("start", "end"))
+            name = at.get((node.input[0], start or 0))
+            if end is not None and end == (start or 0) + 1 and name is not None:
+                source, axis = first[name]
+                node.input[0] = source
+                for bound, number in (("start", axis), ("end", axis + 1)):
+                    if bound in bounds:
+                        bounds[bound].i = number
+                    else:
+                        node.attribute.append(onnx.helper.make_attribute(bound, number))
 
 
 def strip(proto: onnx.ModelProto) -> None:

@@ -2,7 +2,8 @@
 
 The model class is the one that the configuration names, or that of a task. Inputs get the
 names that runtimes expect, and their lengths stay open. A decoder with its caches takes one
-step: `past_key_values.0.key` in, `present.0.key` out, and a mask over old and new tokens.
+step: `past_key_values.0.key` in, `present.0.key` out, and a mask over old and new tokens. That
+of an encoder-decoder takes what the encoder gave, the task `encoder` of the same folder, besides.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dnnsplit_onnx.errors import InputError
 
 # The class of `transformers` that loads a model for each task.
 TASKS = {
+    "encoder": "AutoModel",
     "feature-extraction": "AutoModel",
     "fill-mask": "AutoModelForMaskedLM",
     "image-classification": "AutoModelForImageClassification",
@@ -46,10 +48,17 @@ def load_folder(folder: Path, task: str | None, with_past: bool) -> Built:
 
     model = _load(folder, task).float().eval()
     config = model.config
-    if with_past and (config.is_encoder_decoder or not _is_decoder(model)):
+    if task == "encoder":
+        if not config.is_encoder_decoder:
+            raise InputError(
+                f"`{folder}` is a {type(model).__name__}, which has no encoder of its own",
+                hint="leave --task away",
+            )
+        model = model.get_encoder()
+    elif with_past and not _is_decoder(model):
         raise InputError(
             f"`{folder}` is a {type(model).__name__}, which --with-past is not for",
-            hint="it is for decoders; without it, an encoder-decoder takes all tokens so far at each step",
+            hint="it is for decoders: leave it away, or pass --task text-generation or text2text-generation",
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -60,7 +69,9 @@ def load_folder(folder: Path, task: str | None, with_past: bool) -> Built:
                 f"`{folder}` takes `{model.main_input_name}`, of which no example can be made here",
                 hint="write a function that returns (model, example inputs): package.module:function",
             )
-        return _step(model) if with_past else _of_text(model)
+        if task == "encoder" or not with_past:
+            return _of_text(model)
+        return _step_after_encoder(model) if config.is_encoder_decoder else _step(model)
 
 
 def _load(folder: Path, task: str | None) -> Any:
@@ -105,7 +116,7 @@ def _of_text(model: Any) -> Built:
     if "token_type_ids" in accepted and getattr(model.config, "type_vocab_size", 0) > 1:
         example["token_type_ids"] = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1, 1]] * 2)
     dynamic = {name: {0: "batch", 1: "sequence"} for name in example}
-    if model.config.is_encoder_decoder:
+    if "decoder_input_ids" in accepted:
         example["decoder_input_ids"] = _tokens(model, _NEW)
         dynamic["decoder_input_ids"] = {0: "batch", 1: "decoder_sequence"}
     fixed = {"use_cache": False} if "use_cache" in accepted else {}
@@ -119,8 +130,7 @@ def _step(model: Any) -> Built:
     from dnnsplit_onnx.models.pytorch_zoo import Step
 
     with torch.no_grad():
-        caches = model(input_ids=_tokens(model, _OLD), use_cache=True).past_key_values
-    past = {str(at): {"key": layer.keys, "value": layer.values} for at, layer in enumerate(caches.layers)}
+        past = _held(model(input_ids=_tokens(model, _OLD), use_cache=True).past_key_values)
     example = {
         "input_ids": _tokens(model, _NEW),
         "attention_mask": _mask(_OLD + _NEW),
@@ -130,10 +140,66 @@ def _step(model: Any) -> Built:
         "input_ids": {0: "batch", 1: "sequence"},
         "attention_mask": {0: "batch", 1: "past_sequence + sequence"},
     }
-    for at in past:
-        for part in ("key", "value"):
-            dynamic[f"past_key_values.{at}.{part}"] = {0: "batch", 2: "past_sequence"}
-    return Step(model), example, dynamic
+    return Step(model), example, {**dynamic, **_open_caches(past)}
+
+
+def _step_after_encoder(model: Any) -> Built:
+    """New tokens of the decoder, caches of its old ones, and what the encoder gave with its mask."""
+    import torch
+    from transformers import DynamicCache, EncoderDecoderCache
+    from transformers.modeling_outputs import BaseModelOutput
+
+    class StepAfterEncoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(
+            self, decoder_input_ids: Any, encoder_hidden_states: Any, encoder_attention_mask: Any,
+            past_key_values: Any,
+        ) -> dict[str, Any]:  # fmt: skip
+            own = DynamicCache()
+            for at, layer in past_key_values.items():
+                own.update(layer["key"], layer["value"], int(at))
+            result = self.model(
+                decoder_input_ids=decoder_input_ids,
+                encoder_outputs=BaseModelOutput(last_hidden_state=encoder_hidden_states),
+                attention_mask=encoder_attention_mask,
+                past_key_values=EncoderDecoderCache(own, DynamicCache()),
+                use_cache=True,
+            )
+            return {"logits": result.logits, "present": _held(own)}
+
+    text = {"input_ids": _tokens(model, _OLD + _NEW), "attention_mask": _mask(_OLD + _NEW)}
+    with torch.no_grad():
+        encoded = model.get_encoder()(**text, return_dict=True).last_hidden_state
+        whole = model(**text, decoder_input_ids=_tokens(model, _OLD), use_cache=True).past_key_values
+    past = _held(whole.self_attention_cache)
+    example = {
+        "decoder_input_ids": _tokens(model, _NEW),
+        "encoder_hidden_states": encoded,
+        "encoder_attention_mask": text["attention_mask"],
+        "past_key_values": past,
+    }
+    dynamic = {
+        "decoder_input_ids": {0: "batch", 1: "sequence"},
+        "encoder_hidden_states": {0: "batch", 1: "encoder_sequence"},
+        "encoder_attention_mask": {0: "batch", 1: "encoder_sequence"},
+    }
+    return StepAfterEncoder(), example, {**dynamic, **_open_caches(past)}
+
+
+def _held(cache: Any) -> dict[str, dict[str, Any]]:
+    """The keys and values of a cache by layer."""
+    return {str(at): {"key": layer.keys, "value": layer.values} for at, layer in enumerate(cache.layers)}
+
+
+def _open_caches(past: dict[str, Any]) -> dict[str, dict[int, str]]:
+    return {
+        f"past_key_values.{at}.{part}": {0: "batch", 2: "past_sequence"}
+        for at in past
+        for part in ("key", "value")
+    }
 
 
 def _tokens(model: Any, length: int) -> Any:

@@ -17,11 +17,6 @@ from dnnsplit_onnx.converters.adapter import BATCH, InputSpec
 from dnnsplit_onnx.converters.reasons import reason
 from dnnsplit_onnx.errors import InputError
 
-# Layers that TensorFlow turns into one ONNX operator, and torch's exporter unrolls.
-RECURRENT = frozenset(
-    {"LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"}
-)
-
 
 def load_model(path: Path, modules: Sequence[str] = ()) -> Any:
     """Loads a `.keras` or `.h5` file with the backend that is active.
@@ -244,33 +239,3 @@ def vocabulary(model: Any) -> int:
     """The smallest number of rows of any embedding: integers below it fit all of them."""
     sizes = [int(layer.input_dim) for layer in model._flatten_layers() if hasattr(layer, "input_dim")]
     return min(sizes, default=2)
-
-
-def stored_layers(path: Path) -> set[str]:
-    """The class names of all layers in a `.keras` or `.h5` file, without loading it.
-
-    Empty if the file cannot be read: whoever loads it gives the error.
-    """
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                config = json.loads(archive.read("config.json"))
-        else:
-            import h5py  # comes with keras
-
-            with h5py.File(path, "r") as file:
-                config = json.loads(file.attrs["model_config"])
-    except Exception:  # whatever is wrong, it is not for here to say
-        return set()
-    return set(_class_names(config))
-
-
-def _class_names(config: Any) -> Iterable[str]:
-    if isinstance(config, Mapping):
-        if isinstance(config.get("class_name"), str):
-            yield config["class_name"]
-        for value in config.values():
-            yield from _class_names(value)
-    elif isinstance(config, list):
-        for value in config:
-            yield from _class_names(value)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -40,9 +39,11 @@ from dnnsplit_onnx.converters.keras_model import (
     precision,
     run_graph,
 )
+from dnnsplit_onnx.converters.keras_recurrent import open_time
 from dnnsplit_onnx.converters.reasons import reason
 from dnnsplit_onnx.converters.tf_layers import known_layers, scope_layers
 from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.graph.bodies import subgraphs
 
 OPSET = 18  # the newest that tf2onnx writes
 LARGE = 150_000_000  # bytes of weights
@@ -98,6 +99,7 @@ class _TensorFlow(Adapter):
                 f"tf2onnx cannot convert the model: {reason(error)}",
                 hint="--debug shows where; a Keras model may take --route keras-torch",
             ) from error
+        _refuse_unknown(proto)
         _order_outputs(proto, self.outputs)
         _save(proto, storage.name_to_tensor_data if storage else {}, path)
         result: onnx.ModelProto = proto
@@ -138,7 +140,8 @@ class KerasTf(_TensorFlow):
         ]
         keys = [f"output_{at:03}" for at in range(len(self.outputs))]  # TensorFlow sorts them
         traced = tf.function(lambda *xs: dict(zip(keys, self._call(xs), strict=True)), input_signature=specs)
-        function = traced.get_concrete_function()
+        with open_time():
+            function = traced.get_concrete_function()
         rename = dict(zip([tensor.name for tensor in function.outputs], self.outputs, strict=True))
         rename.update({f"{spec.name}:0": spec.name for spec in self.inputs})
         proto = self._convert(self.model, function, rename, path)
@@ -226,6 +229,31 @@ def _spec(name: str, spec: Any) -> InputSpec:
     return InputSpec(name, np.dtype(spec.dtype.as_numpy_dtype), tuple(shape))
 
 
+def _refuse_unknown(proto: onnx.ModelProto) -> None:
+    """Fails where tf2onnx left an operator of TensorFlow, as it does with those that it does not know.
+
+    Raises:
+        InputError: It did; the message names them.
+    """
+    unknown: dict[str, str] = {}
+    for node in _nodes(proto.graph):
+        if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type):
+            unknown.setdefault(node.op_type, node.name)
+    if unknown:
+        listed = ", ".join(f"`{operator}` (`{name}`)" for operator, name in sorted(unknown.items()))
+        raise InputError(
+            f"tf2onnx has no form in ONNX for TensorFlow's {listed}",
+            hint="compute the same from other operators; a Keras model may take --route keras-torch",
+        )
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for body in subgraphs(node):
+            yield from _nodes(body)
+
+
 def _order_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> None:
     found = {value.name: value for value in proto.graph.output}
     ordered = [onnx.ValueInfoProto.FromString(found[name].SerializeToString()) for name in names]
@@ -250,7 +278,7 @@ def _save(proto: onnx.ModelProto, weights: Mapping[str, bytes], path: Path) -> N
 
 @contextmanager
 def _frugal() -> Iterator[None]:
-    """tf2onnx with the help that the module's docstring lists, and without its chatter."""
+    """tf2onnx with the help that the module's docstring lists."""
     from tf2onnx import optimizer
     from tf2onnx.graph import Node
 
@@ -267,9 +295,6 @@ def _frugal() -> Iterator[None]:
             stack.enter_context(mock.patch.object(factory, "optimize", _tidied(factory.optimize)))
         if not hasattr(np, "product"):  # gone from numpy 2, and tf2onnx 1.17 calls it
             stack.enter_context(mock.patch.object(np, "product", np.prod, create=True))
-        logger = logging.getLogger("tf2onnx")
-        stack.callback(logger.setLevel, logger.level)
-        logger.setLevel(logging.ERROR)
         yield
 
 

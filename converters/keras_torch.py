@@ -34,6 +34,7 @@ from dnnsplit_onnx.converters.keras_model import (
     run_graph,
 )
 from dnnsplit_onnx.converters.keras_padding import open_padding
+from dnnsplit_onnx.converters.keras_recurrent import open_time, recurrent_layers
 
 # Where a wrapper keeps its children; no Keras layer may be called so inside one.
 _CHILDREN = "layers"
@@ -75,7 +76,7 @@ class KerasTorch(Adapter):
     def export(self, path: Path, feeds: Feeds) -> None:
         """Writes the model as ONNX. See `Adapter.export`."""
         module = _graph_module(self.model, self._names, "").eval()
-        with _native_batch_norm(), _open_time(), open_padding():
+        with _native_batch_norm(), open_time(), open_padding(), recurrent_layers(self.model):
             torch_export.export(module, self.inputs, self.outputs, path, feeds, self.opset)
 
     def layer_of(self, node: onnx.NodeProto) -> str | None:
@@ -184,26 +185,6 @@ def _native_batch_norm() -> Iterator[None]:
         yield
     finally:
         BatchNormalization.call = written_out
-
-
-@contextmanager
-def _open_time() -> Iterator[None]:
-    """Runs a TimeDistributed layer on all steps as one batch, not one by one: their number stays open."""
-    from keras.layers import TimeDistributed
-
-    one_by_one = TimeDistributed.call
-
-    def call(self: Any, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if mask is not None:
-            return one_by_one(self, inputs, training=training, mask=mask)
-        outputs = self.layer(inputs.flatten(0, 1), training=False)
-        return outputs.unflatten(0, inputs.shape[:2])
-
-    TimeDistributed.call = call
-    try:
-        yield
-    finally:
-        TimeDistributed.call = one_by_one
 
 
 def _to_numpy(value: Any) -> Array:

@@ -15,6 +15,7 @@ from dnnsplit_onnx.converters.adapter import Adapter
 from dnnsplit_onnx.converters.conversion import Conversion, Options
 from dnnsplit_onnx.converters.pipeline import given_inputs, run_conversion
 from dnnsplit_onnx.converters.pytorch import PyTorch, example_of
+from dnnsplit_onnx.converters.quiet import quiet
 from dnnsplit_onnx.converters.reasons import reason
 from dnnsplit_onnx.converters.routes import Route
 from dnnsplit_onnx.converters.sources import ZOO, Source, parse_source
@@ -23,9 +24,10 @@ from dnnsplit_onnx.errors import DnnsplitError, InputError
 
 def convert_here(source: Source, output: Path, route: Route, options: Options) -> Conversion:
     """Loads a source and converts it in this process. See `dispatch.convert`."""
-    adapter = load(source, route, options)
-    taken = route if route.name == adapter.route else Route(adapter.route, "what the function returned")
-    return run_conversion(adapter, source.text, output, taken, options)
+    with quiet():
+        adapter = load(source, route, options)
+        taken = route if route.name == adapter.route else Route(adapter.route, "what the function returned")
+        return run_conversion(adapter, source.text, output, taken, options)
 
 
 def load(source: Source, route: Route, options: Options) -> Adapter:

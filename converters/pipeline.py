@@ -20,7 +20,7 @@ from dnnsplit_onnx.converters.adapter import Adapter, Array
 from dnnsplit_onnx.converters.conversion import Conversion, Options, Port, peak_nbytes
 from dnnsplit_onnx.converters.divergence import first_divergence
 from dnnsplit_onnx.converters.extras import has
-from dnnsplit_onnx.converters.finishing import Finished, finish
+from dnnsplit_onnx.converters.finishing import Finished, Seen, finish
 from dnnsplit_onnx.converters.parity import TOLERANCES, Difference, OnnxRun, compare, refuse_vacuous
 from dnnsplit_onnx.converters.reasons import reason
 from dnnsplit_onnx.converters.routes import Route
@@ -66,7 +66,7 @@ def run_conversion(adapter: Adapter, source: str, output: Path, route: Route, op
         # The framework runs first: nothing is exported that could not be checked.
         first = first_trial(adapter, options.seed)
         trials = [first, *more_trials(adapter, first, options.seed)] if options.check else []
-        finished = _export(adapter, first, folder, output.name)
+        finished = _export(adapter, first, trials or [first], folder, output.name)
         gc.collect()
         apart = _check(adapter, finished.files[0], trials, tolerance)
         model = onnx_ports(finished.files[0])
@@ -115,14 +115,17 @@ def given_inputs(options: Options) -> dict[str, Array]:
         ) from error
 
 
-def _export(adapter: Adapter, first: Trial, folder: Path, name: str) -> Finished:
+def _export(adapter: Adapter, first: Trial, trials: list[Trial], folder: Path, name: str) -> Finished:
     raw = folder / "exported" / "model.onnx"
     raw.parent.mkdir()
     adapter.export(raw, first.feeds)
     _refuse_fixed(adapter, onnx_ports(raw)[0], first)
-    finished = finish(
-        raw, folder / name, adapter.layer_of, {spec.name: spec.shape for spec in adapter.inputs}
-    )
+    seen = [
+        Seen(sizes_of(adapter.inputs, trial.feeds), [value.shape for value in trial.expected])
+        for trial in trials
+    ]
+    dims = {spec.name: spec.shape for spec in adapter.inputs}
+    finished = finish(raw, folder / name, adapter.layer_of, dims, seen)
     shutil.rmtree(raw.parent)  # the weights are on disk twice for no longer than needed
     return finished
 

@@ -21,6 +21,7 @@ from dnnsplit_onnx.converters.adapter import BATCH, Adapter, Array, Feeds, Input
 from dnnsplit_onnx.converters.extras import versions
 from dnnsplit_onnx.converters.nesting import flatten, rebuild
 from dnnsplit_onnx.converters.parity import difference
+from dnnsplit_onnx.converters.recurrent import recurrent_operators
 from dnnsplit_onnx.converters.samples import sample_inputs
 from dnnsplit_onnx.errors import InputError
 
@@ -119,7 +120,8 @@ class PyTorch(Adapter):
         """Writes the model as ONNX. See `Adapter.export`."""
         outputs = [name for name, _ in self._outputs(feeds)]
         module = _flat_module(self.module, self._call).eval()
-        torch_export.export(module, self.inputs, outputs, path, feeds, self.opset)
+        with recurrent_operators(self.module):
+            torch_export.export(module, self.inputs, outputs, path, feeds, self.opset)
 
     def layer_of(self, node: onnx.NodeProto) -> str | None:
         """The path of the module that a node came from."""

@@ -2,11 +2,8 @@
 
 The rule is the speed of the resulting model in onnxruntime, within 4 GB of memory for the
 conversion. Both Keras routes give models of equal speed (docs and `scripts/bench/convert`
-hold the figures), so memory decides, and the torch backend needs a third of it. Except:
-
-1. A SavedModel is TensorFlow's own format; nothing else reads it.
-2. Recurrent layers: torch's exporter unrolls them step by step, where tf2onnx gives one
-   LSTM or GRU operator. tf2onnx takes them, if it is installed.
+hold the figures), so memory decides, and the torch backend needs a third of it. A SavedModel
+is TensorFlow's own format: nothing else reads it.
 """
 
 from __future__ import annotations
@@ -16,7 +13,6 @@ from difflib import get_close_matches
 
 from dnnsplit_onnx.converters.adapter import RouteName
 from dnnsplit_onnx.converters.extras import has, require
-from dnnsplit_onnx.converters.keras_model import RECURRENT, stored_layers
 from dnnsplit_onnx.converters.sources import ZOO, Source
 from dnnsplit_onnx.errors import InputError
 
@@ -76,7 +72,7 @@ def _options(source: Source) -> tuple[tuple[RouteName, ...], Route]:
     """The routes a source can take, and the one it takes by default."""
     both: tuple[RouteName, ...] = ("keras-torch", "keras-tf")
     if source.kind == "keras-file":
-        return both, _for_keras(stored_layers(source.path))
+        return both, _for_keras()
     if source.kind == "saved-model":
         return ("keras-tf",), Route("keras-tf", "a SavedModel is TensorFlow's own format")
     if source.kind == "keras-model":
@@ -114,17 +110,12 @@ def _for_zoo(source: Source) -> tuple[tuple[RouteName, ...], Route]:
         return ("pytorch",), Route("pytorch", "a PyTorch model")
     if entry.extras == ("keras-tf",):
         return ("keras-tf",), Route("keras-tf", "Keras builds it on TensorFlow only")
-    return ("keras-torch", "keras-tf"), _for_keras({"LSTM"} if entry.recurrent else set())
+    return ("keras-torch", "keras-tf"), _for_keras()
 
 
-def _for_keras(layers: set[str]) -> Route:
-    recurrent = sorted(layers & RECURRENT)
-    if recurrent and has("keras-tf"):
-        return Route("keras-tf", f"{recurrent[0]} becomes one operator there; torch's exporter unrolls it")
+def _for_keras() -> Route:
     if not has("keras") and has("keras-tf"):
         return Route("keras-tf", "torch is not installed")
-    if recurrent:
-        return Route("keras-torch", f"TensorFlow is not installed; {recurrent[0]} will be unrolled")
     return Route("keras-torch", "equal speed in onnxruntime, least memory, every layer's name kept")
 
 

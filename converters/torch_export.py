@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import logging
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,7 +70,7 @@ def run_exporter(
     import torch
 
     try:
-        with _quiet(), torch.no_grad(), _open_pooling():
+        with torch.no_grad(), _open_pooling():
             program = torch.onnx.export(model, arguments, dynamo=True, verbose=False, **options)
             if program is None:
                 raise RuntimeError("torch.onnx.export made no program")
@@ -189,22 +187,6 @@ def module_path(node: onnx.NodeProto) -> str | None:
             paths = [scope for scope in scopes[:-1] if scope]
             return paths[-1] if paths else None
     return None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps torch's own chatter off the terminal while exporting."""
-    names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
-    before = {name: logging.getLogger(name).level for name in names}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name in names:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for name, level in before.items():
-                logging.getLogger(name).setLevel(level)
 
 
 def _dynamic_dims(shape: Sequence[int | str], dims: dict[str, Any]) -> dict[int, Any] | None:

@@ -41,7 +41,6 @@ class FrameworkEntry:
         parameters: Elements of its weights, running statistics included for Keras.
         nodes: Data-flow nodes of the converted model.
         macs: Multiply-adds for one input.
-        recurrent: Whether it holds recurrent layers, which torch's exporter unrolls.
         build: Builds it; returns what `convert` takes as a live model.
     """
 
@@ -55,7 +54,6 @@ class FrameworkEntry:
     nodes: int
     macs: int
     build: Callable[[], Any]
-    recurrent: bool = False
 
     @property
     def requires(self) -> str:
@@ -126,7 +124,7 @@ _PYTORCH: dict[str, tuple[_Row, tuple[str, ...]]] = {
         _TRANSFORMERS,
     ),
     "yolo": (_Row("YOLO-like detector, 640 x 640", 202, 6_642_911, 259, 8_080_409_600), _TORCH),
-    "lstm": (_Row("two-layer LSTM classifier", 2, 54_922, 31, 1_704_576), _TORCH),
+    "lstm": (_Row("two-layer LSTM classifier", 2, 54_922, 8, 1_704_576), _TORCH),
 }
 
 
@@ -173,11 +171,7 @@ def _table() -> dict[str, FrameworkEntry]:
         extras = _TENSORFLOW if function.startswith("NASNet") else _KERAS
         build = partial(_application, function)
         rows.append(FrameworkEntry(name, row.title, "Keras Applications", "keras", extras, *row[1:], build))
-    rows.append(
-        FrameworkEntry(
-            "keras_lstm", _LSTM.title, "Keras", "keras", _KERAS, *_LSTM[1:], _keras_lstm, recurrent=True
-        )
-    )
+    rows.append(FrameworkEntry("keras_lstm", _LSTM.title, "Keras", "keras", _KERAS, *_LSTM[1:], _keras_lstm))
     for builder, (row, extras) in _PYTORCH.items():
         source = "transformers, from its configuration" if "zoo" in extras else "plain PyTorch"
         build = partial(_pytorch, builder)

@@ -88,6 +88,14 @@ def _state(graph: onnx.GraphProto, found: Mapping[int, np.ndarray]) -> None:
         graph.value_info.extend([*kept, *stated.values()])
 
 
+def known_values(model: onnx.ModelProto) -> Known:
+    """The small values that are constants, or computed from these and from shapes alone, by name."""
+    values: Known = {}
+    for _ in _computed(model, _shapes(model.graph), values):
+        pass
+    return values
+
+
 def _compute(model: onnx.ModelProto) -> Iterator[tuple[int, np.ndarray]]:
     """Nodes whose output can be computed and that inference waits for, by index.
 
@@ -96,8 +104,26 @@ def _compute(model: onnx.ModelProto) -> Iterator[tuple[int, np.ndarray]]:
     graph = model.graph
     shapes = _shapes(graph)
     waiting = {name for node in graph.node if not shapes.keys() >= set(node.output) for name in node.input}
+    for index, value in _computed(model, shapes, {}):
+        node = graph.node[index]
+        # A Constant tells inference nothing new.
+        if node.op_type != "Constant" and (node.output[0] in waiting or node.output[0] not in shapes):
+            yield index, value
+
+
+def _computed(
+    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], known: Known
+) -> Iterator[tuple[int, np.ndarray]]:
+    """What can be computed, by the index of its node.
+
+    Args:
+        model: The model.
+        shapes: Its shapes that are all numbers.
+        known: Gets every value, constants included, that is small.
+    """
+    graph = model.graph
     small = {t.name: _array(t) for t in graph.initializer if _is_small(t)}
-    known = {name: value for name, value in small.items() if value is not None}
+    known.update({name: value for name, value in small.items() if value is not None})
     for index, node in enumerate(graph.node):
         if node.domain not in ("", "ai.onnx") or node.op_type not in _COMPUTED or len(node.output) != 1:
             continue
@@ -106,9 +132,7 @@ def _compute(model: onnx.ModelProto) -> Iterator[tuple[int, np.ndarray]]:
             continue
         if value.size <= _MOST:
             known[node.output[0]] = value
-        # A Constant tells inference nothing new.
-        if node.op_type != "Constant" and (node.output[0] in waiting or node.output[0] not in shapes):
-            yield index, value
+        yield index, value
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:

@@ -21,6 +21,7 @@ from dnnsplit_onnx.graph.graph import Graph, build_graph
 from dnnsplit_onnx.graph.identity import in_file_order, model_digest, order_digest
 from dnnsplit_onnx.graph.inner import functions_of, inner_weights
 from dnnsplit_onnx.graph.modelfile import ModelFile
+from dnnsplit_onnx.graph.shape_values import known_values
 from dnnsplit_onnx.graph.shapes import Types, bind_shapes, free_dimensions
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, cut_nbytes, outputs_above, parted_states, staircase
 from dnnsplit_onnx.work.flops import TensorType, Work, count_node
@@ -338,7 +339,14 @@ class _Context:
         return TensorType(found.dtype, tuple(d for d in shape if isinstance(d, int)))
 
     def constant(self, name: str) -> np.ndarray | None:
-        return self._types.constant(name)
+        value = self._types.constant(name)
+        return self._computed.get(name) if value is None else value
+
+    @cached_property
+    def _computed(self) -> Mapping[str, np.ndarray]:
+        """What is computed from shapes, where a Loop may ask for it: how often it runs."""
+        model = self._types.inferred
+        return known_values(model) if any(node.op_type == "Loop" for node in model.graph.node) else {}
 
     def opset(self, domain: str) -> int:
         newest: int = onnx.defs.onnx_opset_version()

@@ -85,6 +85,14 @@ def keras_models() -> Builders:
         "SimpleRNN fixed": ((7, 4), lambda: layers.SimpleRNN(5)),
         "Bidirectional fixed": ((7, 4), lambda: layers.Bidirectional(layers.LSTM(5))),
         "LSTM open": (series, lambda: layers.LSTM(5)),
+        "GRU open": (series, lambda: layers.GRU(5, return_sequences=True)),
+        "GRU resets before": (series, lambda: layers.GRU(5, reset_after=False)),
+        "SimpleRNN open": (series, lambda: layers.SimpleRNN(5)),
+        "Bidirectional open": (series, lambda: layers.Bidirectional(layers.LSTM(5, return_sequences=True))),
+        "ConvLSTM2D open": ((None, 6, 6, 2), lambda: layers.ConvLSTM2D(3, 3, padding="same")),
+        "LSTM elu": (series, lambda: layers.LSTM(5, activation="elu")),
+        "cells stacked": (series, lambda: layers.RNN([layers.LSTMCell(5), layers.GRUCell(3)])),
+        "TimeDistributed LSTM": ((None, 5, 4), lambda: layers.TimeDistributed(layers.LSTM(3))),
         "RandomFlip": ((8, 8, 3), layers.RandomFlip),
         "Rescaling": (image, lambda: layers.Rescaling(1 / 127.5, offset=-1)),
         "Resizing": ((8, 8, 3), lambda: layers.Resizing(12, 10)),
@@ -161,6 +169,15 @@ def _keras_styles(keras: Any, net: Any, wide: Any) -> Builders:
             dtype="int32",
         )
 
+    def masked_open() -> Any:
+        return net(
+            (None,),
+            layers.Embedding(11, 6, mask_zero=True, embeddings_initializer=wide),
+            layers.Bidirectional(layers.GRU(4, return_sequences=True)),
+            layers.LSTM(4),
+            dtype="int32",
+        )
+
     def operations() -> Any:
         x = keras.Input((6, 4))
         return keras.Model(x, keras.ops.softmax(keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1))) * 0.3))
@@ -177,6 +194,7 @@ def _keras_styles(keras: Any, net: Any, wide: Any) -> Builders:
         "dropout with training=True": dropout_on,
         "mixed_float16": half,
         "masked LSTM": masked,
+        "masked GRU and LSTM, open": masked_open,
         "keras.ops": operations,
     }
 
@@ -323,6 +341,12 @@ def _pytorch_styles(torch: Any, nn: Any) -> Builders:
         "LSTM of an open length": lambda: (
             nn.LSTM(8, 5, batch_first=True), (torch.randn(1, 7, 8),), {"input": {0: "batch", 1: "time"}}
         ),
+        "GRU of an open length": lambda: (
+            nn.GRU(8, 5, 2, bidirectional=True), (torch.randn(7, 1, 8),), {"input": {1: "batch", 0: "time"}}
+        ),
+        "RNN of an open length": lambda: (
+            nn.RNN(8, 5, batch_first=True), (torch.randn(1, 7, 8),), {"input": {0: "batch", 1: "time"}}
+        ),
         "gather": lambda: of(gathered, x, torch.tensor([[1, 0, 3]])),
         "cdist": lambda: of(distances, torch.randn(1, 5, 3)),
         "topk": lambda: of(top, x),
@@ -347,6 +371,7 @@ def transformers_models(folder: Any) -> dict[str, tuple[Callable[[], Any], bool]
         "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
         "vocab_size": 99, "max_position_embeddings": 64, "initializer_range": 0.3,
     }  # fmt: skip
+    grouped = {**text, "num_key_value_heads": 2}
     gpt2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 99, "n_positions": 64}
     t5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": 99}
     vit = {**text, "image_size": 32, "patch_size": 8}
@@ -367,8 +392,8 @@ def transformers_models(folder: Any) -> dict[str, tuple[Callable[[], Any], bool]
         ("Bert", "Model", text), ("Bert", "ForMaskedLM", text), ("Bert", "ForQuestionAnswering", text),
         ("Bert", "ForSequenceClassification", text), ("Roberta", "ForTokenClassification", text),
         ("DistilBert", "ForSequenceClassification", distil), ("Electra", "Model", text),
-        ("GPT2", "LMHeadModel", gpt2), ("Llama", "ForCausalLM", text), ("Qwen2", "ForCausalLM", text),
-        ("Mistral", "ForCausalLM", text), ("GPTNeoX", "ForCausalLM", text), ("OPT", "ForCausalLM", None),
+        ("GPT2", "LMHeadModel", gpt2), ("Llama", "ForCausalLM", text), ("Qwen2", "ForCausalLM", grouped),
+        ("Mistral", "ForCausalLM", grouped), ("GPTNeoX", "ForCausalLM", text), ("OPT", "ForCausalLM", None),
         ("T5", "ForConditionalGeneration", t5), ("Bart", "ForConditionalGeneration", bart),
         ("ViT", "ForImageClassification", vit), ("DeiT", "ForImageClassification", vit),
         ("ResNet", "ForImageClassification",
@@ -390,6 +415,6 @@ def transformers_models(folder: Any) -> dict[str, tuple[Callable[[], Any], bool]
     table: dict[str, tuple[Callable[[], Any], bool]] = {}
     for name, kind, options in rows:
         table[name + kind] = (lambda n=name, k=kind, o=options: saved(n, k, o)), False
-        if kind in ("LMHeadModel", "ForCausalLM"):
+        if kind in ("LMHeadModel", "ForCausalLM", "ForConditionalGeneration"):
             table[f"{name}{kind} with past"] = (lambda n=name, k=kind, o=options: saved(n, k, o)), True
     return table

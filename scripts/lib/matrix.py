@@ -1,6 +1,6 @@
 """The matrix of small models: each is converted, compared at three sizes, split in three and verified.
 
-    python scripts/lib/matrix.py keras|pytorch|transformers RESULTS [PATTERN]
+    python scripts/lib/matrix.py keras-torch|keras-tf|pytorch|transformers RESULTS [PATTERN]
 
 One family a process, since Keras fixes its backend when it is imported. One JSON object a line.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import os
 import sys
 import tempfile
 import time
@@ -18,8 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dnnsplit_onnx import load_topology, plan, slice_model, verify
 from dnnsplit_onnx.converters import Conversion
+from dnnsplit_onnx.converters.adapter import RouteName
 from dnnsplit_onnx.converters.conversion import Options
 from dnnsplit_onnx.converters.loading import convert_here
 from dnnsplit_onnx.converters.routes import Route
@@ -28,7 +30,9 @@ from dnnsplit_onnx.errors import DnnsplitError
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.work.analysis import measure
+from dnnsplit_onnx.work.cuts import parted_states
 
+ROUTES: dict[str, RouteName] = {"keras-torch": "keras-torch", "keras-tf": "keras-tf"}
 TIER = '[[tier]]\nname = "t{at}"\ngflops = {speed}\nusd_per_hour = 1\n'
 LINK = "[[link]]\nbandwidth_mbps = 100\ndelay_ms = 1\nusd_per_hour = 0\n"
 
@@ -41,17 +45,17 @@ def main(family: str, results: str, pattern: str = "*") -> int:
         if family == "transformers":
             built = conversions.transformers_models(folder)
         else:
-            models = conversions.keras_models() if family == "keras" else conversions.pytorch_models()
+            models = conversions.pytorch_models() if family == "pytorch" else conversions.keras_models()
             built = {case: (build, False) for case, build in models.items()}
         for case, (build, with_past) in built.items():
             if fnmatch.fnmatch(case, pattern):
-                row = {"family": family, "model": case, **outcome(build, with_past, folder)}
+                row = {"family": family, "model": case, **outcome(family, build, with_past, folder)}
                 with Path(results).open("a") as out:
                     out.write(json.dumps(row) + "\n")
     return 0
 
 
-def outcome(build: Callable[[], Any], with_past: bool, folder: Path) -> dict[str, Any]:
+def outcome(family: str, build: Callable[[], Any], with_past: bool, folder: Path) -> dict[str, Any]:
     """What became of one model."""
     start = time.perf_counter()
     path = folder / "m.onnx"
@@ -60,7 +64,7 @@ def outcome(build: Callable[[], Any], with_past: bool, folder: Path) -> dict[str
         report = convert_here(
             parse_source(build()),
             path,
-            Route("keras-torch" if os.environ.get("KERAS_BACKEND") else "pytorch", "the matrix"),
+            Route(ROUTES.get(family, "pytorch"), "the matrix"),
             Options(force=True, with_past=with_past),
         )
         row = {
@@ -89,7 +93,13 @@ def split_in_three(path: Path, report: Conversion, folder: Path) -> tuple[int, b
         sizes.update({dim: int(size) for dim, size in first.items() if dim in sizes})
     sizes.update({dim: sum(sizes[part] for part in dim.split(" + ")) for dim in sizes if " + " in dim})
     count = len(graph.nodes)
-    cuts = sorted({count * at // 3 for at in (1, 2)} - {0, count})
+    # Where a cut would part a cache, the nearest one that does not.
+    whole = [int(at) for at in np.flatnonzero(~parted_states(graph)) if 0 < at < count]
+    cuts = sorted(
+        {min(whole, key=lambda at, third=third: abs(at - count * third // 3)) for third in (1, 2)}
+        if whole
+        else ()
+    )
     table = "".join(TIER.format(at=at, speed=10 ** (at + 1)) for at in range(len(cuts) + 1)) + LINK * len(
         cuts
     )

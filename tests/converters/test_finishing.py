@@ -7,7 +7,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from dnnsplit_onnx.converters.finishing import finish, name_dims, strip, write
+from dnnsplit_onnx.converters.finishing import (
+    Seen,
+    correct_outputs,
+    finish,
+    name_dims,
+    read_sizes_first,
+    strip,
+    write,
+)
 from dnnsplit_onnx.graph.layers import LAYER_KEY, layer_of, set_layer
 from dnnsplit_onnx.graph.modelfile import open_model
 
@@ -128,3 +136,52 @@ def test_weights_lie_in_the_file_until_it_is_too_large(model_text, tmp_path, lim
         expected = np.resize(np.arange(512, dtype=np.float32), (size, 64) if size > 1 else (1,))
         np.testing.assert_array_equal(weights[name], expected)
     onnx.checker.check_model(str(tmp_path / "m.onnx"))
+
+
+def test_a_size_that_inputs_share_is_read_from_the_first():
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 18]>
+        g (float[batch, n] a, float[n, batch] b, float[other] c)
+            => (int64[1] p, int64[1] q, int64[2] r, int64[1] s)
+        {
+            p = Shape <start = 1, end = 2> (b)
+            q = Shape <end = 1> (b)
+            r = Shape (b)
+            s = Shape <start = 0, end = 1> (c)
+        }
+    """)
+    read_sizes_first(model)
+    read = [(node.input[0], {entry.name: entry.i for entry in node.attribute}) for node in model.graph.node]
+    assert read == [
+        ("a", {"start": 0, "end": 1}),
+        ("a", {"end": 2, "start": 1}),
+        ("b", {}),
+        ("c", {"start": 0, "end": 1}),
+    ]
+
+
+def test_outputs_have_the_dimensions_that_were_seen():
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 18]>
+        g (float[batch, time] x) => (float[batch, 7] y, float[unk__1, 4, unk__2] z)
+        <float[7] inner>
+        { y = Identity(x) inner = Squeeze(x) z = Unsqueeze(inner) }
+    """)
+    seen = [
+        Seen({"batch": 2, "time": 7}, [(2, 7), (2, 4, 14)]),
+        Seen({"batch": 3, "time": 15}, [(3, 15), (3, 4, 30)]),
+        Seen({"batch": 1, "time": 7}, [(1, 7), (1, 4, 14)]),
+    ]
+    correct_outputs(model, seen[:1])
+    assert dims(model) == [["batch", 7], ["unk__1", 4, "unk__2"]]
+    assert model.graph.value_info
+    correct_outputs(model, seen)
+    assert dims(model) == [["batch", "time"], ["batch", 4, "unk__2"]]
+    assert not model.graph.value_info
+
+
+def dims(model):
+    return [
+        [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in model.graph.output
+    ]

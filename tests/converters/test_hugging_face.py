@@ -11,6 +11,7 @@ from dnnsplit_onnx.converters.parity import OnnxRun
 from dnnsplit_onnx.converters.routes import Route
 from dnnsplit_onnx.converters.sources import parse_source
 from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.graph.graph import load_graph
 from tests.converters.support import needs
 
 pytestmark = [needs("pytorch", "zoo", "cpu"), pytest.mark.filterwarnings("ignore")]
@@ -24,7 +25,20 @@ GPT2 = {
     "n_positions": 64,
     "initializer_range": 0.3,
 }
-T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": 99}
+T5 = {
+    "decoder_start_token_id": 0,
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 64,
+    "num_layers": 2,
+    "num_heads": 4,
+    "vocab_size": 99,
+}
+BART = {
+    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "vocab_size": 99,
+    "max_position_embeddings": 64, "init_std": 0.3,
+}  # fmt: skip
 VIT = {**SMALL, "image_size": 32, "patch_size": 8, "initializer_range": 0.3}
 
 
@@ -92,17 +106,62 @@ def test_tokens_are_those_that_transformers_generates(tmp_path, name, kind, opti
     assert generate(tmp_path / "m.onnx", prompt[0], 12, model.config) == expected[0].tolist()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"), [("T5", {**T5, "initializer_factor": 3.0}), ("Bart", BART)], ids=["t5", "bart"]
+)
+def test_an_encoder_and_steps_after_it_generate_what_transformers_does(tmp_path, name, options):
+    import torch
+
+    model = save(tmp_path / "m", name, "ForConditionalGeneration", **options)
+    encoder = here(tmp_path / "m", tmp_path / "encoder.onnx", task="encoder")
+    assert [port.shape for port in encoder.inputs] == [("batch", "sequence")] * 2
+    step = here(tmp_path / "m", tmp_path / "step.onnx", with_past=True)
+    assert [port.name for port in step.inputs][:3] == [
+        "decoder_input_ids", "encoder_hidden_states", "encoder_attention_mask",
+    ]  # fmt: skip
+    text, mask = np.array([[5, 17, 42, 8, 77]]), np.array([[1, 1, 1, 1, 0]])
+    expected = model.generate(
+        torch.from_numpy(text), attention_mask=torch.from_numpy(mask), max_new_tokens=10, do_sample=False,
+        num_beams=1, eos_token_id=None, forced_eos_token_id=None, forced_bos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    (hidden,) = OnnxRun(tmp_path / "encoder.onnx")({"input_ids": text, "attention_mask": mask}).values()
+    constant = {"encoder_hidden_states": hidden, "encoder_attention_mask": mask}
+    start = model.generation_config.decoder_start_token_id or 0
+    width = model.config.d_model // 4
+    tokens = decoded(
+        OnnxRun(tmp_path / "step.onnx"), [start], 10, (2, 4, width), "decoder_input_ids", constant
+    )
+    assert tokens == expected[0].tolist()
+
+
+@pytest.mark.slow
+def test_a_decoder_with_its_caches_can_be_cut_between_layers(tmp_path):
+    save(tmp_path / "m", "GPT2", "LMHeadModel", **GPT2)
+    here(tmp_path / "m", tmp_path / "m.onnx", with_past=True)
+    graph = load_graph(tmp_path / "m.onnx")
+    readers = {
+        name: [at for at, node in enumerate(graph.nodes) if name in node.inputs] for name in graph.inputs
+    }
+    written = [at for at, node in enumerate(graph.nodes) if "present.0.key" in node.outputs]
+    assert min(readers["past_key_values.1.key"]) > written[0]
+
+
 def generate(path, tokens, count, config):
     """Greedy decoding, the caches handed from step to step."""
-    run = OnnxRun(path)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    empty = np.zeros((1, heads, 0, config.hidden_size // config.num_attention_heads), np.float32)
-    layers = range(config.num_hidden_layers)
-    past = {f"past_key_values.{at}.{part}": empty for at in layers for part in ("key", "value")}
+    shape = (config.num_hidden_layers, heads, config.hidden_size // config.num_attention_heads)
+    return decoded(OnnxRun(path), tokens, count, shape, "input_ids", {})
+
+
+def decoded(run, tokens, count, shape, name, constant):
+    layers, heads, width = shape
+    empty = np.zeros((1, heads, 0, width), np.float32)
+    past = {f"past_key_values.{at}.{part}": empty for at in range(layers) for part in ("key", "value")}
     tokens, new = list(tokens), list(tokens)
     for _ in range(count):
-        feeds = {"input_ids": np.array([new]), "attention_mask": np.ones((1, len(tokens)), np.int64)}
-        outputs = run({**feeds, **past})
+        mask = {} if constant else {"attention_mask": np.ones((1, len(tokens)), np.int64)}
+        outputs = run({name: np.array([new]), **mask, **constant, **past})
         past = {
             name.replace("present", "past_key_values"): outputs[name] for name in outputs if name != "logits"
         }

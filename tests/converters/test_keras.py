@@ -122,7 +122,7 @@ def test_inputs_and_outputs_keep_names_and_order(importable, tmp_path, route):
 def test_recurrent_models_convert(importable, tmp_path, route):
     convert(f"{importable('text', TEXT)}:build", tmp_path / "m.onnx", route=route)
     operators = [node.op_type for node in load_graph(tmp_path / "m.onnx").nodes]
-    assert operators.count("LSTM") == (1 if route == "keras-tf" else 0)
+    assert operators.count("LSTM") == 1
 
 
 @both_routes
@@ -182,6 +182,14 @@ def test_a_file_that_is_not_one_is_an_error_in_one_line(tmp_path, route):
     (tmp_path / "m.keras").write_text("not a model")
     with pytest.raises(InputError, match="Keras cannot load"):
         convert(tmp_path / "m.keras", tmp_path / "m.onnx", route=route)
+
+
+@needs("keras-tf")
+def test_an_operator_without_a_form_in_onnx_is_named(importable, tmp_path):
+    model = "x = keras.Input((4, 4)); return keras.Model(x, keras.ops.svd(x, compute_uv=False))"
+    source = f"{importable('values', f'import keras{chr(10)}def build():{chr(10)}    {model}')}:build"
+    with pytest.raises(InputError, match="no form in ONNX for TensorFlow's `Svd`"):
+        convert(source, tmp_path / "m.onnx", route="keras-tf")
 
 
 @needs("keras")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
-
 import pytest
 
 from dnnsplit_onnx.converters import extras, routes
 from dnnsplit_onnx.converters.routes import choose_route
-from dnnsplit_onnx.converters.sources import Source, parse_source
+from dnnsplit_onnx.converters.sources import Source
 from dnnsplit_onnx.errors import InputError, MissingExtraError
 
 EVERYTHING = {"keras", "torch", "onnxscript", "tensorflow", "tf2onnx", "transformers", "onnxruntime"}
@@ -24,43 +21,22 @@ def installed(monkeypatch):
     )
 
 
-@pytest.fixture
-def keras_file(tmp_path):
-    """A `.keras` file with these layers; nothing else of it is read."""
-
-    def write(*layers):
-        path = tmp_path / "m.keras"
-        config = {"class_name": "Functional", "config": {"layers": [{"class_name": name} for name in layers]}}
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("config.json", json.dumps(config))
-        return parse_source(path)
-
-    return write
+KERAS = Source("m.keras", "keras-file")
 
 
-def test_keras_takes_the_light_route(installed, keras_file):
+def test_keras_takes_the_light_route(installed):
     installed(*EVERYTHING)
-    assert choose_route(keras_file("Conv2D", "Dense"), None).name == "keras-torch"
+    assert choose_route(KERAS, None).name == "keras-torch"
 
 
-def test_recurrent_layers_take_tf2onnx_where_it_is(installed, keras_file):
-    source = keras_file("Dense", "LSTM")
-    installed(*EVERYTHING)
-    route = choose_route(source, None)
-    assert (route.name, "LSTM" in route.reason) == ("keras-tf", True)
-    installed(*LIGHT)
-    route = choose_route(source, None)
-    assert (route.name, "unrolled" in route.reason) == ("keras-torch", True)
-
-
-def test_without_torch_keras_takes_tensorflow(installed, keras_file):
+def test_without_torch_keras_takes_tensorflow(installed):
     installed("keras", "tensorflow", "tf2onnx")
-    assert choose_route(keras_file("Dense"), None).name == "keras-tf"
+    assert choose_route(KERAS, None).name == "keras-tf"
 
 
-def test_the_user_may_choose(installed, keras_file):
+def test_the_user_may_choose(installed):
     installed(*EVERYTHING)
-    route = choose_route(keras_file("Dense"), "keras-tf")
+    route = choose_route(KERAS, "keras-tf")
     assert (route.name, route.reason) == ("keras-tf", "asked for")
 
 
@@ -104,7 +80,7 @@ def test_the_zoo_says_by_which_framework(installed):
         name: choose_route(Source(f"zoo:{name}", "zoo"), None).name
         for name in ("keras_resnet50", "keras_lstm", "keras_nasnetlarge", "torch_gpt2")
     }
-    assert list(taken.values()) == ["keras-torch", "keras-tf", "keras-tf", "pytorch"]
+    assert list(taken.values()) == ["keras-torch", "keras-torch", "keras-tf", "pytorch"]
 
 
 def test_a_name_the_zoo_does_not_have_gets_the_nearest(installed):

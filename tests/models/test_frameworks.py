@@ -101,8 +101,7 @@ def test_every_model_converts_and_matches_its_record(name, tmp_path):
 def _convert(name, folder):
     """Converts a model and holds it against its record."""
     entry = FRAMEWORK_ENTRIES[name]
-    route = "keras-torch" if entry.recurrent else None  # the record is of the unrolled form
-    report = convert(f"zoo:{name}", folder / "m.onnx", route=route)
+    report = convert(f"zoo:{name}", folder / "m.onnx")
     assert report.max_rel_diff <= 1e-4
     assert (report.layers, report.parameters) == (entry.layers, entry.parameters)
     if report.route != "keras-tf":  # NASNet alone has no lighter way

@@ -1,4 +1,4 @@
-"""Shapes inside a branch of an If, and inside a Loop.
+"""Shapes inside a branch of an If, and inside a Loop or a Scan.
 
 Inference of the whole model goes into branches, and gives up where a shape is computed from
 lengths (see `shape_values`). A branch by itself, what it captures given, is inferred further.
@@ -20,7 +20,7 @@ from dnnsplit_onnx.graph.inference import infer
 from dnnsplit_onnx.graph.shape_values import infer_with_values
 from dnnsplit_onnx.work.flops.scope import SMALL, GraphContext
 from dnnsplit_onnx.work.flops.types import Context, TensorType
-from dnnsplit_onnx.work.flops.view import NodeView
+from dnnsplit_onnx.work.flops.view import NodeView, axis_of
 
 _SCALARS = (TensorType(TensorProto.INT64, ()), TensorType(TensorProto.BOOL, ()))  # iteration, condition
 
@@ -41,27 +41,58 @@ def loop_body(node: NodeView, body: onnx.GraphProto) -> tuple[onnx.GraphProto, C
         body: Its body.
 
     Returns:
-        The body as it is if it declares its shapes, or if nothing can be proven.
+        The body as it is if nothing can be proven.
+    """
+    carried = [node.context.type_of(name) if name else None for name in node.node.input[2:]]
+    # Outputs are the condition, the carried values, then what is scanned.
+    return _iterated(node, body, [*_SCALARS, *carried], 2, 1)
+
+
+def scan_body(node: NodeView, body: onnx.GraphProto) -> tuple[onnx.GraphProto, Context]:
+    """The same for a Scan, whose body gets its states and one element of each scanned input."""
+    if node.opset < 9:
+        return body, GraphContext(body, outer=node.context)
+    kinds = [node.context.type_of(name) if name else None for name in node.node.input]
+    states = len(kinds) - node.positive("num_scan_inputs")
+    axes = node.ints_attribute("scan_input_axes") or (0,) * (len(kinds) - max(states, 0))
+    elements = [_element(kind, axis) for kind, axis in zip(kinds[max(states, 0) :], axes, strict=False)]
+    return _iterated(node, body, [*kinds[: max(states, 0)], *elements], 0, 0)
+
+
+def _element(kind: TensorType | None, axis: int) -> TensorType | None:
+    """One element of what is scanned."""
+    if kind is None or not kind.shape:
+        return None
+    at = axis_of(kind.shape, axis)
+    return TensorType(kind.dtype, (*kind.shape[:at], *kind.shape[at + 1 :]))
+
+
+def _iterated(
+    node: NodeView, body: onnx.GraphProto, given: list[TensorType | None], first: int, returned: int
+) -> tuple[onnx.GraphProto, Context]:
+    """A body with shapes that stay from iteration to iteration, as far as that is proven.
+
+    Args:
+        node: The node that holds it.
+        body: The body.
+        given: What it gets in the first iteration.
+        first: The first of its inputs that is carried.
+        returned: The first of its outputs that is carried.
     """
     context = GraphContext(body, outer=node.context)
-    if all(_known(context.type_of(value.name)) for value in body.input[2:]):
-        return body, context
-    carried = [node.context.type_of(name) if name else None for name in node.node.input[2:]]
-    assumed = [kind for kind in (*_SCALARS, *carried) if kind is not None and kind.shape is not None]
+    assumed = [kind for kind in given if kind is not None and kind.shape is not None]
     if len(assumed) != len(body.input):
         return body, context
     inferred = _infer(body, assumed, node.context)
     if inferred is None:
         return body, context
     result = GraphContext(inferred, outer=node.context)
-    # Outputs are the condition, the carried values, then what is scanned.
-    if [result.type_of(value.name) for value in inferred.output[1 : len(assumed) - 1]] != assumed[2:]:
+    scanned = node.positive("num_scan_inputs") if node.node.op_type == "Scan" else 0
+    carried = assumed[first : len(assumed) - scanned]
+    outputs = inferred.output[returned : returned + len(carried)]
+    if [result.type_of(value.name) for value in outputs] != carried:
         return body, context
     return inferred, result
-
-
-def _known(kind: TensorType | None) -> bool:
-    return kind is not None and kind.shape is not None
 
 
 def _infer(body: onnx.GraphProto, inputs: list[TensorType], outer: Context) -> onnx.GraphProto | None:

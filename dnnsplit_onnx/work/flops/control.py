@@ -6,18 +6,17 @@ is uncounted, so is the node that holds it.
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+
 import onnx
 
-from dnnsplit_onnx.work.flops.body import branch, loop_body
+from dnnsplit_onnx.work.flops.body import branch, loop_body, scan_body
 from dnnsplit_onnx.work.flops.registry import register
 from dnnsplit_onnx.work.flops.scope import GraphContext, graph_work
+from dnnsplit_onnx.work.flops.trips import proven_trips
 from dnnsplit_onnx.work.flops.types import Context
 from dnnsplit_onnx.work.flops.view import NodeView, UnknownWork, axis_of
 from dnnsplit_onnx.work.flops.work import Work
-
-# How exporters of `while` loops write "no maximum".
-_UNBOUNDED = 2**63 - 1
 
 
 def _stated_trips(node: NodeView) -> int | None:
@@ -25,12 +24,20 @@ def _stated_trips(node: NodeView) -> int | None:
     return node.context.trips.get(node.node.name) if node.node.name else None
 
 
-def _branch(node: NodeView, name: str) -> Work:
-    body = node.graph_attribute(name)
+def _body_work(
+    node: NodeView,
+    body: onnx.GraphProto,
+    inferred: Callable[[NodeView, onnx.GraphProto], tuple[onnx.GraphProto, Context]],
+) -> Work:
+    """The work of a body as it is or, where its shapes are not declared, as they are inferred."""
     try:
         return graph_work(body, GraphContext(body, outer=node.context))
     except UnknownWork:
-        return graph_work(*branch(node, body))
+        return graph_work(*inferred(node, body))
+
+
+def _branch(node: NodeView, name: str) -> Work:
+    return _body_work(node, node.graph_attribute(name), branch)
 
 
 @register("If")
@@ -47,43 +54,15 @@ def conditional(node: NodeView) -> Work:
 def loop(node: NodeView) -> Work:
     """Loop: the body times the trip count.
 
-    The count is what the user states (`trips`), or provable: a constant maximum, and a condition that is
-    never false; or a maximum of zero, or a first condition that is false.
+    The count is what the user states (`trips`), or what `proven_trips` proves.
     """
     body = node.graph_attribute("body")
     trips = _stated_trips(node)
     if trips is None:
-        trips = _proven_trips(node, body)
+        trips = proven_trips(node, body)
     if trips == 0:
         return Work()
-    body, context = loop_body(node, body)
-    return graph_work(body, context) * trips
-
-
-def _proven_trips(node: NodeView, body: onnx.GraphProto) -> int:
-    first = node.constant_int(1) if node.has_input(1) else 1
-    maximum = node.constant_int(0)
-    if first == 0 or (maximum is not None and maximum <= 0):
-        return 0
-    if first is None or maximum is None or maximum == _UNBOUNDED:
-        raise UnknownWork
-    if not _always_continues(body, node.context):
-        raise UnknownWork
-    return maximum
-
-
-def _always_continues(body: onnx.GraphProto, outer: Context) -> bool:
-    """Whether a loop body's condition is a true constant, or the condition it was given, passed on."""
-    if len(body.input) < 2 or not body.output:
-        return False
-    producers = {name: node for node in body.node for name in node.output}
-    name = body.output[0].name
-    while name in producers and producers[name].op_type in ("Identity", "Cast"):
-        name = producers.pop(name).input[0]  # pop: a cycle in a broken graph ends too
-    if name == body.input[1].name:
-        return True
-    value = GraphContext(body, outer=outer).constant(name)
-    return value is not None and bool(np.all(value))
+    return _body_work(node, body, loop_body) * trips
 
 
 @register("Scan")
@@ -96,7 +75,7 @@ def scan(node: NodeView) -> Work:
     trips = _stated_trips(node)
     if trips is None:
         trips = _scanned(node)
-    return graph_work(body, GraphContext(body, outer=node.context)) * trips
+    return _body_work(node, body, scan_body) * trips
 
 
 def _scanned(node: NodeView) -> int:

@@ -74,7 +74,6 @@ def test_loop_with_a_provable_trip_count() -> None:
     "model",
     [
         loop_model(condition="z = ReduceMax(s) f = CastLike(z, i) o = Not(f)"),  # it may stop early
-        loop_model(condition="o = Constant <value = bool {0}> ()"),
         loop_model(maximum="M = Identity(n)"),
         loop_model(maximum="M = Constant <value = int64 {9223372036854775807}> ()"),  # no maximum
         loop_model(start="flag"),  # it may not start
@@ -85,6 +84,60 @@ def test_loop_whose_trip_count_cannot_be_proven(model: str) -> None:
     stated = inferred(HEADER + model)
     stated.graph.node[-1].name = "decode"
     assert count_node(stated.graph.node[-1], context_of(stated, {"decode": 7})) is not None
+
+
+COUNTED = """
+    g (float[3,4] x, int64 seven, int64 anything) => (int64 last, float[3,4] y) {{
+        zero = Constant <value = int64 {{0}}> ()
+        one = Constant <value = int64 {{1}}> ()
+        two = Constant <value = int64 {{2}}> ()
+        {maximum}
+        go = Constant <value = bool {{1}}> ()
+        n = Constant <value = int64 {{7}}> ()
+        last, y = Loop <body = b (int64 k, bool i, int64 c, float[3,4] s)
+            => (bool o, int64 d, float[3,4] t) {{
+            d = {step}
+            {condition}
+            t = Exp(s)
+        }}> ({given}, go, zero, x)
+    }}"""
+
+
+@pytest.mark.parametrize(
+    ("condition", "step", "maximum", "trips"),
+    [
+        ("o = Less(d, n)", "Add(c, one)", None, 7),
+        ("o = LessOrEqual(d, n)", "Add(c, one)", None, 8),
+        ("o = Greater(n, d)", "Add(one, c)", None, 7),
+        ("o = Less(d, n)", "Add(c, two)", None, 4),
+        ("o = Less(c, n)", "Add(c, one)", None, 8),
+        ("e = Sub(n, k) o = GreaterOrEqual(e, two)", "Add(c, one)", None, 7),
+        ("f = Cast <to = 1> (d) h = Cast <to = 1> (n) a = Less(f, h) o = And(a, a)", "Add(c, one)", None, 7),
+        ("o = Less(d, n)", "Add(c, one)", "M = Constant <value = int64 {5}> ()", 5),
+        ("o = Less(d, n)", "Add(c, one)", "M = Identity(anything)", None),
+        ("o = Less(d, n)", "Sub(c, one)", None, None),  # it never ends
+        ("o = Less(d, n)", "Mul(c, two)", None, None),
+        ("o = Less(d, n)", "Add(c, c)", None, None),
+        ("o = Less(d, anything)", "Add(c, one)", None, None),
+        ("o = Constant <value = bool {0}> ()", "Add(c, one)", None, 1),
+    ],
+)
+def test_loop_that_a_counter_ends(condition: str, step: str, maximum: str | None, trips: int | None) -> None:
+    text = COUNTED.format(condition=condition, step=step, maximum=maximum or "", given="M" if maximum else "")
+    counted = last_node_work(text)
+    scalars = condition.count("=") + 1  # of the condition and the counter
+    if trips is None:
+        assert counted is None
+    else:
+        assert counted is not None
+        assert counted.elementwise - trips * 12 in range(0, trips * (scalars + 1) + 1)
+
+
+def test_a_condition_that_doubles_with_every_node_ends() -> None:
+    nodes = " ".join(f"a{at + 1} = And(a{at}, a{at})" for at in range(60))
+    condition = f"a0 = Less(d, n) {nodes} o = Identity(a60)"
+    text = COUNTED.format(condition=condition, step="Add(c, one)", maximum="", given="")
+    assert last_node_work(text) is None
 
 
 def test_stated_trips_come_first() -> None:
@@ -202,6 +255,21 @@ def test_scan_counts_the_scanned_axis() -> None:
     model = inferred(HEADER + unknown)
     model.graph.node[-1].name = "steps"
     assert count_node(model.graph.node[-1], context_of(model, {"steps": 3})) == Work(0, 24)
+
+
+def test_scan_whose_body_does_not_declare_its_shapes() -> None:
+    text = """
+        g (float[6,2,3] x, float[2,4] h, float[3,4] w) => (float[A,B] last, float[C,D,E] all) {
+            last, all = Scan <num_scan_inputs = 1, body = b (float[n,4] s, float[n,3] e)
+                => (float[n,4] t, float[n,4] u) {
+                p = MatMul(e, w)
+                t = Add(s, p)
+                u = Identity(t)
+            }> (h, x)
+        }"""
+    assert last_node_work(text) == Work(6 * 2 * 3 * 4, 6 * 8)
+    computed = text.replace("t = Add(s, p)", "sh = Shape(s) q = Reshape(p, sh) t = Add(s, q)")
+    assert last_node_work(computed) == Work(6 * 2 * 3 * 4, 6 * 8)
 
 
 def test_scan_without_a_state() -> None:
