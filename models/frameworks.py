@@ -103,7 +103,7 @@ _APPLICATIONS: dict[str, _Row] = {
     "NASNetLarge": _Row("NASNet large", 1041, 88_949_818, 898, 23_783_414_658),
 }
 
-_LSTM = _Row("two-layer LSTM classifier", 3, 54_410, 875, 1_704_576)
+_LSTM = _Row("two-layer LSTM classifier", 3, 54_410, 11, 1_704_576)
 
 # By the name of the builder in `pytorch_zoo`: the row, and what else it needs.
 _PYTORCH: dict[str, tuple[_Row, tuple[str, ...]]] = {

@@ -86,9 +86,9 @@ class _Body:
         if maker.op_type == "And":
             return min(self.trips(each) for each in maker.input)
         if maker.op_type in ("Less", "LessOrEqual"):
-            low, high = maker.input
+            low, high = _operands(maker)
         elif maker.op_type in ("Greater", "GreaterOrEqual"):
-            high, low = maker.input
+            high, low = _operands(maker)
         else:
             raise UnknownWork
         a, b = self._line(low), self._line(high)
@@ -106,7 +106,7 @@ class _Body:
         if maker.op_type in _SAME:
             return self._line(maker.input[0])
         if maker.op_type in ("Add", "Sub"):
-            a, b = (self._line(each) for each in maker.input)
+            a, b = (self._line(each) for each in _operands(maker))
             sign = 1 if maker.op_type == "Add" else -1
             return _Line(a.start + sign * b.start, a.slope + sign * b.slope)
         raise UnknownWork
@@ -122,7 +122,7 @@ class _Body:
             return self._step(maker.input[0], carried)
         if maker.op_type not in ("Add", "Sub"):
             raise UnknownWork
-        first, second = maker.input
+        first, second = _operands(maker)
         if maker.op_type == "Add" and self._is_free_of(first, carried):
             first, second = second, first
         step = self._line(second) if second != carried else None
@@ -134,7 +134,8 @@ class _Body:
         self._visits += 1
         if self._visits > _MOST_VISITS:
             raise UnknownWork
-        return self._producers.get(name)
+        maker = self._producers.get(name)
+        return maker if maker is not None and maker.input else None
 
     def _is_free_of(self, name: str, carried: str) -> bool:
         """Whether a value is a constant, and so not the carried one in other clothes."""
@@ -144,6 +145,17 @@ class _Body:
         if value is None or value.size != 1 or value.dtype.kind not in "iu":
             raise UnknownWork
         return int(value.reshape(-1)[0])
+
+
+def _operands(maker: onnx.NodeProto) -> tuple[str, str]:
+    """The two operands of a node.
+
+    Raises:
+        UnknownWork: It has not two, as a valid one has.
+    """
+    if len(maker.input) != 2:
+        raise UnknownWork
+    return maker.input[0], maker.input[1]
 
 
 def _crossing(low: _Line, high: _Line, or_equal: bool) -> int:

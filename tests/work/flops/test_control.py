@@ -133,6 +133,16 @@ def test_loop_that_a_counter_ends(condition: str, step: str, maximum: str | None
         assert counted.elementwise - trips * 12 in range(0, trips * (scalars + 1) + 1)
 
 
+@pytest.mark.parametrize(("op_type", "left"), [("Less", 1), ("And", 0), ("Identity", 0)])
+def test_a_condition_without_its_operands_is_uncounted(op_type: str, left: int) -> None:
+    text = COUNTED.format(condition="o = Less(d, n)", step="Add(c, one)", maximum="", given="")
+    model = inferred(HEADER + text)
+    node = model.graph.node[-1].attribute[0].g.node[1]
+    node.op_type = op_type
+    del node.input[left:]
+    assert count_node(model.graph.node[-1], context_of(model)) is None
+
+
 def test_a_condition_that_doubles_with_every_node_ends() -> None:
     nodes = " ".join(f"a{at + 1} = And(a{at}, a{at})" for at in range(60))
     condition = f"a0 = Less(d, n) {nodes} o = Identity(a60)"
