@@ -83,7 +83,9 @@ def plain():
     x = keras.Input((None, 4), name="x")
     y = L.Bidirectional(L.LSTM(5, return_sequences=True, name="lstm"), name="both")(x)
     y = L.GRU(4, return_sequences=True, bias_initializer=wide, name="gru")(y)
-    y = L.GRU(4, reset_after=False, go_backwards=True, return_sequences=True, bias_initializer=wide, name="back")(y)
+    options = {"return_sequences": True, "bias_initializer": wide}
+    back = L.GRU(4, reset_after=False, go_backwards=True, **options, name="back")
+    y = back(y)
     y = L.SimpleRNN(3, activation="relu", return_sequences=True, return_state=True, name="rnn")(y)
     return keras.Model(x, [L.TimeDistributed(L.Dense(2))(y[0]), y[1]])
 
