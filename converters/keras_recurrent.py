@@ -38,18 +38,17 @@ def recurrent_layers(model: Any) -> Iterator[None]:
 @contextmanager
 def open_time() -> Iterator[None]:
     """Runs a TimeDistributed layer on all steps as one batch, not one by one: their number stays open."""
-    from keras import layers, ops
+    from keras.layers import TimeDistributed
 
-    one_by_one = layers.TimeDistributed.call
+    one_by_one = TimeDistributed.call
 
     def call(self: Any, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if mask is not None:
             return one_by_one(self, inputs, training=training, mask=mask)
-        batch, steps, *rest = ops.shape(inputs)
-        outputs = self.layer(ops.reshape(inputs, (batch * steps, *rest)), training=False)
-        return ops.reshape(outputs, (batch, steps, *ops.shape(outputs)[1:]))
+        outputs = self.layer(inputs.flatten(0, 1), training=False)
+        return outputs.unflatten(0, inputs.shape[:2])
 
-    with mock.patch.object(layers.TimeDistributed, "call", call):
+    with mock.patch.object(TimeDistributed, "call", call):
         yield
 
 

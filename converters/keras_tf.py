@@ -39,7 +39,6 @@ from dnnsplit_onnx.converters.keras_model import (
     precision,
     run_graph,
 )
-from dnnsplit_onnx.converters.keras_recurrent import open_time
 from dnnsplit_onnx.converters.reasons import reason
 from dnnsplit_onnx.converters.tf_layers import known_layers, scope_layers
 from dnnsplit_onnx.errors import InputError
@@ -140,8 +139,7 @@ class KerasTf(_TensorFlow):
         ]
         keys = [f"output_{at:03}" for at in range(len(self.outputs))]  # TensorFlow sorts them
         traced = tf.function(lambda *xs: dict(zip(keys, self._call(xs), strict=True)), input_signature=specs)
-        with open_time():
-            function = traced.get_concrete_function()
+        function = traced.get_concrete_function()
         rename = dict(zip([tensor.name for tensor in function.outputs], self.outputs, strict=True))
         rename.update({f"{spec.name}:0": spec.name for spec in self.inputs})
         proto = self._convert(self.model, function, rename, path)
