@@ -209,3 +209,23 @@ def test_a_conversation_over_servers_steps_as_the_whole(kind: tuple[Network, Who
             assert {n: a.tobytes() for n, a in made.items() if a is not None} == {
                 n: a.tobytes() for n, a in wanted.items()
             }
+
+
+def test_what_a_caller_writes_over_changes_no_state(tmp_path: Path) -> None:
+    text, pairs, cuts = KINDS["a state is an input of the model next"]
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+    sliced_everywhere(saved(model, pairs, tmp_path), tmp_path / "out", cuts=cuts)
+    manifest = load_manifest(tmp_path / "out")
+    tiers = Tiers(tmp_path / "out")
+    steps = Steps.open(tmp_path / "out"), Steps.of_whole(tmp_path / "model.onnx", manifest)
+    frame, begun = np.ones((1, WIDTH), np.float32), np.full((1, WIDTH), 3, np.float32)
+    previous = begun.copy()
+    for at in range(4):
+        frame[:] = 1 + at * at  # one array, as a camera has
+        given = {"prev": begun} if at == 0 else None
+        made = [step({"frame": frame}, given)["y"] for step in steps]
+        made.append(tiers(cuts, {"frame": frame} | (given or {}), Sequence("a", start=at == 0, step=at))["y"])
+        for y in made:
+            np.testing.assert_allclose(y, np.tanh(abs(frame) - previous), rtol=1e-6)
+        begun[:] = 9
+        previous = frame.copy()
