@@ -75,6 +75,7 @@ if TYPE_CHECKING:
         ServingError,
     )
     from dnnsplit_onnx.slicing import slice_model
+    from dnnsplit_onnx.slicing.annotating import annotate
     from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest
     from dnnsplit_onnx.work.analysing import analyse
     from dnnsplit_onnx.work.analysis import Analysis
@@ -129,6 +130,7 @@ __all__ = [
     "Workload",
     "__version__",
     "analyse",
+    "annotate",
     "bench",
     "bind_shapes",
     "compare",
@@ -219,6 +221,7 @@ _HOME = {
     "ProtocolError": "serving.wire.errors",
     "RefusedError": "serving.wire.errors",
     "ServingError": "serving.wire.errors",
+    "annotate": "slicing.annotating",
     "slice_model": "slicing",
     "Manifest": "slicing.manifest",
     "load_manifest": "slicing.manifest",
@@ -226,6 +229,7 @@ _HOME = {
 }
 
 
+views.register("records_html", f"{__name__}.reporting.records_html")
 views.register("plan_line", f"{__name__}.planning.plan_text")
 views.register("plan_text", f"{__name__}.planning.plan_text")
 views.register("plan_html", f"{__name__}.reporting.plan_html")

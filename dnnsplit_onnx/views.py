@@ -17,6 +17,16 @@ def register(name: str, home: str) -> None:
     _HOMES[name] = home
 
 
+class Tabled:
+    """What has rows, `records()`: a notebook shows them as a table."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        html: str = draw("records_html", self)
+        return html
+
+
 def draw(name: str, *arguments: Any) -> Any:
     """What a registered drawing makes of its arguments."""
     return getattr(import_module(_HOMES[name]), name)(*arguments)

@@ -20,7 +20,7 @@ PACKAGE = rooms.PACKAGE
 RULES = (
     # A slice is made of a plan and its order, whoever chose it, and runs from its manifest alone.
     ("slicing", "planning", ("planning.plans", "planning.fitting")),
-    ("slicing", "machines", ()),
+    ("slicing", "machines", ("machines.providers",)),  # the names of providers alone
     ("running", "planning", ()),
     ("running", "machines", ()),
     ("serving.wire", "slicing", ()),

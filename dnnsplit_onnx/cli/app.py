@@ -27,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings=CONTEXT,
-    epilog="Start with `dnnsplit-onnx plan zoo:random_resnet50 --tiers tiers.toml`.",
+    epilog="Start with `dnnsplit-onnx plan zoo:random_resnet50 --edge raspberry-pi-4 --cloud l4 --link 4g`.",
 )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dnnsplit_onnx.cli.options import CudaGraph, CustomOps, Folder, Reporting, TierProvider, takes
+from dnnsplit_onnx.cli.options import CudaGraph, CustomOps, Folder, Format, Reporting, TierProvider, takes
 
 
 @takes(Reporting)
@@ -40,6 +40,7 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    form: Format = "table",
 ) -> None:
     """Measure each slice, the chain of them, and the whole model; of shared rows, each tile.
 
@@ -48,6 +49,7 @@ def bench(
 
     Example: dnnsplit-onnx bench slices --tier edge --runs 200
     """
+    from dnnsplit_onnx.cli.output import print_as
     from dnnsplit_onnx.measuring.benchmark import bench
     from dnnsplit_onnx.reporting.progress import progress
 
@@ -61,10 +63,7 @@ def bench(
             inputs=inputs,
             progress=update,
         )
-    if options.json:
-        from dnnsplit_onnx.cli.output import print_json
-
-        print_json(report.to_dict())
+    if print_as(form, report, json=options.json):
         return
     from dnnsplit_onnx.reporting.console import stdout_console
     from dnnsplit_onnx.reporting.proof_view import print_bench

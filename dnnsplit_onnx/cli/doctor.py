@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dnnsplit_onnx.cli.options import Reporting, takes
+from dnnsplit_onnx.cli.options import Format, Reporting, takes
 
 
 @takes(Reporting)
@@ -15,6 +15,7 @@ def doctor(
     deep: Annotated[
         bool, typer.Option("--deep", help="Import each installed extra too, which may take a minute.")
     ] = False,
+    form: Format = "table",
 ) -> None:
     """Look at what is installed, run a small model on each provider, and say what is missing.
 
@@ -23,14 +24,11 @@ def doctor(
 
     Example: dnnsplit-onnx doctor
     """
+    from dnnsplit_onnx.cli.output import print_as
     from dnnsplit_onnx.runtime.doctor import diagnose
 
     found = diagnose(deep=deep)
-    if options.json:
-        from dnnsplit_onnx.cli.output import print_json
-
-        print_json(found.to_dict())
-    else:
+    if not print_as(form, found, json=options.json):
         from dnnsplit_onnx.reporting.console import stdout_console
         from dnnsplit_onnx.reporting.doctor_view import print_diagnosis
 

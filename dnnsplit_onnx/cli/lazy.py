@@ -13,6 +13,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from dnnsplit_onnx.cli.panels import COMMAND_PANELS, arrange, panel_of
+
 #: By name: the module in this package, what to take from it, and what the overview says.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "init": ("init", "init", "Start with a model: write a tiers file for it, and plan."),
@@ -63,15 +65,16 @@ class LazyGroup(TyperGroup):
         self._listing = False
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        """All names, in the order of the table."""
-        return list(COMMANDS)
+        """All names, in the order of the headings that they stand under."""
+        placed = [name for names in COMMAND_PANELS.values() for name in names if name in COMMANDS]
+        return [*placed, *(name for name in COMMANDS if name not in placed)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         """The command; for the overview, what is said of it there."""
         if cmd_name not in COMMANDS:
             return None
         if self._listing:
-            return TyperCommand(cmd_name, help=COMMANDS[cmd_name][2])
+            return TyperCommand(cmd_name, help=COMMANDS[cmd_name][2], rich_help_panel=panel_of(cmd_name))
         return self.commands[cmd_name]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -120,6 +123,7 @@ def _command(name: str, found: Any) -> Any:
     found._add_completion = False
     command = typer.main.get_command(found)
     command.name = name
+    arrange(command)
     return command
 
 

@@ -17,6 +17,7 @@ import typer
 
 from dnnsplit_onnx.cli import completion
 from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.machines.providers import Engine
 
 CutSize = Literal["live", "layer-input"]
 # The names of node orders that `orders.in_order` knows.
@@ -69,16 +70,16 @@ Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="A folder that `split` made.", show_default=False)
 ]
 Format = Annotated[
-    Literal["table", "json", "csv", "markdown"],
-    typer.Option("--format", help="How to print: rows for spreadsheets and papers are csv and markdown."),
+    Literal["table", "json", "csv", "markdown", "latex"],
+    typer.Option("--format", help="How to print: rows for spreadsheets and papers are csv, markdown, latex."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Provider = Annotated[
-    Literal["cpu", "cuda"] | None,
+    Engine | None,
     typer.Option("--provider", help="The execution provider to run on. [default: cpu]", show_default=False),
 ]
 TierProvider = Annotated[
-    Literal["cpu", "cuda"] | None,
+    Engine | None,
     typer.Option(
         "--provider",
         help="The execution provider to run on; no other takes its place. "

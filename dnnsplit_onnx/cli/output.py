@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 
@@ -20,8 +21,24 @@ class Tabular(Protocol):
         """All of it."""
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows and a whole that are no result of their own."""
+
+    rows: list[dict[str, Any]]
+    whole: dict[str, Any]
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows."""
+        return self.rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole."""
+        return self.whole
+
+
 def print_as(form: str, result: Tabular, *, json: bool) -> bool:
-    """Prints a result as JSON, CSV or Markdown.
+    """Prints a result as JSON, CSV, Markdown or LaTeX.
 
     Args:
         form: As `--format` names it.
@@ -37,6 +54,8 @@ def print_as(form: str, result: Tabular, *, json: bool) -> bool:
         _print_csv(result.records())
     elif form == "markdown":
         _print_markdown(result.records())
+    elif form == "latex":
+        _print_latex(result.records())
     else:
         return False
     return True
@@ -56,6 +75,29 @@ def _print_markdown(records: Sequence[Mapping[str, Any]]) -> None:
     lines += [[_cell(record.get(key)) for key in columns] for record in records]
     for line in lines:
         sys.stdout.write(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n")
+
+
+def _print_latex(records: Sequence[Mapping[str, Any]]) -> None:
+    """A `tabular` of the package booktabs, numbers to the right."""
+    columns = _columns(records)
+    numeric = [all(isinstance(one.get(key), int | float | None) for one in records) for key in columns]
+    rows = [columns, *([_cell(record.get(key)) for key in columns] for record in records)]
+    head, *body = [" & ".join(map(_latex, row)) + r" \\" for row in rows]
+    kinds = "".join("r" if is_numeric else "l" for is_numeric in numeric)
+    lines = [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
+    sys.stdout.write("\n".join([*lines, r"\end{tabular}"]) + "\n")
+
+
+def _latex(said: str) -> str:
+    """Text in which nothing is a command."""
+    return said.translate(_LATEX)
+
+
+# What means something to LaTeX, and how it is said.
+_LATEX = str.maketrans(
+    {one: rf"\{one}" for one in "#$%&_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
 
 
 def _columns(records: Sequence[Mapping[str, Any]]) -> list[str]:

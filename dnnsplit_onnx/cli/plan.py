@@ -27,6 +27,15 @@ def plan(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the plan here too.", show_default=False),
     ] = None,
+    annotate: Annotated[
+        Path | None,
+        typer.Option(
+            "--annotate",
+            metavar="OUT.onnx",
+            help="Write the model with the plan in it: tiers as devices, a pipeline stage on each node.",
+            show_default=False,
+        ),
+    ] = None,
     force: Force = False,
     form: Format = "table",
 ) -> None:
@@ -45,6 +54,10 @@ def plan(
     data = made.to_dict()
     if output is not None:
         write_plan(data, output, force=force)
+    if annotate is not None:
+        from dnnsplit_onnx.slicing.annotating import annotate as write_annotated
+
+        write_annotated(analysis, made, annotate, force=force)
     if not print_as(form, made, json=options.json):
         show(made, analysis, next_words(model, options, made))
     refuse_broken(made)

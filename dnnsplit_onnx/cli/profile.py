@@ -12,6 +12,7 @@ from dnnsplit_onnx.cli.options import (
     Bind,
     CustomOps,
     Force,
+    Format,
     ModelOptions,
     NodeOrder,
     Provider,
@@ -115,6 +116,7 @@ def profile(
         str | None,
         typer.Argument(metavar="MODEL", help="An ONNX file, or `zoo:NAME`.", show_default=False),
     ] = None,
+    form: Format = "table",
 ) -> None:
     """Measure a model on this machine, or a link to another.
 
@@ -134,7 +136,7 @@ def profile(
     elif options.predict:
         _fit_predictor(options.predict, options)
     else:
-        _measure_model(model or "", options)
+        _measure_model(model or "", options, form)
 
 
 def _tier_and_output(options: ProfileOptions) -> tuple[str, Path]:
@@ -171,17 +173,17 @@ def _fit_predictor(models: list[str], options: ProfileOptions) -> None:
     show_predictor(found, output)
 
 
-def _measure_model(model: str, options: ProfileOptions) -> None:
+def _measure_model(model: str, options: ProfileOptions, form: str) -> None:
     from dnnsplit_onnx.files import written_whole
 
     tier, output = _tier_and_output(options)
     found = _measured(model, tier, options)
     with written_whole(output, force=options.force) as file:
         file.write(found.to_json().encode())
-    if options.json:
-        from dnnsplit_onnx.cli.output import print_json
+    from dnnsplit_onnx.cli.output import Rows, print_as
 
-        print_json(found.model_dump(mode="json"))
+    rows = [segment.model_dump(mode="json") for segment in found.segments]
+    if print_as(form, Rows(rows, found.model_dump(mode="json")), json=options.json):
         return
     _show(found, output)
 
@@ -209,6 +211,7 @@ def _session_options(tier: str, options: ProfileOptions) -> SessionOptions:
     from dnnsplit_onnx.runtime.sessions import SessionOptions
 
     provider, libraries = options.provider, tuple[str, ...]()
+    given: dict[str, str | bool | int | float] = {}
     if options.tiers is not None:
         from dnnsplit_onnx.machines.topology import load_topology
         from dnnsplit_onnx.runtime.custom_ops import custom_ops, needed
@@ -226,9 +229,15 @@ def _session_options(tier: str, options: ProfileOptions) -> SessionOptions:
             )
         if provider is None and named.provider != "web":
             provider = named.provider
+            given = dict(named.provider_options)
         libraries = needed(named.custom_ops, named.name)
         custom_ops(*libraries)  # the whole is run too, to size it
-    return SessionOptions(provider=provider or "cpu", threads=options.threads, custom_ops=libraries)
+    return SessionOptions(
+        provider=provider or "cpu",
+        threads=options.threads,
+        custom_ops=libraries,
+        provider_options=given,
+    )
 
 
 def _show(found: Profile, output: Path) -> None:

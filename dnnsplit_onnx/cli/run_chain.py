@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dnnsplit_onnx.cli.options import Folder, takes
+from dnnsplit_onnx.cli.options import Folder, Format, takes
 from dnnsplit_onnx.cli.serving_options import NetworkOptions, log_to_stderr
 from dnnsplit_onnx.errors import InputError, RequestError
 
@@ -87,6 +87,7 @@ def run(
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the dashboard after the last request, until Ctrl-C.")
     ] = False,
+    form: Format = "table",
 ) -> None:
     """Run requests through the chain of tiers.
 
@@ -118,7 +119,7 @@ def run(
         report = run_requests(client, inputs, runs=runs or None, concurrency=concurrency, stop=stop)
         if output is not None and report.outputs is not None:
             _save(output, report.outputs, force=force)
-        _show(report, json=options.json)
+        _show(report, form, json=options.json)
         if stop is not None and keep:
             stop.wait()
     if report.failed:
@@ -189,11 +190,10 @@ def _save(path: Path, outputs: dict[str, Any], *, force: bool) -> None:
         np.savez(file, **present)
 
 
-def _show(report: Report, *, json: bool) -> None:
-    if json:
-        from dnnsplit_onnx.cli.output import print_json
+def _show(report: Report, form: str, *, json: bool) -> None:
+    from dnnsplit_onnx.cli.output import print_as
 
-        print_json(report.to_dict())
+    if print_as(form, report, json=json):
         return
     from dnnsplit_onnx.cli.serving_view import print_report
     from dnnsplit_onnx.reporting.console import stdout_console

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from dnnsplit_onnx.graph.graph import Graph
     from dnnsplit_onnx.planning.plans import Plan
     from dnnsplit_onnx.slicing.manifest import Manifest
+    from dnnsplit_onnx.work.analysis import Analysis
 
 PlanFile = Annotated[
     Path | None,
-    typer.Option("--plan", metavar="plan.json", help="Use a plan that `plan -o` wrote.", show_default=False),
+    typer.Option(
+        "--plan",
+        metavar="plan.json",
+        help="Use a plan that `plan -o` wrote, or the one in a model that `plan --annotate` wrote.",
+        show_default=False,
+    ),
 ]
 
 
@@ -74,13 +80,16 @@ def split(
 
         runtime()  # a missing runtime is better known before the work than after it
     made, judging = None, options
-    if plan is not None:
+    annotated = plan is not None and _is_model(plan)
+    if plan is not None and not annotated:
         _refuse_settled(options)
         made = load_plan(plan)
         options = _as_planned(made, options)
         if made.topology is not None:
             register_libraries(parse_topology(dict(made.topology), str(plan)).tiers)
     analysis = load_analysis(model, options)
+    if plan is not None and annotated:
+        analysis, options = _as_annotated(plan, analysis, options)
     made = make_plan(analysis, options) if made is None else made
     refuse_broken(made)
     analysis = analysis_of(made, analysis)
@@ -169,6 +178,32 @@ def _refuse_settled(options: PlanOptions) -> None:
         raise InputError(
             f"`{name}` and `--plan` exclude each other", hint="the plan has settled it: leave one out"
         )
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a plan is given as a model that has it inside."""
+    from dnnsplit_onnx.graph.kinds import HEAD_NBYTES, is_model
+
+    try:
+        with path.open("rb") as file:
+            return is_model(file.read(HEAD_NBYTES))
+    except OSError:
+        return False  # what is wrong with it is told where a plan is read
+
+
+def _as_annotated(plan: Path, analysis: Analysis, options: PlanOptions) -> tuple[Analysis, PlanOptions]:
+    """The analysis in an order that has the cuts of an annotated model, and these as options."""
+    from dataclasses import replace
+
+    from dnnsplit_onnx.graph.graph import load_graph
+    from dnnsplit_onnx.slicing.annotating import annotated_cuts
+    from dnnsplit_onnx.work.orders import in_order_of
+
+    if options.at:
+        raise InputError("`--at` and `--plan` exclude each other", hint="leave one out")
+    links = len(options.topology().links)
+    graph, cuts = annotated_cuts(analysis.graph, load_graph(plan), links)
+    return in_order_of(analysis, graph), replace(options, at=[",".join(map(str, cuts))])
 
 
 def _as_planned(made: Plan, options: PlanOptions) -> PlanOptions:

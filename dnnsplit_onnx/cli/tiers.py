@@ -11,29 +11,29 @@ import typer
 
 from dnnsplit_onnx.cli import completion
 from dnnsplit_onnx.cli.devices import DeviceOptions, write_tiers
-from dnnsplit_onnx.cli.options import Common, Force, Reporting, takes
+from dnnsplit_onnx.cli.options import Common, Force, Format, Reporting, takes
 
 app = typer.Typer(help="Write a tiers file from figures of real devices.", no_args_is_help=True)
 
 
 @app.command("list")
 @takes(Reporting)
-def list_devices(options: Reporting) -> None:
+def list_devices(options: Reporting, form: Format = "table") -> None:
     """Show the devices and links that `tiers new` knows, with their sources.
 
     Example: dnnsplit-onnx tiers list
     """
     from dataclasses import asdict
 
+    from dnnsplit_onnx.cli.output import Rows, print_as
     from dnnsplit_onnx.machines.presets import presets
 
     known = presets()
-    if options.json:
-        from dnnsplit_onnx.cli.output import print_json
-
-        devices = [device.to_dict(known.rules) for device in known.devices.values()]
-        links = [asdict(link) for link in known.connections.values()]
-        print_json({"rules": asdict(known.rules), "devices": devices, "links": links})
+    devices = [device.to_dict(known.rules) for device in known.devices.values()]
+    links = [asdict(link) for link in known.connections.values()]
+    rows = [{"kind": kind, **row} for kind, all_ in (("device", devices), ("link", links)) for row in all_]
+    whole = {"rules": asdict(known.rules), "devices": devices, "links": links}
+    if print_as(form, Rows(rows, whole), json=options.json):
         return
     from dnnsplit_onnx.reporting.console import stdout_console
     from dnnsplit_onnx.reporting.tiers_view import print_presets

@@ -12,12 +12,14 @@ from dnnsplit_onnx.cli.options import (
     CudaGraph,
     CustomOps,
     Folder,
+    Format,
     Reporting,
     Samples,
     Tolerance,
     takes,
 )
 from dnnsplit_onnx.errors import VerificationError
+from dnnsplit_onnx.machines.providers import Engine
 
 
 @takes(Reporting)
@@ -33,7 +35,7 @@ def verify(
         typer.Option("--input", metavar="X.npz", help="Inputs to compare on.", show_default=False),
     ] = None,
     provider: Annotated[
-        Literal["cpu", "cuda", "tier"],
+        Literal[Engine, "tier"],
         typer.Option(
             "--provider",
             help="Where the chain runs with optimisations on; `tier`: each slice on what the manifest says "
@@ -45,6 +47,7 @@ def verify(
     samples: Samples = None,
     tolerance: Tolerance = None,
     agreement: Agreement = None,
+    form: Format = "table",
 ) -> None:
     """Prove that the chain of slices computes what the whole model computes.
 
@@ -54,7 +57,7 @@ def verify(
     Example: dnnsplit-onnx verify slices --input real.npz
     """
     from dnnsplit_onnx.cli.loading import model_file
-    from dnnsplit_onnx.cli.output import print_json
+    from dnnsplit_onnx.cli.output import print_as
     from dnnsplit_onnx.measuring.verification import verify
     from dnnsplit_onnx.reporting.progress import progress
     from dnnsplit_onnx.reporting.proof_view import headline
@@ -73,9 +76,7 @@ def verify(
             agreement=agreement,
         )
     data = found.to_dict()
-    if options.json:
-        print_json(data)
-    else:
+    if not print_as(form, found, json=options.json):
         from dnnsplit_onnx.reporting.console import stdout_console
         from dnnsplit_onnx.reporting.proof_view import print_verification
 

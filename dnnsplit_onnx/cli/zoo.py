@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dnnsplit_onnx.cli import completion
-from dnnsplit_onnx.cli.options import Common, Force, Reporting, takes
+from dnnsplit_onnx.cli.options import Common, Force, Format, Reporting, takes
 
 app = typer.Typer(
     help="Models to try things with: built or already installed, never downloaded.", no_args_is_help=True
@@ -17,25 +17,23 @@ app = typer.Typer(
 
 @app.command("list")
 @takes(Reporting)
-def list_models(options: Reporting) -> None:
+def list_models(options: Reporting, form: Format = "table") -> None:
     """Show the models of the zoo.
 
     Example: dnnsplit-onnx zoo list
     """
+    from dnnsplit_onnx.cli.output import Rows, print_as
     from dnnsplit_onnx.models.frameworks import FRAMEWORK_ENTRIES, FrameworkEntry
     from dnnsplit_onnx.models.registry import ENTRIES, Entry
 
     entries: tuple[Entry | FrameworkEntry, ...] = (*ENTRIES.values(), *FRAMEWORK_ENTRIES.values())
-    if options.json:
-        from dnnsplit_onnx.cli.output import print_json
-
-        keys = ("name", "summary", "source", "requires", "nodes", "macs", "weight_nbytes")
-        extra = ("layers", "parameters")
-        rows = [
-            {key: getattr(entry, key) for key in keys} | {key: getattr(entry, key, None) for key in extra}
-            for entry in entries
-        ]
-        print_json({"models": rows})
+    keys = ("name", "summary", "source", "requires", "nodes", "macs", "weight_nbytes")
+    extra = ("layers", "parameters")
+    rows = [
+        {key: getattr(entry, key) for key in keys} | {key: getattr(entry, key, None) for key in extra}
+        for entry in entries
+    ]
+    if print_as(form, Rows(rows, {"models": rows}), json=options.json):
         return
     from dnnsplit_onnx.reporting.console import stdout_console
     from dnnsplit_onnx.reporting.zoo_view import print_zoo

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
@@ -31,6 +31,7 @@ from dnnsplit_onnx.graph.bounds import check_bounds
 from dnnsplit_onnx.graph.modelfile import ModelFile, open_model, open_proto
 from dnnsplit_onnx.graph.operators import ONNX_DOMAINS, OperatorFacts
 from dnnsplit_onnx.graph.states import Signature, State, named_states, parse_states
+from dnnsplit_onnx.views import Tabled
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -67,7 +68,7 @@ class Node:
 
 
 @dataclass(frozen=True, repr=False)
-class Graph:
+class Graph(Tabled):
     """A model as data flow, in an order in which it can run.
 
     Attributes:
@@ -93,6 +94,30 @@ class Graph:
         ends = f"{', '.join(self.inputs)} to {', '.join(dict.fromkeys(self.outputs))}"
         ends = ends if len(ends) <= _LONGEST_ENDS else f"{ends[:_LONGEST_ENDS]}..."
         return f"<Graph of {self.file.path.name}, {len(self.nodes)} nodes, {ends}>"
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each node, in the order that positions count in."""
+        return [
+            {
+                "position": at,
+                "name": node.name,
+                "op_type": node.op_type,
+                "inputs": list(node.inputs),
+                "weights": list(node.weights),
+                "outputs": list(node.outputs),
+            }
+            for at, node in enumerate(self.nodes)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready data."""
+        return {
+            "model": str(self.file.path),
+            "inputs": list(self.inputs),
+            "outputs": list(self.outputs),
+            "nodes": self.records(),
+            "states": [{"input": state.input, "output": state.output} for state in self.states],
+        }
 
     @property
     def proto(self) -> onnx.ModelProto:

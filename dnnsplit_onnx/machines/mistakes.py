@@ -47,9 +47,17 @@ _OTHER_NAMES = {
 _OPTIONS = ("objective", "planner", "weight", "bind")
 _OTHER_VALUES = {
     "gpu": "cuda",
+    "trt": "tensorrt",
+    "directml": "dml",
     "nvidia": "cuda",
     "cudaexecutionprovider": "cuda",
     "cpuexecutionprovider": "cpu",
+    "tensorrtexecutionprovider": "tensorrt",
+    "openvinoexecutionprovider": "openvino",
+    "coremlexecutionprovider": "coreml",
+    "dmlexecutionprovider": "dml",
+    "xnnpackexecutionprovider": "xnnpack",
+    "rocmexecutionprovider": "rocm",
     "browser": "web",
     "wasm": "web",
 }

@@ -31,6 +31,8 @@ class Rules:
 
     Attributes:
         efficiency: Effective FLOP/s over peak FLOP/s.
+        bandwidth_share: What a GPU reaches of its memory's peak bandwidth.
+        gpu_overhead_us: What a GPU takes for each operator, besides the work, 10^-6 s.
         memory_share: Share of the memory that a model may take.
         lifetime_years: How long a machine that is bought is used.
         usd_per_kwh: Price of its electricity.
@@ -40,6 +42,8 @@ class Rules:
     memory_share: float
     lifetime_years: float
     usd_per_kwh: float
+    bandwidth_share: float = 1.0
+    gpu_overhead_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,10 @@ class Device:
         price_usd: To buy one.
         usd_per_hour: To rent one.
         provider: The onnxruntime execution provider.
+        tensor_gflops: 10^9 FLOP/s of its tensor cores on 32-bit floats (TF32), without sparsity; None
+            where it has no such format, or no page gives a figure.
+        formats: The formats of its tensor cores.
+        source_url: Pages that were read for the figures.
     """
 
     name: str
@@ -69,10 +77,18 @@ class Device:
     price_usd: float | None = None
     usd_per_hour: float | None = None
     provider: str = "cpu"
+    tensor_gflops: float | None = None
+    formats: tuple[str, ...] = ()
+    source_url: tuple[str, ...] = ()
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether it is described as a roofline, with an overhead of each operator."""
+        return self.provider in ("cuda", "coreml")
 
     def gflops(self, rules: Rules) -> float:
         """Effective compute, 10^9 FLOP/s."""
-        return self.peak_gflops * rules.efficiency
+        return (self.tensor_gflops or self.peak_gflops) * rules.efficiency
 
     def hourly(self, rules: Rules) -> float:
         """USD for an hour: the rent, or the purchase written off and the electricity."""
@@ -143,9 +159,14 @@ def presets() -> Presets:
     data = tomllib.loads((files(__package__) / "devices.toml").read_text(encoding="utf-8"))
     return Presets(
         Rules(**data["rules"]),
-        {name: Device(name, **fields) for name, fields in data["device"].items()},
+        {name: _device(name, fields) for name, fields in data["device"].items()},
         {name: Connection(name, **fields) for name, fields in data["link"].items()},
     )
+
+
+def _device(name: str, fields: Mapping[str, Any]) -> Device:
+    lists = {key: tuple(fields.get(key, ())) for key in ("formats", "source_url")}
+    return Device(name, **{**fields, **lists})
 
 
 def tiers_text(
@@ -161,7 +182,7 @@ def tiers_text(
     """
     head = [
         "# Estimates to start from: replace them by what `dnnsplit-onnx profile` measures.",
-        f"# gflops: {rules.efficiency:.0%} of the peak in 32-bit floats, an assumption. "
+        f"# gflops: {rules.efficiency:.0%} of the peak in 32-bit floats (TF32 on tensor cores): assumed. "
         f"memory_gb: {rules.memory_share:.0%} of the memory.",
         "# usd_per_hour: the rent; of a machine that is bought, its price over "
         f"{rules.lifetime_years:g} years and {rules.usd_per_kwh:g} USD/kWh.",
@@ -179,12 +200,27 @@ def _tier_lines(name: str, device: Device, rules: Rules) -> list[str]:
         *_comment(f"{device.summary}."),
         *_comment(f"From: {device.source}."),
         f'name = "{name}"',
-        f"gflops = {_number(device.gflops(rules))}  # {device.peak_gflops:.12g} at its peak",
-        f"# memory_gb_per_s = {device.memory_gb_per_s:.12g}  # peak; makes a roofline, with a higher gflops",
+        *_speed(device, rules),
         f"usd_per_hour = {_number(device.hourly(rules))}",
         f"memory_gb = {_number(device.memory_gb * rules.memory_share)}",
         f"watts = {_number(device.watts)}",
         *([f'provider = "{device.provider}"'] if device.provider != "cpu" else []),
+    ]
+
+
+def _speed(device: Device, rules: Rules) -> list[str]:
+    """Its speed: of a GPU a roofline, since small operators take it no less than large ones."""
+    peak = device.tensor_gflops or device.peak_gflops
+    how = " on tensor cores, in TF32" if device.tensor_gflops else ""
+    gflops = f"gflops = {_number(device.gflops(rules))}  # {peak:.12g} at its peak{how}"
+    if not device.is_gpu:
+        said = "peak; makes a roofline, with a higher gflops"
+        return [gflops, f"# memory_gb_per_s = {device.memory_gb_per_s:.12g}  # {said}"]
+    reached = device.memory_gb_per_s * rules.bandwidth_share
+    return [
+        gflops,
+        f"memory_gb_per_s = {_number(reached)}  # {device.memory_gb_per_s:.12g} at its peak",
+        f"overhead_us = {_number(rules.gpu_overhead_us)}  # of each operator, assumed",
     ]
 
 

@@ -31,6 +31,7 @@ from dnnsplit_onnx.graph.kinds import HEAD_NBYTES, TIERS_FILE, is_extensions, is
 from dnnsplit_onnx.machines.mistakes import explained, first_mistake
 from dnnsplit_onnx.machines.predictors import Predictor
 from dnnsplit_onnx.machines.profiles import Profile
+from dnnsplit_onnx.machines.providers import Provider
 from dnnsplit_onnx.machines.toml_text import decoded, line_of, syntax_hint
 
 _LARGEST_NBYTES = 1 << 20
@@ -44,8 +45,8 @@ _SMALLEST, _LARGEST = 1e-15, 1e15
 Positive = Annotated[float, Field(gt=0, ge=_SMALLEST, le=_LARGEST, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=_LARGEST, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-#: `web` is onnxruntime-web in a browser.
-Provider = Literal["cpu", "cuda", "web"]
+#: Options of a provider, by the names that onnxruntime has for them.
+ProviderOptions = dict[Annotated[str, Field(min_length=1, max_length=128)], str | bool | int | float]
 
 _SECONDS_PER_HOUR = 3600.0
 
@@ -157,6 +158,7 @@ class Tier(_Table):
         memory_gb: Limit on weights plus peak live values, 10^9 bytes.
         watts: Power while it computes.
         provider: The onnxruntime execution provider.
+        provider_options: Its options, by the names that onnxruntime has for them.
         pin: Nodes, or values by the node that makes them, that must run on this tier.
         min_prefix: At least so many of the model's first nodes run on this tier or below.
         max_prefix: At most so many do.
@@ -181,6 +183,7 @@ class Tier(_Table):
     memory_gb: Positive | None = None
     watts: NotNegative | None = None
     provider: Provider = "cpu"
+    provider_options: ProviderOptions = Field(default_factory=dict)
     pin: tuple[str, ...] = ()
     min_prefix: Annotated[int, Field(ge=0)] | None = None
     max_prefix: Annotated[int, Field(ge=0)] | None = None
@@ -240,6 +243,7 @@ class Tier(_Table):
                 overhead_us=machine.overhead_us,
                 profile=machine.profile,
                 provider=self.provider,
+                provider_options=self.provider_options,
             )
             for machine in self.machines
         )

@@ -23,7 +23,7 @@ from dnnsplit_onnx.running.origin import assumed_of, bindings_of, find_model, sl
 from dnnsplit_onnx.running.slices import open_slice, options_on, with_libraries
 from dnnsplit_onnx.runtime.inputs import Inputs, input_sets, to_values
 from dnnsplit_onnx.runtime.placement import Placement
-from dnnsplit_onnx.runtime.provider import runtime
+from dnnsplit_onnx.runtime.provider import is_on_host, runtime
 from dnnsplit_onnx.runtime.sessions import TIER, Session, SessionOptions, open_session
 from dnnsplit_onnx.runtime.values import Value
 from dnnsplit_onnx.slicing.manifest import Manifest, SliceRecord, load_manifest
@@ -155,7 +155,7 @@ class _Clock:
         Returns:
             Where the nodes of each session ran in the warm-up, by its label.
         """
-        on_device = any(session.provider != "cpu" for session in sessions)
+        on_device = any(not is_on_host(session.provider) for session in sessions)
         for _ in range(max(self.warmup, _DEVICE_WARMUP) if on_device else self.warmup):
             self._tell(0, "warming up")
             once()

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dnnsplit_onnx.measuring.coded import CodeCheck, OutputError
+from dnnsplit_onnx.views import Tabled
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ class SlicePlace:
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(Tabled):
     """What `verify` found.
 
     Attributes:

@@ -22,6 +22,7 @@ class Latency:
         mean_ms, min_ms: Of all runs.
         runs: How many there were, warm-up left out.
         throughput_per_s: Runs a second, one after another.
+        spread_ms: The middle half of the runs lies within so much: their interquartile range.
     """
 
     p50_ms: float
@@ -31,14 +32,15 @@ class Latency:
     min_ms: float
     runs: int
     throughput_per_s: float
+    spread_ms: float = 0.0
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Latency:
         """Sums up at least one timing."""
         ms = np.asarray(seconds, dtype=np.float64) * 1e3
-        p50, p95, p99 = (float(p) for p in np.percentile(ms, [50, 95, 99]))
+        low, p50, high, p95, p99 = (float(p) for p in np.percentile(ms, [25, 50, 75, 95, 99]))
         mean = float(ms.mean())
-        return cls(p50, p95, p99, mean, float(ms.min()), len(ms), 1e3 / mean if mean else 0.0)
+        return cls(p50, p95, p99, mean, float(ms.min()), len(ms), 1e3 / mean if mean else 0.0, high - low)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready data."""

@@ -10,6 +10,7 @@ from dnnsplit_onnx.measuring.measure import Latency
 from dnnsplit_onnx.measuring.side_by_side import StageMeasured
 from dnnsplit_onnx.runtime.placement import Crossings, Placement
 from dnnsplit_onnx.runtime.sessions import Session
+from dnnsplit_onnx.views import Tabled
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class BenchReport:
+class BenchReport(Tabled):
     """What `bench` measured.
 
     Attributes:

@@ -26,6 +26,7 @@ from dnnsplit_onnx.planning.plans import Objective
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.planning.unknowns import too_little
 from dnnsplit_onnx.planning.weights import Weights
+from dnnsplit_onnx.views import Tabled
 from dnnsplit_onnx.work.analysing import Source, analysis_from
 from dnnsplit_onnx.work.cuts import Accounting
 
@@ -84,7 +85,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Tabled):
     """Planners on one problem.
 
     Attributes:

@@ -30,6 +30,7 @@ from dnnsplit_onnx.planning.planners import Planner
 from dnnsplit_onnx.planning.plans import Objective, Plan
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.planning.weights import Weights
+from dnnsplit_onnx.views import Tabled
 from dnnsplit_onnx.work.analysing import Source, analysis_from
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import Accounting
@@ -95,7 +96,7 @@ class SweepPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class Sweep(Tabled):
     """What is best at every point of a grid; iterates over the points.
 
     Attributes:

@@ -26,7 +26,8 @@ def print_diagnosis(console: Console, found: Mapping[str, Any]) -> None:
             state = "broken" if extra["error"] else "installed" if extra["installed"] else "not installed"
             table.add_row(extra["name"], state, extra["purpose"] or "")
         console.print(table)
-        absent = [extra["install"] for extra in found["extras"] if not extra["installed"]]
+        unfit = _unfit(found)
+        absent = [e["install"] for e in found["extras"] if not e["installed"] and e["name"] not in unfit]
         for line in absent:
             _line(console, f"  {line}", style="dim")
     console.print()
@@ -38,6 +39,12 @@ def print_diagnosis(console: Console, found: Mapping[str, Any]) -> None:
         _line(console, f"note: {advice}")
     if found["healthy"]:
         _line(console, "All that is installed works.", style="bold green")
+
+
+def _unfit(found: Mapping[str, Any]) -> set[str]:
+    """The extras of no use on this machine: another onnxruntime, and one for a GPU that is not there."""
+    unfit = {"cpu"} if found["onnxruntime"]["usable"] else set()
+    return unfit if found["cuda"]["driver"]["devices"] else {*unfit, "gpu"}
 
 
 def _runtime(found: Mapping[str, Any]) -> str:

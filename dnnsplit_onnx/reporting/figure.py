@@ -30,7 +30,17 @@ VALUE_LABELS: dict[Objective, str] = {
 
 #: Ends of an axis this far apart are drawn on a logarithmic scale.
 _FAR_APART = 50.0
-_FORMATS = {".png": "png", ".svg": "svg"}
+_FORMATS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
+# Dates that a format would write, left out so that the same picture is the same file.
+_DATES = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+_WORDS = {
+    "bandwidth_mbps": "bandwidth", "down_mbps": "bandwidth back", "delay_ms": "delay", "max_mb": "most bytes",
+    "gflops": "speed", "memory_gb_per_s": "memory bandwidth", "overhead_us": "time of an operator",
+    "usd_per_hour": "price", "usd_per_gb": "price", "usd_per_request": "price of a request, USD",
+    "memory_gb": "memory", "watts": "power", "deadline_ms": "deadline", "budget_usd": "budget",
+    "energy_j": "energy limit", "requests_per_s": "requests, 1/s",
+    "throughput_per_s": "least throughput, 1/s",
+}  # fmt: skip
 _UNITS = {
     "_mbps": "Mbit/s", "_ms": "ms", "_usd": "USD", "_per_hour": "USD/h", "_per_gb": "USD/GB", "_gb": "GB",
     "gflops": "GFLOP/s", "watts": "W", "_gb_per_s": "GB/s", "_us": "µs", "_mb": "MB", "_j": "J",
@@ -42,7 +52,7 @@ def picture(path: Path, *, force: bool, width: float = 7.0, height: float = 4.5)
     """Axes to draw on, written to a file when the block ends well.
 
     Args:
-        path: A name that ends in `.png` or `.svg`.
+        path: A name that ends in `.png`, `.svg` or `.pdf`.
         force: Whether an existing file may be replaced.
         width: Inches.
         height: Inches.
@@ -86,7 +96,7 @@ def panels(
         figure = import_module("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
         yield list(figure.subplots(squeeze=False, **layout).flat)
         with written_whole(path, force=force) as file:
-            figure.savefig(file, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+            figure.savefig(file, format=kind, dpi=150, metadata=_DATES.get(kind))
 
 
 def picture_format(path: Path) -> str:
@@ -98,14 +108,17 @@ def picture_format(path: Path) -> str:
     try:
         return _FORMATS[path.suffix.lower()]
     except KeyError:
-        raise InputError(f"cannot draw `{path.name}`", hint="name it .png or .svg") from None
+        raise InputError(f"cannot draw `{path.name}`", hint="name it .png, .svg or .pdf") from None
 
 
 def with_unit(key: str) -> str:
-    """The label of an axis: a key of the tiers file and its unit."""
-    leaf = key.rpartition(".")[2]
+    """The label of an axis: what a key of the tiers file is, of which tier or link, and its unit."""
+    place, _, leaf = key.rpartition(".")
+    what = _WORDS.get(leaf, leaf.replace("_", " "))
+    kind, _, name = place.partition(".")
+    where = f" of {'link ' if kind == 'link' else ''}{name}" if name else ""
     best = max((end for end in _UNITS if leaf.endswith(end)), key=len, default=None)
-    return key if best is None else f"{key} ({_UNITS[best]})"
+    return f"{what}{where}" if best is None else f"{what}{where}, {_UNITS[best]}"
 
 
 def scale(set_scale: Any, values: Sequence[float]) -> None:

@@ -10,7 +10,7 @@ from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.bars import waterfall
 from dnnsplit_onnx.reporting.console import NARROW, glyphs, grid, with_note
 from dnnsplit_onnx.reporting.machines_view import machines
-from dnnsplit_onnx.reporting.verdict import against, basis, verdict
+from dnnsplit_onnx.reporting.verdict import against, basis, million, verdict
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -71,6 +71,8 @@ def plan_renderables(
         yield Text(line, style="bold" if at == 0 else "")
     for sentence in plan.violations:
         yield Text(f"This plan breaks a limit: {units.clean(sentence)}.", style="bold red")
+    if (said := million(plan)) is not None:
+        yield Text(said, style="dim")
     for line in basis(plan, uncounted):
         yield Text(line, style="dim")
 

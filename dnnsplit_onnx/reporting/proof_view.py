@@ -110,7 +110,8 @@ def _print_codes(console: Console, found: Mapping[str, Any]) -> None:
 def print_bench(console: Console, report: Mapping[str, Any]) -> None:
     """Prints the latencies of the slices, the chain and the whole model."""
     wide = console.width >= NARROW
-    table = grid("", "provider", ">median", ">p95", *([">p99"] if wide else []), ">throughput", ">runs")
+    more = [">p99"] if wide else []
+    table = grid("", "provider", ">median", ">spread", ">p95", *more, ">throughput", ">runs")
     rows = [(f"slice {units.clean(row['tier'])}", row, "") for row in report["slices"]]
     rows += [
         (name, report[key], "bold")
@@ -121,22 +122,20 @@ def print_bench(console: Console, report: Mapping[str, Any]) -> None:
         tiles = [row for row in report["tiles"] if row["tier"] == stage["tier"]]
         rows += [(_tile(row), row, "dim") for row in tiles]
         rows.append((f"{units.clean(stage['tier'])} side by side", stage, ""))
+    percentiles = ("p50_ms", "spread_ms", "p95_ms", *(["p99_ms"] if wide else []))
     for name, row, style in rows:
-        percentiles = ("p50_ms", "p95_ms", "p99_ms") if wide else ("p50_ms", "p95_ms")
         table.add_row(
             name,
             row.get("provider", ""),
-            *(units.milliseconds(row[key]) for key in percentiles),
+            *(units.milliseconds(row.get(key)) for key in percentiles),
             units.per_second(row.get("throughput_per_s")),
             str(row["runs"]),
             style=style,
         )
     console.print(table)
     console.print()
-    if (ratio := report.get("chain_vs_whole")) is not None:
-        console.print(
-            f"Cutting costs {100 * (ratio - 1):+.1f}%: the chain on one machine against the whole model."
-        )
+    if report.get("chain_vs_whole") is not None:
+        console.print(cutting_costs(report["chain"], report["whole"]))
     for note in (*report.get("notes", ()), *_side_by_side(report), *_copies(report), *_left_on_cpu(report)):
         console.print(units.clean(note))
     machine = ", ".join(f"{key} {value}" for key, value in report.get("machine", {}).items())
@@ -158,6 +157,19 @@ def _side_by_side(report: Mapping[str, Any]) -> list[str]:
         for stage in report.get("side_by_side", ())
         if (tier := stage["tier"]) in alone
     ]
+
+
+def cutting_costs(chain: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
+    """What the chain takes beside the whole model; a verdict only where it exceeds what runs vary by."""
+    ratio = chain["p50_ms"] / whole["p50_ms"]
+    spread = max(chain.get("spread_ms", 0.0), whole.get("spread_ms", 0.0))
+    if abs(chain["p50_ms"] - whole["p50_ms"]) > spread:
+        return f"Cutting costs {100 * (ratio - 1):+.1f}%: the chain on one machine against the whole model."
+    apart, vary = f"{100 * (ratio - 1):+.1f}%", f"{100 * spread / whole['p50_ms']:.1f}%"
+    return (
+        f"What cutting costs cannot be told: the medians are {apart} apart, and runs of the same vary by "
+        f"{vary}. Measure on a quieter machine, or with more --runs."
+    )
 
 
 def _left_on_cpu(report: Mapping[str, Any]) -> list[str]:

@@ -29,8 +29,8 @@ def print_presets(console: Console, known: Presets) -> None:
     console.print(links)
     console.print()
     console.print(
-        f"Estimates: GFLOP/s are {rules.efficiency:.0%} of the peak in 32-bit floats, memory is "
-        f"{rules.memory_share:.0%} of what there is. --json has the sources.",
+        f"Estimates: GFLOP/s are {rules.efficiency:.0%} of the peak in 32-bit floats (TF32 where tensor "
+        f"cores have it), memory is {rules.memory_share:.0%} of what there is. --json has the sources.",
         style="dim",
     )
     console.print(

@@ -61,6 +61,14 @@ def usd(value: float | None) -> str:
     return f"${value:,.2f}" if value >= 100 else f"${value:.3g}"
 
 
+def per_million(value: float | None) -> str:
+    """What a million requests cost, each at this price: `$1.81`, `$4,190`."""
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    million = value * 1e6
+    return f"${million:,.0f}" if million >= 100 else f"${million:.3g}"
+
+
 def per_second(value: float | None) -> str:
     """A rate: `22.1 /s`."""
     if value is None or math.isnan(value):

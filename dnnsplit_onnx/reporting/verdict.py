@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 from dnnsplit_onnx.planning.plans import Plan, SingleTier
-from dnnsplit_onnx.reporting.units import clean, percent, times
+from dnnsplit_onnx.reporting.units import clean, per_million, percent, times
 
 # Two figures this close are the same one.
 _SAME = 1e-6
@@ -88,6 +88,19 @@ def _verdict(plan: Plan) -> tuple[str, ...]:
     if gain >= 1 - _SAME:
         return (f"Splitting does not pay: {where} is {_EQUAL[plan.objective]}.",)
     return (f"Splitting does not pay: {where} is {times(1 / gain)} {_WORSE[plan.objective]}.",)
+
+
+def million(plan: Plan) -> str | None:
+    """What a million requests cost, beside the cheapest single tier; None where nothing costs anything."""
+    cost = plan.figures.cost_usd
+    if not cost > 0:
+        return None
+    singles = [one for one in plan.single_tier if one.cost_usd == one.cost_usd]
+    said = f"A million requests cost {per_million(cost)}"
+    if not singles:
+        return f"{said}."
+    cheapest = min(singles, key=lambda one: one.cost_usd)
+    return f"{said}; all on `{cheapest.tier}`, {per_million(cheapest.cost_usd)}."
 
 
 def basis(plan: Plan, uncounted: Mapping[str, int] | None = None) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from dnnsplit_onnx.running.origin import slices_folder
 from dnnsplit_onnx.running.slices import open_slice
 from dnnsplit_onnx.runtime.inputs import to_values
 from dnnsplit_onnx.runtime.placement import Crossings
-from dnnsplit_onnx.runtime.provider import DEVICES, runtime
+from dnnsplit_onnx.runtime.provider import DEVICES, is_on_host, runtime
 from dnnsplit_onnx.runtime.sessions import Session, SessionOptions
 from dnnsplit_onnx.runtime.values import Value, on_device, to_python
 from dnnsplit_onnx.slicing.coding import NO_CODE, faults
@@ -235,4 +235,4 @@ class Chain:
                 return set(readers) <= {session.provider}
             return name not in self.outputs and bool(readers) and set(readers) == {session.provider}
 
-        return frozenset() if session.provider == "cpu" else frozenset(filter(stays, session.outputs))
+        return frozenset() if is_on_host(session.provider) else frozenset(filter(stays, session.outputs))

@@ -54,7 +54,7 @@ def open_slice(
             private=private,
         )
     except MissingExtraError as error:
-        if options.provider == TIER and record.provider == "cuda":
+        if options.provider == TIER and record.provider not in (None, "cpu", "web"):
             error.context = f"tier `{record.tier}` was planned for it"
             error.hint = f"{error.hint}; to run it on the CPU all the same: --provider cpu"
         raise
@@ -85,11 +85,13 @@ def options_on(options: SessionOptions, record: SliceRecord) -> SessionOptions:
     if memory is None and provider == own == "cuda":
         memory = record.memory_nbytes
     graph = options.cuda_graph and (provider == "cuda" or options.provider != TIER)
+    own_options = record.provider_options if provider == own else {}
     return replace(
         options,
         provider=provider,
         memory_nbytes=memory,
         cuda_graph=graph,
+        provider_options={**own_options, **options.provider_options},
         custom_ops=with_libraries(options, [record]),
     )
 

@@ -18,7 +18,7 @@ from dnnsplit_onnx.runtime.driver import LIBRARY as DRIVER_LIBRARY
 from dnnsplit_onnx.runtime.driver import Driver, find_driver
 from dnnsplit_onnx.runtime.extras import Extra, failure_of, find_extras
 from dnnsplit_onnx.runtime.libraries import CudaBuild, cuda_build
-from dnnsplit_onnx.runtime.provider import INSTALL_CPU, INSTALL_GPU, installed_runtimes, runtime
+from dnnsplit_onnx.runtime.provider import INSTALL_CPU, INSTALL_GPU, PROVIDERS, installed_runtimes, runtime
 
 _CORE = ("onnx", "numpy", "networkx", "typer", "rich", "pydantic", "ml_dtypes")
 _GPU = "onnxruntime-gpu"
@@ -50,7 +50,7 @@ class Runtime:
             is a conflict.
         version: What the module says; None if it cannot be imported.
         providers: What it is built with, as it calls them.
-        usable: `cpu` and `cuda`, those that a small model really ran on.
+        usable: Of the providers that it is built with, those that a small model really ran on.
         error: Why it cannot be used, or None.
         hint: What to do about that.
         cuda_error: Why the small model did not run on CUDA; None if it did, or was not tried.
@@ -89,6 +89,17 @@ class Diagnosis:
     def healthy(self) -> bool:
         """Whether all that is installed works."""
         return not self.problems
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each package, provider, extra and problem."""
+        rows = [{"kind": "package", "name": name, "state": version} for name, version in _versions()]
+        rows += [{"kind": "provider", "name": name, "state": "works"} for name in self.runtime.usable]
+        rows += [
+            {"kind": "extra", "name": extra.name, "state": "installed" if extra.installed else "missing"}
+            for extra in self.extras
+        ]
+        rows += [{"kind": "problem", "name": one.what, "state": one.hint or ""} for one in self.problems]
+        return rows
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready data."""
@@ -140,11 +151,14 @@ def _find_runtime(build: CudaBuild | None) -> Runtime:
         return Runtime(installed, error=error.message, hint=error.hint)
     cpu = _try("cpu")
     cuda = None if build is None else _try("cuda")
+    available = tuple(module.get_available_providers())
+    others = [name for name, of in PROVIDERS.items() if of in available and name not in ("cpu", "cuda")]
+    usable = [*(["cpu"] if cpu is None else []), *(["cuda"] if build is not None and cuda is None else [])]
     return Runtime(
         installed,
         module.__version__,
-        tuple(module.get_available_providers()),
-        (*(["cpu"] if cpu is None else []), *(["cuda"] if build is not None and cuda is None else [])),
+        available,
+        (*usable, *(name for name in others if _try(name) is None)),
         error=cpu,
         cuda_error=cuda,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 #: In place of a provider: each slice on the one that its tier has in the manifest.
 TIER = "tier"
@@ -13,7 +14,7 @@ class SessionOptions:
     """How to open a session.
 
     Attributes:
-        provider: `cpu` or `cuda`, or for slices `tier`: what the manifest says of each.
+        provider: One of `provider.PROVIDERS`, or for slices `tier`: what the manifest says of each.
         optimize: All graph optimisations, or none.
         threads: Threads within an operator; None leaves it to onnxruntime.
         spin: Whether idle threads spin while a run is under way. On a single core that
@@ -27,6 +28,7 @@ class SessionOptions:
             frees values early.
         custom_ops: Files of libraries of operators besides those of the process; `tier` allows a
             slice's own (`runtime.custom_ops`).
+        provider_options: Options of the provider, by the names that onnxruntime has for them.
     """
 
     provider: str = "cpu"
@@ -38,3 +40,4 @@ class SessionOptions:
     record: bool = False
     by_priority: bool = False
     custom_ops: tuple[str, ...] = ()
+    provider_options: Mapping[str, str | bool | int | float] = field(default_factory=dict)

@@ -12,7 +12,7 @@ times slower. Here that is an error.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from importlib import import_module, metadata
 from types import ModuleType
@@ -21,12 +21,37 @@ from typing import Any
 from dnnsplit_onnx.errors import InputError, MissingExtraError
 
 #: The providers a tier may name, and what onnxruntime calls them.
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-#: The memory that a provider works in, as onnxruntime calls it.
-DEVICES = {"cpu": "cpu", "cuda": "cuda"}
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "dml": "DmlExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+}
+#: The memory that a provider's values can stay in, as onnxruntime calls it; all others take
+#: theirs from the host and give them back there.
+DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
 
 INSTALL_CPU = "pip install 'dnnsplit-onnx[cpu]'"
 INSTALL_GPU = "pip install 'dnnsplit-onnx[gpu]'"
+# Where a provider comes from, for those that the CPU's distribution is without.
+_REPLACE = "pip uninstall -y onnxruntime && "
+_INSTALL = {
+    "cuda": _REPLACE + INSTALL_GPU,
+    "tensorrt": f"{_REPLACE}{INSTALL_GPU}; TensorRT itself is installed apart",
+    "openvino": _REPLACE + "pip install onnxruntime-openvino",
+    "dml": _REPLACE + "pip install onnxruntime-directml",
+    "qnn": _REPLACE + "pip install onnxruntime-qnn",
+    "coreml": "onnxruntime has it on macOS alone",
+    "xnnpack": "build onnxruntime with --use_xnnpack; its packages for Android have it",
+    "rocm": "install AMD's build of onnxruntime",
+    "migraphx": "install AMD's build of onnxruntime",
+}
 
 _FATAL = 4
 
@@ -83,15 +108,21 @@ def _reinstall(found: dict[str, str]) -> str:
 
 
 def provider_list(
-    ort: ModuleType, provider: str, *, memory_nbytes: int | None = None, cuda_graph: bool = False
+    ort: ModuleType,
+    provider: str,
+    *,
+    memory_nbytes: int | None = None,
+    cuda_graph: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> list[str | tuple[str, dict[str, Any]]]:
     """What to pass as `providers` to a session.
 
     Args:
         ort: The module `onnxruntime`.
-        provider: `cpu` or `cuda`.
+        provider: One of `PROVIDERS`.
         memory_nbytes: Most device memory the session's arena may take.
         cuda_graph: Whether runs are captured as a CUDA graph and replayed.
+        options: Options of the provider; they go before those that are made here.
 
     Raises:
         InputError: There is no such provider.
@@ -103,13 +134,28 @@ def provider_list(
     if name not in ort.get_available_providers():
         raise MissingExtraError(
             f"provider `{provider}` is asked for, and this onnxruntime {ort.__version__} is built without it",
-            hint=f"pip uninstall -y onnxruntime && {INSTALL_GPU}",
+            hint=_INSTALL[provider],
         )
+    given = dict(options or {})
     if provider == "cpu":
-        return [name]
-    load_cuda(ort)
-    # Nodes that CUDA has no kernel for need the CPU; `fallback_nodes` lists them.
-    return [(name, _cuda_options(memory_nbytes, cuda_graph)), PROVIDERS["cpu"]]
+        return [(name, _as_text(given))] if given else [name]
+    if provider in ("cuda", "tensorrt"):
+        load_cuda(ort)
+    if provider == "cuda":
+        given = _cuda_options(memory_nbytes, cuda_graph) | given
+    # Nodes that it has no kernel for need the CPU; `fallback_nodes` lists them.
+    rest = [PROVIDERS["cuda"]] if provider == "tensorrt" else []
+    return [(name, _as_text(given)), *rest, PROVIDERS["cpu"]]
+
+
+def _as_text(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as providers read them: truth as 1 or 0, all else as it is."""
+    return {key: str(int(value)) if isinstance(value, bool) else value for key, value in options.items()}
+
+
+def is_on_host(provider: str) -> bool:
+    """Whether the values of a provider's sessions lie in the host's memory."""
+    return provider not in DEVICES
 
 
 def can_run(provider: str) -> bool:
@@ -152,7 +198,7 @@ def check_provider(session: Any, provider: str) -> None:
 
     Args:
         session: An onnxruntime session.
-        provider: What was asked for: `cpu` or `cuda`.
+        provider: What was asked for, one of `PROVIDERS`.
 
     Raises:
         MissingExtraError: The session does not have it in first place.
@@ -162,7 +208,7 @@ def check_provider(session: Any, provider: str) -> None:
         return
     raise MissingExtraError(
         f"provider `{provider}` was asked for, and onnxruntime fell back to {', '.join(used)}",
-        hint=f"see what is missing: dnnsplit-onnx doctor; what pip can bring: {INSTALL_GPU}",
+        hint=f"see what is missing: dnnsplit-onnx doctor; to have it: {_INSTALL.get(provider, INSTALL_CPU)}",
     )
 
 

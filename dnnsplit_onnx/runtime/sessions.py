@@ -23,7 +23,14 @@ from dnnsplit_onnx.runtime.custom_ops import register_all
 from dnnsplit_onnx.runtime.messages import clear_line
 from dnnsplit_onnx.runtime.options import TIER, SessionOptions
 from dnnsplit_onnx.runtime.placement import Crossings, Placement, end_record, placement_of
-from dnnsplit_onnx.runtime.provider import DEVICES, check_provider, fallback_nodes, provider_list, runtime
+from dnnsplit_onnx.runtime.provider import (
+    DEVICES,
+    check_provider,
+    fallback_nodes,
+    is_on_host,
+    provider_list,
+    runtime,
+)
 from dnnsplit_onnx.runtime.values import Value, present
 
 __all__ = ["TIER", "Session", "SessionOptions", "open_session"]
@@ -42,7 +49,7 @@ class Session:
 
     Attributes:
         label: What errors call it, such as "slice `edge`".
-        provider: `cpu` or `cuda`: where it runs, which is what was asked for.
+        provider: Where it runs, which is what was asked for.
         inputs: Names of the values it reads.
         outputs: Names of the values it makes.
         output_types: Their types as onnxruntime spells them, such as `tensor(float)`.
@@ -103,14 +110,14 @@ class Session:
         """
         feeds = {name: values[name] for name in self.inputs if values.get(name) is not None}
         try:
-            if self.provider == "cpu":
+            if is_on_host(self.provider):
                 with _ending(longest_s) as limit:
                     made: Sequence[Value] = self._session.run_with_ort_values(self.outputs, feeds, limit)
             else:
                 made = self._run_bound(feeds, on_device)
         except Exception as error:
             # onnxruntime raises types of its own, ValueError and RuntimeError alike.
-            hint = _MORE_MEMORY if self.provider != "cpu" and _NO_MEMORY.search(str(error)) else None
+            hint = _MORE_MEMORY if not is_on_host(self.provider) and _NO_MEMORY.search(str(error)) else None
             raise ModelError(f"{self.label} fails to run: {clear_line(error)}", hint=hint) from error
         return {name: present(value) for name, value in zip(self.outputs, made, strict=True)}
 
@@ -181,9 +188,10 @@ def open_session(
     """
     options = options or SessionOptions()
     label = label or f"model `{path.name}`"
-    if options.cuda_graph and options.provider == "cpu":
+    if options.cuda_graph and options.provider != "cuda":
+        where = "the CPU" if options.provider == "cpu" else f"`{options.provider}`"
         raise InputError(
-            f"{label} runs on the CPU, where there are no CUDA graphs", hint="leave out --cuda-graph"
+            f"{label} runs on {where}, where there are no CUDA graphs", hint="leave out --cuda-graph"
         )
     settings = session_settings(runtime(), options)
     source: str | bytes = str(path)
@@ -241,7 +249,11 @@ def create_session(
     """
     ort = runtime()
     providers = provider_list(
-        ort, options.provider, memory_nbytes=options.memory_nbytes, cuda_graph=options.cuda_graph
+        ort,
+        options.provider,
+        memory_nbytes=options.memory_nbytes,
+        cuda_graph=options.cuda_graph,
+        options=options.provider_options,
     )
     try:
         # A failing provider is an error, not a reason to print lines and try another.

@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dnnsplit_onnx.errors import ManifestError
 from dnnsplit_onnx.files import file_crc32, file_sha256, read_bounded
 from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.machines.providers import Provider
+from dnnsplit_onnx.views import Tabled
 
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
@@ -117,8 +119,9 @@ class SliceRecord(_Record):
         outputs: Values it makes for higher tiers, and model outputs made here.
         forward: Values that pass through this tier untouched, on their way up.
         data: Files of weights beside the ONNX file.
-        provider: What the tier runs it on, `cpu`, `cuda` or `web`; None in manifests of earlier
+        provider: What the tier runs it on, such as `cpu` or `cuda`; None in manifests of earlier
             releases, which is the CPU.
+        provider_options: Options of that provider.
         memory_nbytes: The tier's limit on memory; None if it has none.
         custom_ops: Libraries of operators that the tier names; each is loaded only if somebody
             allows it (`runtime.custom_ops`).
@@ -136,7 +139,8 @@ class SliceRecord(_Record):
     outputs: tuple[Port, ...] = ()
     forward: tuple[str, ...] = ()
     data: tuple[DataFile, ...] = ()
-    provider: Literal["cpu", "cuda", "web"] | None = None
+    provider: Provider | None = None
+    provider_options: dict[str, str | bool | int | float] = Field(default_factory=dict)
     memory_nbytes: Annotated[int, Field(gt=0)] | None = None
     custom_ops: tuple[str, ...] = ()
     tiles: tuple[TileRecord, ...] = ()
@@ -211,7 +215,7 @@ class StateRecord(_Record):
         return f"{self.input}={self.output or ''}"
 
 
-class Manifest(_Record):
+class Manifest(_Record, Tabled):
     """A folder of slices.
 
     Attributes:
@@ -247,6 +251,26 @@ class Manifest(_Record):
         if value != SCHEMA_VERSION:
             raise ValueError(f"schema version {value}, this release reads {SCHEMA_VERSION}")
         return value
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each tier."""
+        return [
+            {
+                "tier": one.tier,
+                "file": one.file,
+                "start": one.start,
+                "stop": one.stop,
+                "nbytes": one.nbytes,
+                "provider": one.provider,
+                "inputs": [port.name for port in one.inputs],
+                "outputs": [port.name for port in one.outputs],
+            }
+            for one in self.slices
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest as its file has it."""
+        return self.model_dump(mode="json")
 
     @property
     def fresh_inputs(self) -> tuple[Port, ...]:

@@ -142,6 +142,7 @@ def _on_machine(record: SliceRecord, tier: Mapping[str, Any] | None) -> SliceRec
     # Plans leave out what is as it is by default.
     machine = {
         "provider": tier.get("provider", "cpu"),
+        "provider_options": dict(tier.get("provider_options", {})),
         "memory_nbytes": memory,
         "custom_ops": tuple(tier.get("custom_ops", ())),
     }

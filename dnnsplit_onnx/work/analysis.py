@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -23,6 +23,7 @@ from dnnsplit_onnx.graph.inner import functions_of, inner_weights
 from dnnsplit_onnx.graph.modelfile import ModelFile
 from dnnsplit_onnx.graph.shape_values import known_values
 from dnnsplit_onnx.graph.shapes import Types, bind_shapes, free_dimensions
+from dnnsplit_onnx.views import Tabled
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, cut_nbytes, outputs_above, parted_states, staircase
 from dnnsplit_onnx.work.flops import TensorType, Work, count_node
 from dnnsplit_onnx.work.memory import StageMemory, stage_memory
@@ -43,7 +44,7 @@ _MOST_DIMS = 64
 
 
 @dataclass(frozen=True, repr=False)
-class Analysis:
+class Analysis(Tabled):
     """A graph with the work of each node and the bytes at each cut.
 
     Attributes:
@@ -71,6 +72,33 @@ class Analysis:
     def __repr__(self) -> str:
         size = f"{len(self.graph.nodes)} nodes, {self.flops.sum() / 1e9:.4g} GFLOP"
         return f"<Analysis of {self.graph.file.path.name}, {size}, order {self.order}>"
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each node; what is not known is None."""
+        return [
+            {
+                "position": at,
+                "name": node.name,
+                "op_type": node.op_type,
+                "macs": None if work is None else work.macs,
+                "flops": None if work is None else work.flops,
+                "output_nbytes": self.output_nbytes(at),
+                "weight_nbytes": self.weight_nbytes(at),
+            }
+            for at, (node, work) in enumerate(zip(self.graph.nodes, self.work, strict=True))
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready data; `Inspection` has the cuts besides."""
+        return {
+            "model": str(self.graph.file.path),
+            "order": self.order,
+            "bindings": dict(self.types.bindings),
+            "assumed": dict(self.assumed),
+            "nodes": self.records(),
+            "uncounted_ops": self.uncounted,
+            "notes": list(self.notes),
+        }
 
     @cached_property
     def flops(self) -> NDArray[np.int64]:

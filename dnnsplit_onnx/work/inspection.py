@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dnnsplit_onnx.errors import check_name
 from dnnsplit_onnx.graph.shapes import free_dimensions
+from dnnsplit_onnx.views import Tabled
 from dnnsplit_onnx.work.analysing import Source, analysis_from
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, crossing_values, live_values_of_all, staircase
@@ -46,7 +47,7 @@ class OperatorTotal:
 
 
 @dataclass(frozen=True)
-class Inspection:
+class Inspection(Tabled):
     """A model's work, its cuts, and which of them can be best.
 
     Attributes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,42 @@ def cells(text: str) -> list[list[str]]:
     lines = [line.strip("|").split("|") for line in text.splitlines()]
     assert {cell.strip() for cell in lines.pop(1)} == {"---"}
     return [[cell.strip() for cell in line] for line in lines]
+
+
+@pytest.mark.parametrize("words", [("tiers", "list"), ("zoo", "list"), ("doctor",)])
+def test_lists_have_every_form(run: Run, words: tuple[str, ...]) -> None:
+    rows = list(csv.DictReader(io.StringIO(run(*words, "--format", "csv").out)))
+    head, *body = cells(run(*words, "--format", "markdown").out)
+    assert head == list(rows[0])
+    assert len(body) == len(rows) > 5
+    assert_latex(run(*words, "--format", "latex").out, len(head), len(rows))
+
+
+def assert_latex(text: str, columns: int, rows: int) -> None:
+    """A whole `tabular`, each line with as many cells as it has columns."""
+    lines = text.splitlines()
+    kinds = re.fullmatch(r"\\begin\{tabular\}\{([lr]+)\}", lines[0])
+    assert kinds is not None
+    assert len(kinds[1]) == columns
+    assert lines[-1] == r"\end{tabular}"
+    table = [line for line in lines if line.endswith(r" \\")]
+    assert len(table) == rows + 1
+    for line in table:
+        assert len(re.findall(r"(?<!\\)&", line)) == columns - 1
+        assert not re.search(r"(?<!\\)[#$%_]", line)
+
+
+def test_what_is_measured_has_every_form(run: Run, tiny: Path, tiers: Path, tmp_path: Path) -> None:
+    assert run("split", tiny, "--tiers", tiers, "--at", "4", "-o", tmp_path / "out").code == 0
+    for words in (
+        ("verify", tmp_path / "out"),
+        ("bench", tmp_path / "out", "--runs", "2"),
+        ("run", tmp_path / "out"),
+        ("profile", tiny, "--tier", "edge", "--runs", "2", "--force", "-o", tmp_path / "p.json"),
+    ):
+        rows = list(csv.DictReader(io.StringIO(run(*words, "--format", "csv").out)))
+        assert rows, words
+        assert all(None not in row for row in rows)
 
 
 @pytest.mark.parametrize("command", WORDS)

@@ -24,7 +24,7 @@ def words(command: str, tiers: Path) -> tuple[object, ...]:
 
 @needs_matplotlib
 @pytest.mark.parametrize("command", ["inspect", "compare"])
-@pytest.mark.parametrize(("kind", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+@pytest.mark.parametrize(("kind", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_a_plot_beside_the_report(
     run: Run, tiers: Path, tmp_path: Path, command: str, kind: str, start: bytes
 ) -> None:
@@ -41,9 +41,9 @@ def test_a_plot_beside_the_report(
 
 @pytest.mark.parametrize("command", ["inspect", "compare"])
 def test_another_format_is_refused_before_the_work(run: Run, tiers: Path, command: str) -> None:
-    ended = run(command, "no-such-model.onnx", *words(command, tiers)[2:], "--plot", "a.pdf")
+    ended = run(command, "no-such-model.onnx", *words(command, tiers)[2:], "--plot", "a.gif")
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err == "error: cannot draw `a.pdf`\nhint: name it .png or .svg\n"
+    assert ended.err == "error: cannot draw `a.gif`\nhint: name it .png, .svg or .pdf\n"
 
 
 @pytest.mark.parametrize("command", ["inspect", "compare"])

@@ -250,3 +250,17 @@ def test_codes_are_chosen_split_and_verified(run: Run, tiny: Path, tiers: Path, 
     assert strict.code == 1
     assert "allowed is 1e-12" in strict.err
     assert run("plan", *words, "--tolerance", "0.1").code == 2  # nothing to judge on
+
+
+def test_a_plan_in_a_model_is_a_plan(run: Run, tiny: Path, tiers: Path, tmp_path: Path) -> None:
+    given = ("--tiers", tiers, "--bind", "batch=1")
+    noted = tmp_path / "a.onnx"
+    assert run("plan", tiny, *given, "--at", "block1_add", "--annotate", noted).code == 0
+    ended = run("split", tiny, *given, "--plan", noted, "-o", tmp_path / "out", "--json")
+    assert ended.code == 0, ended.err
+    direct = run("split", tiny, *given, "--at", "block1_add", "-o", tmp_path / "direct", "--json")
+    assert [s["stop"] for s in ended.json["stages"]] == [s["stop"] for s in direct.json["stages"]]
+    assert ended.json["verification"]["bitwise"]
+    refused = run("plan", tiny, *given, "--annotate", noted)
+    assert refused.code == 2
+    assert "exists already" in refused.err

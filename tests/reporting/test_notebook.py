@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from dnnsplit_onnx import plan_html
+from dnnsplit_onnx import (
+    Link,
+    Tier,
+    Topology,
+    analyse,
+    bench,
+    compare,
+    inspect,
+    load_graph,
+    plan,
+    plan_html,
+    slice_model,
+    sweep,
+    verify,
+)
+from dnnsplit_onnx.models import write_model
 from tests.reporting.plans_made import made
 
 VOID = {"br"}
@@ -109,3 +126,30 @@ def test_plans_load_no_report_until_they_are_shown() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_results_with_rows_show_them(tmp_path: Path) -> None:
+    write_model("tiny_residual", tmp_path / "m.onnx")
+    machines = Topology(
+        tiers=[Tier("edge", gflops=1), Tier("cloud", gflops=20)],
+        links=[Link(bandwidth_mbps=10, delay_ms=1)],
+    )
+    graph = load_graph(tmp_path / "m.onnx")
+    work = analyse(graph, {"batch": 1})
+    manifest = slice_model(work, plan(work, machines, cuts=(4,)), tmp_path / "out")
+    results = {
+        "graph": graph,
+        "analysis": work,
+        "inspection": inspect(work),
+        "sweep": sweep(work, machines, ["link.0.bandwidth_mbps=1,10"]),
+        "comparison": compare(work, machines, planners=["exact", "dads"]),
+        "manifest": manifest,
+        "verification": verify(tmp_path / "out"),
+        "bench": bench(tmp_path / "out", runs=2),
+    }
+    for name, result in results.items():
+        records = result.records()
+        found = Reader(result._repr_html_())
+        assert "table" in found.tags, name
+        assert found.tags.count("tr") == min(len(records), 30) + 1, name
+        json.dumps(result.to_dict(), allow_nan=False)

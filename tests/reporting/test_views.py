@@ -20,7 +20,7 @@ from dnnsplit_onnx.reporting.console import Glyphs, stdout_console
 from dnnsplit_onnx.reporting.inspect_view import print_inspection
 from dnnsplit_onnx.reporting.plan_view import print_plan
 from dnnsplit_onnx.reporting.progress import progress
-from dnnsplit_onnx.reporting.proof_view import print_bench, print_verification
+from dnnsplit_onnx.reporting.proof_view import cutting_costs, print_bench, print_verification
 from dnnsplit_onnx.work.analysis import measure
 from dnnsplit_onnx.work.inspection import Inspection
 from tests.conftest import light
@@ -258,3 +258,10 @@ def test_states_that_stay_are_told_apart() -> None:
         "keeps 2 states on their tiers: `past_key_values.0.decoder.key` (float 1 x 5 x 8)"
     )
     assert lines[3].startswith("reads once in a sequence: `past_key_values.0.encoder.key` (float 1 x 9 x 8)")
+
+
+def test_a_difference_within_the_spread_is_no_verdict() -> None:
+    whole = {"p50_ms": 10.0, "spread_ms": 2.0}
+    assert cutting_costs({"p50_ms": 12.5, "spread_ms": 1.0}, whole).startswith("Cutting costs +25.0%")
+    assert cutting_costs({"p50_ms": 11.5, "spread_ms": 1.0}, whole).startswith("What cutting costs cannot be")
+    assert cutting_costs({"p50_ms": 12.5, "spread_ms": 3.0}, whole).startswith("What cutting costs cannot be")

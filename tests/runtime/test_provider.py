@@ -1,13 +1,19 @@
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import onnxruntime as ort
 import pytest
 
+from dnnsplit_onnx import Link, Tier, Topology, analyse, plan, slice_model, verify
 from dnnsplit_onnx.errors import InputError, MissingExtraError
+from dnnsplit_onnx.models import write_model
+from dnnsplit_onnx.running.slices import options_on
 from dnnsplit_onnx.runtime import provider
+from dnnsplit_onnx.runtime.options import TIER, SessionOptions
 
 
 def install(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
@@ -112,7 +118,7 @@ def test_cuda_on_a_cpu_build_is_refused() -> None:
 def test_unknown_provider() -> None:
     with pytest.raises(InputError, match="unknown provider `tpu`") as caught:
         provider.provider_list(fake_runtime("CPUExecutionProvider"), "tpu")
-    assert caught.value.hint == "use one of: cpu, cuda"
+    assert caught.value.hint == f"use one of: {', '.join(provider.PROVIDERS)}"
 
 
 def test_silent_fallback_is_refused() -> None:
@@ -151,3 +157,50 @@ def test_importing_the_runtime_package_does_not_import_onnxruntime() -> None:
     for extra, loaded in (("", False), ("; import onnxruntime", True)):  # the second: this test can fail
         code = f"import sys, {modules}{extra}; sys.exit('onnxruntime' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == loaded
+
+
+@pytest.mark.parametrize("name", [one for one in provider.PROVIDERS if one != "cpu"])
+def test_every_provider_is_asked_for_with_its_options_and_the_cpu_behind_it(name: str) -> None:
+    fake = fake_runtime(provider.PROVIDERS[name], "CPUExecutionProvider")
+    first, *rest = provider.provider_list(fake, name, options={"device_type": "NPU", "fast": True, "n": 3})
+    assert isinstance(first, tuple)
+    assert first[0] == provider.PROVIDERS[name]
+    assert first[1].items() >= {"device_type": "NPU", "fast": "1", "n": 3}.items()
+    assert rest[-1] == "CPUExecutionProvider"
+    assert fake.preloaded == (name in ("cuda", "tensorrt"))
+
+
+@pytest.mark.parametrize("name", provider.PROVIDERS)
+def test_a_provider_that_is_not_built_in_says_where_it_comes_from(name: str) -> None:
+    if name == "cpu":
+        assert provider.provider_list(fake_runtime("CPUExecutionProvider"), name) == ["CPUExecutionProvider"]
+        return
+    with pytest.raises(MissingExtraError, match=f"provider `{name}` is asked for") as caught:
+        provider.provider_list(fake_runtime("CPUExecutionProvider"), name)
+    assert caught.value.hint
+
+
+def test_slices_run_on_the_provider_of_their_tier_with_its_options(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # OpenVINO is the CPU under another name here: what is shown is that its options arrive.
+    monkeypatch.setitem(provider.PROVIDERS, "openvino", "CPUExecutionProvider")
+    write_model("tiny_residual", tmp_path / "m.onnx")
+    edge = Tier("edge", gflops=1, provider="openvino", provider_options={"use_arena": "0"})
+    machines = Topology(tiers=[edge, Tier("cloud", gflops=2)], links=[Link(bandwidth_mbps=1)])
+    work = analyse(tmp_path / "m.onnx", {"batch": 1})
+    manifest = slice_model(work, plan(work, machines, cuts=(5,)), tmp_path / "out")
+    assert manifest.slices[0].provider_options == {"use_arena": "0"}
+    options = options_on(SessionOptions(provider=TIER), manifest.slices[0])
+    assert (options.provider, dict(options.provider_options)) == ("openvino", {"use_arena": "0"})
+    made: list[Any] = []
+    real = ort.InferenceSession
+
+    def create(source: Any, settings: Any = None, providers: Any = (), **given: Any) -> Any:
+        made.append(next(iter(providers)))
+        return real(source, settings, providers=[providers[0]], **given)
+
+    monkeypatch.setattr(ort, "InferenceSession", create)
+    found = verify(tmp_path / "out", provider="tier")
+    assert found.passed
+    assert ("CPUExecutionProvider", {"use_arena": "0"}) in made

@@ -13,7 +13,7 @@ from dnnsplit_onnx.reporting.page.outline import outline
 _BUTTONS = (
     ("out", "-", "Zoom out"),
     ("in", "+", "Zoom in"),
-    ("reset", "100%", "Actual size"),
+    ("reset", "100%", "100%, actual size"),
     ("whole", "Whole", "Show the whole graph"),
 )
 

@@ -45,6 +45,7 @@ def _key_figures(plan: Plan) -> list[Markup]:
     pairs = [
         ("latency", units.seconds(figures.latency_s)),
         ("cost of a request", units.usd(figures.cost_usd)),
+        ("a million requests", units.per_million(figures.cost_usd)),
         ("throughput", units.per_second(figures.throughput_per_s)),
     ]
     if figures.energy_j is not None:

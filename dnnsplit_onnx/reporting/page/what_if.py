@@ -71,9 +71,13 @@ def _aim(facts: Facts) -> Markup:
             " outputs return to the lowest tier",
         ),
         tag(
-            "button", "As in the plan", type="button", id="reset", aria_label="Set all sliders as in the plan"
+            "button",
+            "As in the plan",
+            type="button",
+            id="reset",
+            aria_label="As in the plan, all of it",
         ),
-        tag("button", "Keep to compare", type="button", id="keep", aria_label="Keep this plan to compare"),
+        tag("button", "Keep to compare", type="button", id="keep", aria_label="Keep to compare: this plan"),
         class_="tools",
     )
 

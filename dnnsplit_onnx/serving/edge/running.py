@@ -57,6 +57,12 @@ class Report:
     retried: int
     source: str
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for the chain, then one for each tier."""
+        whole = {} if self.latency is None else self.latency.to_dict()
+        chain = {"tier": "chain", **{key: v for key, v in whole.items() if not isinstance(v, list | dict)}}
+        return [chain, *(dict(tier) for tier in self.tiers)]
+
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-ready data; the outputs by type and shape."""
         outputs = [

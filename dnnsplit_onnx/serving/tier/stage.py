@@ -23,7 +23,7 @@ from dnnsplit_onnx.running.initial import empty_states, missing_state, next_stat
 from dnnsplit_onnx.running.origin import bindings_of
 from dnnsplit_onnx.running.slices import open_slice, options_on
 from dnnsplit_onnx.runtime.inputs import generate
-from dnnsplit_onnx.runtime.provider import runtime
+from dnnsplit_onnx.runtime.provider import is_on_host, runtime
 from dnnsplit_onnx.runtime.sessions import Session, SessionOptions
 from dnnsplit_onnx.runtime.values import to_python, to_value
 from dnnsplit_onnx.serving.tier.engine import Times, Values
@@ -248,7 +248,7 @@ class Stage:
         record = leg.record
         if record is None or self._is_plain(record):
             return False
-        return options_on(self.options, record).provider != "cpu"
+        return not is_on_host(options_on(self.options, record).provider)
 
     def _is_plain(self, record: SliceRecord) -> bool:
         """Whether all values are arrays that onnxruntime takes and gives as they are.
@@ -257,7 +257,7 @@ class Stage:
         """
         plain = self._plain.get(record.file)
         if plain is None:
-            plain = self._plain[record.file] = options_on(self.options, record).provider == "cpu" and all(
+            plain = self._plain[record.file] = is_on_host(options_on(self.options, record).provider) and all(
                 port.kind == "tensor" and port.dtype in _PLAIN for port in (*record.inputs, *record.outputs)
             )
         return plain
@@ -275,7 +275,7 @@ class Stage:
             self._session(leg.record)
             try:
                 inputs = generate(leg.record.inputs, bindings_of(self.routes.manifest))
-                on_device = options_on(self.options, leg.record).provider != "cpu"
+                on_device = not is_on_host(options_on(self.options, leg.record).provider)
                 for _ in range(_DEVICE_RUNS if on_device else 1):
                     self.run(leg, inputs.values, Deadline(3600))
             except (InputError, ProtocolError) as error:

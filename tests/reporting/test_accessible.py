@@ -1,0 +1,78 @@
+"""Both pages in a real browser, by axe: for people who cannot see them, or not well.
+
+axe-core comes from npm: `npm install axe-core`, and DNNSPLIT_AXE names its `axe.min.js`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dnnsplit_onnx import Link, Tier, Topology, analyse, plan, report, slice_model
+from dnnsplit_onnx.models import write_model
+from dnnsplit_onnx.serving.dashboard.page import open_dashboard
+from dnnsplit_onnx.serving.edge.edge import Edge
+from tests.serving.web.chromium import Browser, Page
+from tests.serving.web.node import chromium_program
+
+AXE = os.environ.get("DNNSPLIT_AXE", "")
+WIDTHS = (390, 768, 1440)
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    program = chromium_program()
+    if program is None or not Path(AXE).is_file():
+        pytest.skip("needs Chromium, and axe-core: DNNSPLIT_AXE")
+    with Browser(program, tmp_path_factory.mktemp("profile")) as browser:
+        yield browser.page()
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slices")
+    write_model("tiny_residual", folder / "m.onnx")
+    work = analyse(folder / "m.onnx", {"batch": 1})
+    tiers = [Tier("edge", gflops=1, watts=3), Tier("cloud", gflops=20, usd_per_hour=1)]
+    machines = Topology(tiers=tiers, links=[Link(bandwidth_mbps=10, delay_ms=1)])
+    slice_model(work, plan(work, machines, cuts=(8,)), folder / "out")
+    report(folder / "out", folder / "r.html")
+    return folder
+
+
+def faults(tab: Page, url: str, width: int, features: dict[str, str]) -> list[str]:
+    """What axe finds, and whether the page scrolls sideways."""
+    tab.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+    media = [{"name": name, "value": value} for name, value in features.items()]
+    tab.send("Emulation.setEmulatedMedia", features=media)
+    tab.go(url)
+    tab.evaluate(f"{Path(AXE).read_text(encoding='utf-8')}; 1")
+    found = tab.evaluate(
+        "axe.run().then((all) => all.violations.map((one) => `${one.id}: ${one.nodes[0].html}`))"
+    )
+    wide = tab.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+    return [*found, *(["the page is wider than the screen"] if wide else [])]
+
+
+MEDIA = [
+    {"prefers-color-scheme": "light"},
+    {"prefers-color-scheme": "dark"},
+    {"forced-colors": "active"},
+]
+
+
+@pytest.mark.parametrize("features", MEDIA, ids=json.dumps)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_report(tab: Page, slices: Path, width: int, features: dict[str, str]) -> None:
+    assert faults(tab, (slices / "r.html").as_uri(), width, features) == []
+
+
+@pytest.mark.parametrize("features", MEDIA, ids=json.dumps)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_dashboard(tab: Page, slices: Path, width: int, features: dict[str, str]) -> None:
+    with Edge(slices / "out", None) as edge, open_dashboard(edge, "0") as server:
+        assert faults(tab, server.url, width, features) == []
