@@ -25,6 +25,7 @@ from dnnsplit_onnx.models import write_model
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.planning.fitting import analysis_of
 from dnnsplit_onnx.planning.plans import Plan
+from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.page import Facts, gather, render
 from dnnsplit_onnx.reporting.page.evidence import command
 from dnnsplit_onnx.reporting.page.markup import lines, number, sentence, tag
@@ -388,3 +389,26 @@ def test_markup_escapes_text_and_keeps_markup() -> None:
     assert sentence("a ` alone") == "a ` alone"
     assert lines("a\n<b>") == "a\n&lt;b&gt;"
     assert number(-0.01) == "0"
+
+
+def test_codes_are_told(model: Path, tmp_path: Path) -> None:
+    link = {"bandwidth_mbps": 1, "codes": ["fp16"]}
+    coded = parse_topology({"tier": [TIERS["tier"][0], TIERS["tier"][2]], "link": [link]}, "test")
+    facts = facts_of(model, tmp_path / "out", coded, cuts=(9,))
+    (sent,) = facts.plan.figures.links
+    assert sent.coded
+    text = Page(render(facts)).text()
+    assert f"written as fp16 in {units.nbytes(sent.coded[0].nbytes)}" in text
+
+
+def test_machines_that_share_rows_are_told(model: Path, tmp_path: Path) -> None:
+    machines = [{"name": "pi-a", "gflops": 0.01}, {"name": "pi-b", "gflops": 0.01}]
+    edge = {"name": "edge", "machine": machines, "lan": {"bandwidth_mbps": 100}}
+    shared = parse_topology({"tier": [edge, TIERS["tier"][2]], "link": [{"bandwidth_mbps": 1}]}, "test")
+    facts = facts_of(model, tmp_path / "out", shared, cuts=(9,))
+    shares = facts.plan.figures.stages[0].machines
+    assert shares
+    text = Page(render(facts)).text()
+    assert "Machines of edge" in text
+    for share in shares:
+        assert share.machine in text

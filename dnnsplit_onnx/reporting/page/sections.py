@@ -64,7 +64,7 @@ def stages(facts: Facts) -> list[Content]:
     picture = figure(
         timeline(figures), "What each tier computes and each link sends, one after the other.", None
     )
-    return [picture, _tiers(facts), _links(facts) if figures.links else None]
+    return [picture, _tiers(facts), *_machines(facts), _links(facts) if figures.links else None]
 
 
 def _tiers(facts: Facts) -> Markup:
@@ -96,6 +96,30 @@ def _weights(facts: Facts, start: int, stop: int) -> int | None:
     return None if None in sizes else sum(size or 0 for size in sizes)
 
 
+def _machines(facts: Facts) -> list[Markup]:
+    """Who computes which rows, for each tier that several machines share."""
+    return [
+        table(
+            f"Machines of {stage.tier}: who computes which rows of each run of nodes, halo included.",
+            ["machine", ">nodes", "rows", ">work", ">time", ">is sent", ">sends back"],
+            [
+                [
+                    share.machine,
+                    f"{share.start} to {share.stop}",
+                    "all of it" if share.rows is None else f"{share.rows[0]} to {share.rows[1]}",
+                    units.flops(share.flops),
+                    units.seconds(share.seconds),
+                    units.nbytes(share.sent_nbytes),
+                    units.nbytes(share.back_nbytes),
+                ]
+                for share in stage.machines
+            ],
+        )
+        for stage in facts.plan.figures.stages
+        if stage.machines
+    ]
+
+
 def _links(facts: Facts) -> Markup:
     rows = [
         [
@@ -117,11 +141,13 @@ def _values(facts: Facts, link: Transfer) -> Content:
     types = facts.inspection.analysis.types
     if not link.values:
         return "none"
-    items = []
+    items, coded = [], {one.value: one for one in link.coded}
     for name in link.values:
         kind = types[name]
         shape = "?" if kind.shape is None else " x ".join("?" if d is None else str(d) for d in kind.shape)
         said = f" {kind.dtype_name or kind.kind} {shape or 'scalar'}, {units.nbytes(types.nbytes(name))}"
+        if (code := coded.get(name)) is not None:
+            said += f", written as {code.code} in {units.nbytes(code.nbytes)}"
         items.append(tag("li", tag("code", name), said))
     return tag("ul", items, class_="values")
 
