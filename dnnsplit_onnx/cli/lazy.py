@@ -26,7 +26,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Plan, write one sub-model per tier, and prove that the chain equals the whole.",
     ),
     "verify": ("verify", "verify", "Prove that the chain of slices computes what the whole model computes."),
-    "bench": ("bench", "bench", "Measure each slice, the chain of them, and the whole model; of shared rows, each tile."),
+    "bench": (
+        "bench",
+        "bench",
+        "Measure each slice, the chain of them, and the whole model; of shared rows, each tile.",
+    ),
     "profile": ("profile", "profile", "Measure a model on this machine, or a link to another."),
     "sweep": ("sweep", "sweep", "Plan over a grid of conditions, and map what is best where."),
     "compare": ("compare", "compare", "Run planners side by side: value, gap to the best, effort."),
