@@ -64,6 +64,9 @@ class Station:
         if not self.requests_per_s:
             return np.zeros_like(seconds)
         busy = self.utilisation(seconds)
+        if self.servers == 1:  # M/M/1: u s / (1 - u)
+            # One server is never so idle that 1 - u rounds to 0 while u < 1.
+            return np.where(busy < 1, busy * seconds / np.where(busy < 1, 1 - busy, 1.0), np.inf)
         spare = np.where(busy < 1, 1 - busy, np.nan)
         # 1 / C(c, a) by Erlang's recursion for B: no powers and no factorials.
         inverse = np.ones_like(seconds)

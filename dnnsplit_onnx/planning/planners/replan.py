@@ -1,8 +1,9 @@
-"""Planning again for new link figures, in microseconds.
+"""Planning again for new link figures, or another rate, in microseconds.
 
 The candidates of a model depend on neither bandwidth, nor delay, nor price. A `Replanner`
 keeps what a problem's tiers take at its candidates; new links then cost a few vector
-operations over a handful of positions each.
+operations over a handful of positions each. Where a rate is offered, waiting bends what stages take
+and no position is dominated: on two tiers all are priced at once, on more it is `exact`'s matter.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dnnsplit_onnx.machines.topology import Link
 from dnnsplit_onnx.planning.planners import exact
 from dnnsplit_onnx.planning.plans import Measure
 from dnnsplit_onnx.planning.problem import Problem, Solution
+from dnnsplit_onnx.planning.waiting import Station
 
 _Floats = NDArray[np.float64]
 
@@ -25,8 +27,9 @@ class Replanner:
     """Plans one problem again and again, for other links.
 
     Latency and cost without limits or rules take the fast path, over the candidates alone,
-    or over all positions where candidates do not suffice. Its answer is that of `exact`, up
-    to the rounding of float sums. Everything else is planned by `exact`.
+    or over all positions where candidates do not suffice; so does latency at an offered rate on two
+    tiers. Its answer is that of `exact`, up to the rounding of float sums. Everything else is
+    planned by `exact`.
 
     Args:
         problem: The problem; its tiers, rules, limits and objective stay as they are.
@@ -38,7 +41,8 @@ class Replanner:
         self.is_fast = (
             problem.objective == measure
             and not problem.limits
-            and not problem.has_rates
+            and problem.topology.limits.throughput_per_s is None
+            and (not problem.has_rates or (len(problem.topology.tiers) == 2 and measure == "latency"))
             and not any(tier.usd_per_request for tier in problem.topology.tiers)
             and problem.permitted is None
             and all(window is None for window in problem.windows(()))
@@ -47,7 +51,10 @@ class Replanner:
         size = problem.costs.size
         known = np.flatnonzero(problem.is_known)
         self._at = np.array(problem.candidates) if problem.is_dominated((measure,)) else known
+        if self.is_fast and problem.has_rates:
+            self._at = known
         below = problem.additive(measure).below[:, self._at]
+        self._low, self._high = below[0], problem.additive(measure).below[-1, -1] - below[-1]
         #: What moving work from tier t + 1 to tier t takes, for each place of the cut between.
         self._moved: list[_Floats] = list(below[:-1] - below[1:])
         self._up = np.where(self._at == size, 0, problem.costs.up_nbytes[self._at]).astype(np.float64)
@@ -56,15 +63,45 @@ class Replanner:
         if problem.topology.limits.return_output:
             self._down = problem.costs.down_nbytes[self._at].astype(np.float64)
 
-    def plan(self, links: Sequence[Link]) -> Solution:
-        """The best plan for other links, as many as the problem's.
+    def plan(self, links: Sequence[Link], requests_per_s: float | None = None) -> Solution:
+        """The best plan for other links, as many as the problem's, or another rate.
+
+        Args:
+            links: The links.
+            requests_per_s: What is offered instead of the problem's rate, if that has one.
 
         Raises:
-            InfeasibleError: No plan keeps to the problem's limits.
+            InfeasibleError: No plan keeps to the problem's limits, or sustains the rate.
         """
-        if not self.is_fast or any(link.max_mb is not None for link in links):
-            topology = self.problem.topology.changed(links=links)
-            return exact.along_order(replace(self.problem, topology=topology))
+        rate = self.problem.topology.workload.requests_per_s
+        if rate is not None and requests_per_s is not None:
+            rate = requests_per_s
+        if self.is_fast and all(link.max_mb is None for link in links):
+            found = self._fast(links) if rate is None else self._at_rate(links[0], rate)
+            if found is not None:
+                return found
+        topology = self.problem.topology.changed(links=links)
+        if rate is not None:
+            topology = topology.with_workload(requests_per_s=rate)
+        there = replace(self.problem, topology=topology)
+        return exact.along_order(there)
+
+    def _at_rate(self, link: Link, rate: float) -> Solution | None:
+        """The best of all positions on two tiers at a rate; None if none sustains it."""
+        topology = self.problem.topology
+        clients, replicas = topology.workload.clients, [tier.replicas for tier in topology.tiers]
+        sent = self._transfer(link)
+        total = self._low + self._high + sent
+        total += Station(replicas[0], clients, rate).waiting(self._low)
+        total += Station(1, clients, rate).waiting(sent)
+        total += Station(replicas[1], 1, rate).waiting(self._high)
+        place = int(total.argmin())
+        if not total[place] < np.inf:
+            return None
+        return Solution((int(self._at[place]),), "order", len(self._at))
+
+    def _fast(self, links: Sequence[Link]) -> Solution:
+        """The best plan without waiting."""
         # Along the order a plan takes the sum over links of `moved` and the transfer at the
         # link's cut, and what the top tier would take for all.
         value, came = np.zeros(len(self._at)), []
