@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 
 from dnnsplit_onnx.cli import completion
-from dnnsplit_onnx.cli.conditions import ConditionOptions
+from dnnsplit_onnx.cli.conditions import JudgedOptions
 from dnnsplit_onnx.cli.options import Force, Format, Model, takes
 from dnnsplit_onnx.cli.plotting import Plot, refuse_early
 
 
-@takes(ConditionOptions)
+@takes(JudgedOptions)
 def compare(
     model: Model,
-    options: ConditionOptions,
+    options: JudgedOptions,
     planners: Annotated[
         list[str] | None,
         typer.Option(
@@ -34,7 +34,8 @@ def compare(
 
     Every plan is priced by the same rules, with all values that cross a cut, whatever its
     planner believed. Planners of published systems are run as published; those that do not
-    know the objective say so.
+    know the objective say so. With --tolerance or --agreement, plans whose codes lose more on
+    the samples count as breaking a limit; `exact` looks for the best that does not.
 
     Example: dnnsplit-onnx compare model.onnx --tiers tiers.toml --planners exact,dads
     """
@@ -54,6 +55,7 @@ def compare(
             objective=options.objective,
             weights=weights,
             accounting=options.cut_size,
+            accept=options.judge(analysis),
             progress=update,
         )
     if plot is not None:

@@ -55,7 +55,8 @@ class ConditionOptions(DeviceOptions, ModelOptions):
         typer.Option(
             "--codes",
             metavar="A,B",
-            help="How values may be written for links, besides raw: fp16, uint8-channel, uint8, or all. "
+            help="How values may be written for links, besides raw: fp16, uint8-channel, uint8, or all "
+            "of these; and packed, on top of any, where a profile has measured it. "
             "A link's own `codes` in the tiers file come first.",
             show_default=False,
         ),
@@ -68,7 +69,7 @@ class ConditionOptions(DeviceOptions, ModelOptions):
         from dnnsplit_onnx.work.codes import LOSSY
 
         named = [name.strip() for text in self.codes or () for name in text.split(",") if name.strip()]
-        return LOSSY if named == ["all"] else code_names(named)
+        return code_names(code for name in named for code in (LOSSY if name == "all" else (name,)))
 
     def topology(self) -> Topology:
         """The tiers file, with the limits and codes of the command line.
@@ -136,7 +137,7 @@ class ConditionOptions(DeviceOptions, ModelOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedOptions(ConditionOptions):
-    """What codes may lose. Shared by `plan`, `split` and `sweep`."""
+    """What codes may lose. Shared by `plan`, `split`, `sweep` and `compare`."""
 
     samples: Samples = None
     tolerance: Tolerance = None

@@ -40,6 +40,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "convert",
         "Convert a Keras or PyTorch model to ONNX, and check that it computes the same.",
     ),
+    "image": (
+        "image",
+        "image",
+        "Have a model read a picture, bytes from 0 to 255, in place of normalised pixels.",
+    ),
     "tiers": ("tiers", "app", "Write a tiers file from figures of real devices."),
     "zoo": ("zoo", "app", "Models to try things with: built or already installed, never downloaded."),
     "serve": ("serve", "serve", "Serve a tier over HTTP, by the Open Inference Protocol."),

@@ -71,6 +71,19 @@ class ProfileOptions(Reporting):
     per_node: Annotated[
         bool, typer.Option("--per-node", help="Time each node too, through the runtime's fusions.")
     ] = False
+    codes: Annotated[
+        bool,
+        typer.Option("--codes", help="Write what crosses each candidate cut in every code too, and pack it."),
+    ] = False
+    samples: Annotated[
+        Path | None,
+        typer.Option(
+            "--samples",
+            metavar="X.npz",
+            help="Inputs for --codes, several along the first axis. [default: those of --input]",
+            show_default=False,
+        ),
+    ] = None
     inputs: Annotated[
         Path | None,
         typer.Option(
@@ -143,6 +156,8 @@ def _tier_and_output(options: ProfileOptions) -> tuple[str, Path]:
     from dnnsplit_onnx.files import already_exists
 
     output = options.output
+    if options.samples is not None and not options.codes:
+        raise InputError("`--samples` are for `--codes`", hint="add --codes, or leave out --samples")
     if options.tier is None or output is None:
         missing = "--tier NAME" if options.tier is None else "-o FILE"
         raise InputError(f"missing option `{missing}`", hint=_HOW)
@@ -203,6 +218,8 @@ def _measured(model: str, tier: str, options: ProfileOptions) -> Profile:
             inputs=options.inputs,
             runs=options.runs,
             per_node=options.per_node,
+            codes=options.codes,
+            samples=options.samples,
             progress=update,
         )
 
@@ -263,12 +280,35 @@ def _show(found: Profile, output: Path) -> None:
     for part in found.parts:
         both = f"{units.seconds(part.below_s)} below, {units.seconds(part.above_s)} above"
         console.print(f"Cut at {part.position}: {both}, each run by itself ({part.runs} runs).")
+    if found.codes:
+        _show_codes(found)
     console.print(f"wrote {output}", soft_wrap=True)
     console.print(
         f'next: in the tiers file, tier `{found.tier}`: profile = "{output.name}"',
         style="dim",
         soft_wrap=True,
     )
+
+
+def _show_codes(found: Profile) -> None:
+    from dnnsplit_onnx.reporting import units
+    from dnnsplit_onnx.reporting.console import grid, stdout_console
+
+    raw = {one.value: one.nbytes for one in found.codes if one.code == "raw"}
+    table = grid(
+        "=value", "code", ">size", ">packed", ">times smaller", ">write", ">read", ">pack", ">unpack"
+    )
+    for one in found.codes:
+        least = one.nbytes if one.packed_nbytes is None else min(one.nbytes, one.packed_nbytes)
+        table.add_row(
+            one.value,
+            one.code,
+            units.nbytes(one.nbytes),
+            "" if one.packed_nbytes is None else units.nbytes(one.packed_nbytes),
+            f"{raw[one.value] / least:.2f}" if least else "",
+            *(units.seconds(seconds) for seconds in (one.encode_s, one.decode_s, one.pack_s, one.unpack_s)),
+        )
+    stdout_console().print(table)
 
 
 def _measure_link(where: str, options: Reporting) -> None:

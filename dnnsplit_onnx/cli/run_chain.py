@@ -28,7 +28,10 @@ def run(
     inputs: Annotated[
         Path | None,
         typer.Option(
-            "--input", metavar="X.npz", help="The inputs. [default: random inputs]", show_default=False
+            "--input",
+            metavar="X.npz",
+            help="The inputs, or a picture, or a folder of pictures. [default: random inputs]",
+            show_default=False,
         ),
     ] = None,
     url: Annotated[

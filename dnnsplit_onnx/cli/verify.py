@@ -32,7 +32,9 @@ def verify(
     ] = None,
     inputs: Annotated[
         Path | None,
-        typer.Option("--input", metavar="X.npz", help="Inputs to compare on.", show_default=False),
+        typer.Option(
+            "--input", metavar="X.npz", help="Inputs to compare on, or pictures.", show_default=False
+        ),
     ] = None,
     provider: Annotated[
         Literal[Engine, "tier"],

@@ -37,6 +37,7 @@ Place = Literal["bottom", "between", "top"]
 
 # Thirty years, and more nodes than any model has: so that sums of them stay numbers.
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+_CodeSeconds = Annotated[float, Field(ge=0, le=1e4, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=1 << 32)]
 
 
@@ -81,6 +82,30 @@ class Parts(_Record):
     runs: Count
 
 
+class CodeTimes(_Record):
+    """One value written in one code.
+
+    Attributes:
+        value: Its name.
+        code: The code, `raw` among them.
+        nbytes: Bytes of its tensors.
+        packed_nbytes: Median of their bytes once they are packed; None if that was not measured.
+        spread: Half the distance between the quartiles of these, over their median.
+        encode_s, decode_s: Median seconds to write and to read it.
+        pack_s, unpack_s: Median seconds to pack and to unpack its tensors.
+    """
+
+    value: str
+    code: str
+    nbytes: Count
+    packed_nbytes: Count | None = None
+    spread: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    encode_s: _CodeSeconds = 0.0
+    decode_s: _CodeSeconds = 0.0
+    pack_s: _CodeSeconds = 0.0
+    unpack_s: _CodeSeconds = 0.0
+
+
 class Profile(_Record):
     """What one machine was measured to take.
 
@@ -103,6 +128,7 @@ class Profile(_Record):
             count, so that times can be told to the nodes of any other order; None in
             profiles of earlier releases.
         assumed: Those of the bindings that nobody gave: sizes at which the model runs.
+        codes: With `--codes`, the values of the cuts in every code.
     """
 
     schema_version: int
@@ -124,6 +150,7 @@ class Profile(_Record):
     parts: tuple[Parts, ...] = ()
     node_order: tuple[Count, ...] | None = None
     assumed: dict[str, int] = Field(default_factory=dict)
+    codes: tuple[CodeTimes, ...] = ()
 
     @model_validator(mode="after")
     def _without_gaps(self) -> Profile:

@@ -284,7 +284,8 @@ class Link(_Table):
         usd_per_gb: Price of 10^9 bytes, in place of `usd_per_hour`.
         watts: Power while it transfers.
         max_mb: Most that a request may send, each way, 10^6 bytes.
-        codes: How values may be written for it, besides `raw`: `fp16`, `uint8-channel`, `uint8`.
+        codes: How values may be written for it, besides `raw`: `fp16`, `uint8-channel`, `uint8`,
+            and `packed` on top of any of them.
     """
 
     bandwidth_mbps: Positive
@@ -294,7 +295,7 @@ class Link(_Table):
     usd_per_gb: NotNegative | None = None
     watts: NotNegative | None = None
     max_mb: NotNegative | None = None
-    codes: tuple[Literal["raw", "fp16", "uint8-channel", "uint8"], ...] | None = None
+    codes: tuple[Literal["raw", "packed", "fp16", "uint8-channel", "uint8"], ...] | None = None
 
     @model_validator(mode="after")
     def _one_price(self) -> Link:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dnnsplit_onnx.errors import InputError, ManifestError, ModelError
+from dnnsplit_onnx.measuring.coded import recorded_codes
 from dnnsplit_onnx.measuring.measure import machine
 from dnnsplit_onnx.measuring.side_by_side import SideBySide
 from dnnsplit_onnx.measuring.timings import BenchReport, Measured, costly_copies, measured, summed
@@ -113,6 +114,7 @@ def bench(
         cuda_graph,
         (*notes, *costly_copies(slices)),
         tuple(stage.measured() for stage in tiled),
+        *recorded_codes(manifest),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper
+from pydantic import BaseModel, ValidationError
 
 from dnnsplit_onnx.errors import ModelError
 from dnnsplit_onnx.graph.shapes import ValueType
@@ -61,6 +62,26 @@ class OutputError:
     relative: float
     agreement: float
     samples: int
+
+
+class _Recorded(BaseModel):
+    """What a manifest records of codes, as `verify --json` prints it."""
+
+    codes: tuple[CodeCheck, ...] = ()
+    output_error: float | None = None
+    agreement: float | None = None
+    samples: int | None = None
+
+
+def recorded_codes(manifest: Manifest) -> tuple[tuple[CodeCheck, ...], OutputError | None]:
+    """What was verified of codes when slices were made; nothing if that is not recorded, or unreadable."""
+    try:
+        found = _Recorded.model_validate(manifest.verification or {})
+    except ValidationError:
+        return (), None
+    if found.output_error is None or found.agreement is None or found.samples is None:
+        return found.codes, None
+    return found.codes, OutputError(found.output_error, found.agreement, found.samples)
 
 
 def check_codes(folder: Path, manifest: Manifest, sets: Sequence[Mapping[str, Value]]) -> list[CodeCheck]:

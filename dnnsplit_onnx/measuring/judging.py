@@ -33,7 +33,7 @@ from dnnsplit_onnx.slicing.coding import decode, encode
 from dnnsplit_onnx.slicing.extract import port
 from dnnsplit_onnx.slicing.index import SliceIndex
 from dnnsplit_onnx.work.analysis import Analysis
-from dnnsplit_onnx.work.codes import RAW
+from dnnsplit_onnx.work.codes import RAW, base
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Judge:
 
     def error(self, cuts: tuple[int, ...], codes: tuple[str, ...]) -> OutputError:
         """How far the outputs are off with these codes at these cuts."""
-        places = {cut: code for cut, code in zip(cuts, codes, strict=True) if code != RAW}
+        places = {cut: base(code) for cut, code in zip(cuts, codes, strict=True) if base(code) != RAW}
         key = tuple(sorted(places.items()))
         if key not in self.judged:
             session = open_session(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dnnsplit_onnx.measuring.coded import CodeCheck, OutputError
 from dnnsplit_onnx.measuring.measure import Latency
 from dnnsplit_onnx.measuring.side_by_side import StageMeasured
 from dnnsplit_onnx.runtime.placement import Crossings, Placement
@@ -65,6 +66,8 @@ class BenchReport(Tabled):
         cuda_graph: Whether slices on CUDA ran as CUDA graphs.
         notes: What was left out, and why.
         side_by_side: Stages that several machines share, in tiles.
+        codes: What each code does to its value, as it was verified when the slices were made.
+        coded_output: What all of them do to the outputs; None if there are none.
     """
 
     slices: tuple[Measured, ...]
@@ -77,6 +80,8 @@ class BenchReport(Tabled):
     cuda_graph: bool = False
     notes: tuple[str, ...] = ()
     side_by_side: tuple[StageMeasured, ...] = ()
+    codes: tuple[CodeCheck, ...] = ()
+    coded_output: OutputError | None = None
 
     @property
     def overhead(self) -> float | None:
@@ -103,6 +108,10 @@ class BenchReport(Tabled):
             "notes": list(self.notes),
             "side_by_side": [stage.to_dict() for stage in self.side_by_side],
             "tiles": [tile.to_dict() for stage in self.side_by_side for tile in stage.tiles],
+            "codes": [asdict(check) for check in self.codes],
+            "output_error": None if self.coded_output is None else self.coded_output.relative,
+            "agreement": None if self.coded_output is None else self.coded_output.agreement,
+            "samples": None if self.coded_output is None else self.coded_output.samples,
         }
 
     def records(self) -> list[dict[str, Any]]:

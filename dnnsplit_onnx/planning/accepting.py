@@ -16,7 +16,7 @@ from dnnsplit_onnx.errors import InfeasibleError
 from dnnsplit_onnx.planning.planners import coded, exact
 from dnnsplit_onnx.planning.plans import Figures
 from dnnsplit_onnx.planning.problem import Problem, Solution
-from dnnsplit_onnx.work.codes import RAW
+from dnnsplit_onnx.work.codes import RAW, base, is_allowed
 
 #: Cuts and the codes of what crosses them.
 Used = frozenset[tuple[int, str]]
@@ -80,24 +80,27 @@ def best_codes(problem: Problem, cuts: tuple[int, ...], accept: Accept | None = 
         of = dict(zip(positions, chosen, strict=True))
         codes = tuple(of[cut] for cut in cuts)
         links = problem.topology.links
-        if all(code in (RAW, *(link.codes or ())) for code, link in zip(codes, links, strict=True)):
+        if all(is_allowed(code, link.codes) for code, link in zip(codes, links, strict=True)):
             plans.append(problem.figures(cuts, codes))
     plans.sort(
         key=lambda figures: figures.value(problem.objective), reverse=problem.objective == "throughput"
     )
     tried: dict[Used, str] = {}
     for figures in plans:
-        used = codes_used(figures.cuts, figures.codes)
+        used, plain = codes_used(figures.cuts, figures.codes), (RAW,) * len(cuts)
         reason = None if not used or accept is None else accept(figures.cuts, figures.codes)
         if reason is None:
-            return Solution(cuts, "none", len(plans), _told(tried), codes=figures.codes if used else ())
+            return Solution(
+                cuts, "none", len(plans), _told(tried), codes=figures.codes if figures.codes != plain else ()
+            )
         tried[used] = reason
     raise AssertionError("raw is always allowed, and accepted")
 
 
 def codes_used(cuts: tuple[int, ...], codes: tuple[str, ...]) -> Used:
-    """The cuts that have a code other than `raw`, each with it."""
-    return frozenset((cut, code) for cut, code in zip(cuts, codes, strict=False) if code != RAW)
+    """The cuts that have a code that loses something, each with it."""
+    lossy = ((cut, base(code)) for cut, code in zip(cuts, codes, strict=False))
+    return frozenset((cut, code) for cut, code in lossy if code != RAW)
 
 
 def _best(problem: Problem, waiting: list[tuple[Used, Solution, Figures]]) -> int:

@@ -348,8 +348,8 @@ def _codes_note(problem: Problem) -> tuple[str, ...]:
         return ()
     names = ", ".join(("raw", *problem.costs.codes))
     return (
-        f"codes considered: {names}; their seconds are of a model, bytes moved over memory bandwidth, and "
-        "the Pareto front is of plans without codes",
+        f"codes considered: {names}; where no profile has their seconds, these are of a model, bytes moved "
+        "over memory bandwidth; and the Pareto front is of plans without codes",
     )
 
 

@@ -6,26 +6,32 @@ Writing and reading are elementary operators over whole tensors (`slicing.coding
     seconds = tensors' worth of traffic * bytes of the values / memory bandwidth + overhead * nodes
 
 with the traffic of each code counted from its operators, and `memory_gb_per_s` and `overhead_us` of
-the tier, 10 GB/s and none where it does not say. It is a model: nothing of it is measured.
+the tier, 10 GB/s and none where it does not say. A profile with codes has measured seconds in place
+of that model, and the bytes of what is packed, which depend on the data: without one nothing is
+planned to be packed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.errors import InputError, check_name
-from dnnsplit_onnx.machines.topology import Tier, Topology
+from dnnsplit_onnx.machines.profiles import CodeTimes
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.plans import CodedValue
 from dnnsplit_onnx.work.analysis import Analysis
-from dnnsplit_onnx.work.codes import LOSSY, RAW, coded_nbytes
+from dnnsplit_onnx.work.codes import LOSSY, PACKED, RAW, base, coded_nbytes, packed
 from dnnsplit_onnx.work.cuts import UNKNOWN, cut_nbytes, live_values
 
 #: Of a tier that does not say how fast its memory is.
 GB_PER_S = 10.0
+# Seconds are added up along cuts as whole numbers of this part of one.
+_PER_S = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +70,19 @@ class CodeCosts:
     decode_s: NDArray[np.float64]
 
 
-def code_costs(analysis: Analysis, topology: Topology) -> dict[str, CodeCosts]:
+def code_costs(
+    analysis: Analysis, topology: Topology, profiles: Sequence[Sequence[CodeTimes]] = ()
+) -> dict[str, CodeCosts]:
     """What each code takes that some link allows, `raw` left out.
 
+    Args:
+        analysis: The model.
+        topology: The machines.
+        profiles: What codes were measured to take on each tier.
+
     Raises:
-        InputError: Machines of a tier share rows, or requests have rates: codes know of neither.
+        InputError: Machines of a tier share rows, or requests have rates: codes know of neither. Or
+            something is to be packed, and nobody measured what that makes of it.
     """
     names = code_names(name for link in topology.links for name in link.codes or ())
     if names and any(tier.machines for tier in topology.tiers):
@@ -81,7 +95,19 @@ def code_costs(analysis: Analysis, topology: Topology) -> dict[str, CodeCosts]:
             "codes are not planned together with a workload, replicas, fees or a least throughput",
             hint="leave out --codes, or these",
         )
-    return {name: _costs(name, analysis, topology) for name in names}
+    measured = _Measured.of(profiles, len(topology.tiers))
+    plain = {name: _costs(name, analysis, topology, measured) for name in names if name != PACKED}
+    if PACKED not in names:
+        return plain
+    if not measured.anywhere:
+        raise InputError(
+            "what packing makes of a value depends on the data, and nobody has measured it",
+            hint="measure it: dnnsplit-onnx profile MODEL --tier NAME --codes --samples X.npz -o FILE",
+        )
+    costs: dict[str, CodeCosts] = {PACKED: _packed(RAW, None, analysis, measured)}
+    for name, one in plain.items():
+        costs |= {name: one, packed(name): _packed(name, one, analysis, measured)}
+    return costs
 
 
 def _has_rates(topology: Topology) -> bool:
@@ -103,12 +129,13 @@ def code_names(names: Iterable[str]) -> tuple[str, ...]:
     """
     wanted = set(names)
     for name in sorted(wanted):
-        check_name("code", name, (RAW, *LOSSY))
-    return tuple(code for code in LOSSY if code in wanted)
+        check_name("code", name, (RAW, PACKED, *LOSSY))
+    return tuple(code for code in (PACKED, *LOSSY) if code in wanted)
 
 
 def coded_at(analysis: Analysis, position: int, code: str) -> tuple[CodedValue, ...]:
-    """The values of a cut that a code applies to."""
+    """The values of a cut that a code applies to; what is packed is so on the wire alone."""
+    code = base(code)
     if code == RAW or position >= len(analysis.graph.nodes):
         return ()
     found = []
@@ -117,6 +144,16 @@ def coded_at(analysis: Analysis, position: int, code: str) -> tuple[CodedValue, 
         if raw is not None and nbytes is not None:
             found.append(CodedValue(value, code, raw, nbytes))
     return tuple(found)
+
+
+def along(analysis: Analysis, code: str) -> NDArray[np.int64]:
+    """Shape (n + 1,): bytes that cross each cut in a code, `UNKNOWN` where that cannot be known."""
+
+    def sent(value: str) -> int | None:
+        nbytes = _coded(analysis, code, value)
+        return analysis.link_nbytes(value) if nbytes is None else nbytes
+
+    return cut_nbytes(analysis.graph, sent)
 
 
 def _coded(analysis: Analysis, code: str, value: str) -> int | None:
@@ -129,30 +166,100 @@ def _coded(analysis: Analysis, code: str, value: str) -> int | None:
     return coded_nbytes(code, analysis.types[value])
 
 
-def _costs(code: str, analysis: Analysis, topology: Topology) -> CodeCosts:
+@dataclass(frozen=True)
+class _Measured:
+    """What codes were measured to take, by value and code.
+
+    Attributes:
+        tiers: On each tier.
+        anywhere: On any of them, the lowest that measured it.
+    """
+
+    tiers: tuple[Mapping[tuple[str, str], CodeTimes], ...]
+    anywhere: Mapping[tuple[str, str], CodeTimes]
+
+    @classmethod
+    def of(cls, profiles: Sequence[Sequence[CodeTimes]], tiers: int) -> _Measured:
+        """From what each tier measured."""
+        each = [{(one.value, one.code): one for one in times} for times in profiles]
+        each += [{}] * (tiers - len(each))
+        return cls(tuple(each), {key: one for times in reversed(each) for key, one in times.items()})
+
+    def on(self, tier: int, value: str, code: str) -> CodeTimes | None:
+        """What a value takes in a code on a tier, or on another if only that has measured it."""
+        return self.tiers[tier].get((value, code)) or self.anywhere.get((value, code))
+
+
+def _packed(code: str, one: CodeCosts | None, analysis: Analysis, measured: _Measured) -> CodeCosts:
+    """A code with what it sends packed; it applies where every value of a cut was measured so."""
     graph = analysis.graph
 
+    def of(value: str) -> str:
+        return RAW if code == RAW or _coded(analysis, code, value) is None else code
+
     def sent(value: str) -> int | None:
-        nbytes = _coded(analysis, code, value)
-        return analysis.link_nbytes(value) if nbytes is None else nbytes
+        if value in analysis.input_nbytes:  # as the user says, and packed already for all that is known
+            return analysis.link_nbytes(value)
+        times = measured.anywhere.get((value, of(value)))
+        return None if times is None else times.packed_nbytes
 
-    def elements(value: str) -> int:
-        return 0 if _coded(analysis, code, value) is None else analysis.types[value].elements or 0
+    def seconds(tier: int, *, packs: bool) -> NDArray[np.float64]:
+        def each(value: str) -> float:
+            times = measured.on(tier, value, of(value))
+            return 0.0 if times is None else times.pack_s if packs else times.unpack_s
 
-    traffic = _TRAFFIC[code]
-    moved = cut_nbytes(graph, elements).astype(np.float64) * 4
-    count = cut_nbytes(graph, lambda value: int(_coded(analysis, code, value) is not None))
+        return _sums(analysis, each)
+
     nbytes = cut_nbytes(graph, sent)
-    nbytes[-1] = moved[-1] = count[-1] = 0
+    nbytes[-1] = 0
+    applies = nbytes != UNKNOWN
+    applies[-1] = False
+    if one is not None:
+        applies &= one.applies
+    tiers = range(len(measured.tiers))
+    writes = np.array([seconds(tier, packs=True) for tier in tiers])
+    reads = np.array([seconds(tier, packs=False) for tier in tiers])
+    if one is not None:
+        writes, reads = writes + one.encode_s, reads + one.decode_s
+    return CodeCosts(nbytes=nbytes, applies=applies, encode_s=writes, decode_s=reads)
+
+
+def _sums(analysis: Analysis, seconds: Callable[[str], float]) -> NDArray[np.float64]:
+    """Shape (n + 1,): the seconds of all values of each cut, none at the last."""
+    summed = cut_nbytes(analysis.graph, lambda value: round(seconds(value) * _PER_S)) / _PER_S
+    summed[-1] = 0.0
+    return np.asarray(summed)
+
+
+def _costs(code: str, analysis: Analysis, topology: Topology, measured: _Measured) -> CodeCosts:
+    graph = analysis.graph
+
+    applies_to = functools.cache(lambda value: _coded(analysis, code, value) is not None)
+    nbytes = along(analysis, code)
+    count = cut_nbytes(graph, lambda value: int(applies_to(value)))
+    nbytes[-1] = count[-1] = 0
     applies: NDArray[np.bool_] = (count > 0) & (nbytes != UNKNOWN)
+    traffic = _TRAFFIC[code]
 
-    def seconds(tier: Tier, times: float, nodes: int) -> NDArray[np.float64]:
-        speed = (tier.memory_gb_per_s or GB_PER_S) * 1e9
-        return times * moved / speed + nodes * count * (tier.overhead_us / 1e6)
+    def seconds(tier: int, times: float, nodes: int, *, writes: bool) -> NDArray[np.float64]:
+        machine = topology.tiers[tier]
+        per_element = 4 * times / ((machine.memory_gb_per_s or GB_PER_S) * 1e9)
 
+        def each(value: str) -> float:
+            if not applies_to(value):
+                return 0.0
+            found = measured.tiers[tier].get((value, code))
+            if found is not None:
+                return found.encode_s if writes else found.decode_s
+            elements = analysis.types[value].elements or 0
+            return elements * per_element + nodes * machine.overhead_us / 1e6
+
+        return _sums(analysis, each)
+
+    tiers = range(len(topology.tiers))
     return CodeCosts(
         nbytes=nbytes,
         applies=applies,
-        encode_s=np.array([seconds(tier, traffic.encode, traffic.encode_nodes) for tier in topology.tiers]),
-        decode_s=np.array([seconds(tier, traffic.decode, traffic.decode_nodes) for tier in topology.tiers]),
+        encode_s=np.array([seconds(t, traffic.encode, traffic.encode_nodes, writes=True) for t in tiers]),
+        decode_s=np.array([seconds(t, traffic.decode, traffic.decode_nodes, writes=False) for t in tiers]),
     )

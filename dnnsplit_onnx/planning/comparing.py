@@ -16,6 +16,7 @@ from typing import Any
 
 from dnnsplit_onnx.errors import DnnsplitError, InputError, MissingExtraError
 from dnnsplit_onnx.machines.topology import Topology, topology_of
+from dnnsplit_onnx.planning.accepting import Accept, accepted, codes_used
 from dnnsplit_onnx.planning.choosing import problem_of
 from dnnsplit_onnx.planning.costs import Costs
 from dnnsplit_onnx.planning.objective import ObjectiveFunction
@@ -149,6 +150,7 @@ def compare(
     weights: Weights | Mapping[str, float] | None = None,
     accounting: Accounting = "live",
     bindings: Mapping[str, int] | None = None,
+    accept: Accept | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Comparison:
     """Runs planners on one model and topology.
@@ -162,6 +164,7 @@ def compare(
         weights: What the objective `weighted` is.
         accounting: What planners believe a cut to cost; rows are priced by live values.
         bindings: Numbers for symbolic dimensions.
+        accept: Says what is wrong with the cuts and codes of a plan, or None; see `plan`.
         progress: Called with planners done, planners in all, and the next one's name.
 
     Raises:
@@ -180,22 +183,24 @@ def compare(
     for done, planner in enumerate(chosen):
         if progress:
             progress(done, len(names), names[done])
-        rows.append(run_planner(planner, replace(shown), truth))
+        rows.append(run_planner(planner, replace(shown), truth, accept))
     return compared(rows, truth, accounting)
 
 
-def run_planner(planner: str | Planner, shown: Problem, truth: Problem) -> Row:
+def run_planner(planner: str | Planner, shown: Problem, truth: Problem, accept: Accept | None = None) -> Row:
     """Runs one planner, and prices what it chose by the true problem.
 
     Args:
         planner: Its name, or the function.
         shown: The problem as the planner sees it.
         truth: The problem as it is, in the same order.
+        accept: Says what is wrong with codes.
     """
     name, planned_by = planner_of(planner)
     start = time.perf_counter()
     try:
-        solution = planned_by(shown)
+        judged = accept is not None and name == "exact" and bool(shown.costs.codes)
+        solution = accepted(shown, accept) if judged and accept is not None else planned_by(shown)
     except DnnsplitError as error:
         took = time.perf_counter() - start
         return Row(name, None, True, None, None, False, (), "none", 0, took, reason=_reason(error))
@@ -203,6 +208,9 @@ def run_planner(planner: str | Planner, shown: Problem, truth: Problem) -> Row:
     planned = truth.in_order(solution.order).with_rows(solution.rows)
     figures = planned.figures(solution.cuts, solution.codes)
     broken = planned.violations(figures)
+    if accept is not None and not judged and codes_used(solution.cuts, solution.codes):
+        reason = accept(solution.cuts, solution.codes)
+        broken = broken if reason is None else (*broken, reason)
     value = figures.value(truth.objective)
     is_known = math.isfinite(value) and not (truth.objective == "throughput" and value == 0)
     return Row(

@@ -15,7 +15,7 @@ Or the caller gives the seconds: an array, or a function that makes one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dnnsplit_onnx.errors import InputError, TopologyError, close_names
 from dnnsplit_onnx.machines.predictors import Timings
-from dnnsplit_onnx.machines.profiles import Place
+from dnnsplit_onnx.machines.profiles import Place, Profile
 from dnnsplit_onnx.machines.topology import Tier, Topology
 from dnnsplit_onnx.planning.coding import CodeCosts, code_costs
 from dnnsplit_onnx.planning.timings import run_seconds, timed_below, timings_of
@@ -114,7 +114,7 @@ def cost_table(
         memory=analysis.memory,
         is_custom=costs is not None,
         rows=rows,
-        codes=code_costs(on_links(analysis, topology), topology) if accounting == "live" else {},
+        codes=_codes(analysis, topology, timings) if accounting == "live" else {},
         timings=timings,
     )
 
@@ -188,6 +188,12 @@ def on_links(analysis: Analysis, topology: Topology) -> Analysis:
                 hint=f"did you mean {listed}?" if close else f"its inputs are {', '.join(inputs)}",
             )
     return analysis if sizes == analysis.input_nbytes else replace(analysis, input_nbytes=sizes)
+
+
+def _codes(analysis: Analysis, topology: Topology, timings: Sequence[Timings | None]) -> dict[str, CodeCosts]:
+    """What codes take, measured where a profile says so."""
+    measured = [found.codes if isinstance(found, Profile) else () for found in timings]
+    return code_costs(on_links(analysis, topology), topology, measured)
 
 
 def _place(t: int, topology: Topology) -> Place:

@@ -329,6 +329,7 @@ def _transfer(t: int, cut: int, costs: CostTable, topology: Topology, code: str 
     remains = cut < costs.size
     sizes = costs.up_nbytes if code == RAW else costs.codes[code].nbytes
     up = _nbytes(sizes[cut]) if remains else 0.0
+    raw = _nbytes(costs.up_nbytes[cut])
     down = _nbytes(costs.down_nbytes[cut]) if topology.limits.return_output else 0.0
     seconds = _way_seconds(link.bandwidth_mbps, link.delay_ms, up) if remains else 0.0
     if down != 0:
@@ -350,6 +351,7 @@ def _transfer(t: int, cut: int, costs: CostTable, topology: Topology, code: str 
         waiting_s=station.waits(seconds),
         utilisation=_utilisation(station, seconds),
         code=code,
+        raw_nbytes=None if code == RAW or math.isnan(raw) else int(raw),
     )
 
 

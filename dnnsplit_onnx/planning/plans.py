@@ -172,6 +172,7 @@ class Transfer:
         once_nbytes: Bytes of states that stay for a whole sequence, which cross with its first
             request and no other; None if they cannot be known. No other figure holds them.
         once_seconds: What these add to the first request, None if it cannot be known.
+        raw_nbytes: What would cross without the code; None if that is unknown, or the code is `raw`.
     """
 
     source: Annotated[str, Field(validation_alias="from")]
@@ -189,6 +190,12 @@ class Transfer:
     utilisation: Real | None = None
     once_nbytes: Whole | None = 0
     once_seconds: Real | None = 0.0
+    raw_nbytes: Whole | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times smaller its code makes what crosses; None if that is unknown."""
+        return self.raw_nbytes / self.nbytes if self.raw_nbytes is not None and self.nbytes else None
 
 
 @dataclass(frozen=True, slots=True)

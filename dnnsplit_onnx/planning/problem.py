@@ -36,7 +36,7 @@ from dnnsplit_onnx.planning.rules import Rules, rules_of
 from dnnsplit_onnx.planning.waiting import Station, link_station, tier_station
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.work.analysis import Analysis
-from dnnsplit_onnx.work.codes import RAW
+from dnnsplit_onnx.work.codes import RAW, is_allowed
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, staircase
 from dnnsplit_onnx.work.orders import in_order_of
 
@@ -189,7 +189,7 @@ class Problem:
                 need = f"{stage.memory_nbytes / 1e9:.6g} GB of memory"
                 broken.append(f"tier `{tier.name}` needs {need}, {over / 1e9:.3g} GB more than it has")
         for t, (cut, code) in enumerate(zip(figures.cuts, figures.codes, strict=True)):
-            if code != RAW and code not in (self.topology.links[t].codes or ()):
+            if not is_allowed(code, self.topology.links[t].codes):
                 broken.append(f"link {t} has code `{code}`, which it does not allow")
             if not self.in_code(code).is_small_enough[t, cut]:
                 broken.append(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from dnnsplit_onnx.planning.plans import ParetoPoint, Plan, Transfer
+from dnnsplit_onnx.planning.plans import ParetoPoint, Plan
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.bars import waterfall
 from dnnsplit_onnx.reporting.console import NARROW, glyphs, grid, with_note
 from dnnsplit_onnx.reporting.machines_view import machines
 from dnnsplit_onnx.reporting.verdict import against, basis, million, verdict
+from dnnsplit_onnx.work.codes import RAW
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -112,23 +113,15 @@ def _tiers(console: Console, plan: Plan) -> RenderableType:
 def _links(console: Console, plan: Plan, graph: Graph) -> RenderableType:
     """A row a link: what crosses it and after which node."""
     arrow = glyphs(console).arrow
-    coded = any(link.coded for link in plan.figures.links)
+    coded = any(link.code != RAW for link in plan.figures.links)
     table = grid("link", ">cut at", ">sends", *(["as"] if coded else []), "after node", "?values")
     for link in plan.figures.links:
         name = f"{units.clean(link.source)} {arrow} {units.clean(link.target)}"
         node = units.clean(graph.nodes[link.position - 1].name) if link.position else "(the input)"
         row = [name, str(link.position), units.sent(link, len(graph.nodes))]
-        row += [_code(link), node] if coded else [node]
+        row += [units.code(link), node] if coded else [node]
         table.add_row(*row, units.listed(link.values, 1))
     return table
-
-
-def _code(link: Transfer) -> str:
-    """The code of what crosses a link, and how much smaller it makes it."""
-    if not link.coded:
-        return "raw"
-    saved = sum(one.raw_nbytes - one.nbytes for one in link.coded)
-    return f"{link.code}, {((link.nbytes or 0) + saved) / max(link.nbytes or 0, 1):.2g} times smaller"
 
 
 def _comparison(console: Console, plan: Plan) -> RenderableType:

@@ -133,6 +133,12 @@ def print_bench(console: Console, report: Mapping[str, Any]) -> None:
             style=style,
         )
     console.print(table)
+    _print_codes(console, report)
+    if report.get("output_error") is not None:
+        console.print(
+            f"Verified when they were made: with codes, outputs err by {_number(report['output_error'])} of "
+            f"the largest, and {report['agreement']:.0%} of {units.count(report['samples'], 'sample')} agree."
+        )
     console.print()
     if report.get("chain_vs_whole") is not None:
         console.print(cutting_costs(report["chain"], report["whole"]))

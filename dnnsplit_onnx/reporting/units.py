@@ -47,6 +47,11 @@ def sent(link: Transfer, nodes: int) -> str:
     return f"{nbytes(link.nbytes)}{back}"
 
 
+def code(link: Transfer) -> str:
+    """The code of what crosses a link, and how much smaller it makes it."""
+    return link.code if link.ratio is None else f"{link.code}, {link.ratio:.2g} times smaller"
+
+
 def flops(value: float | None, unit: str = "FLOP") -> str:
     """An amount of work: `8.22 GFLOP`."""
     return UNKNOWN if value is None else _metric(value, unit)

@@ -19,6 +19,7 @@ from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.dimensions import is_name, open_names, size_of
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.runtime.archive import read_arrays
+from dnnsplit_onnx.runtime.pictures import Picture, as_picture, decoded, is_of_pictures, load_pictures
 from dnnsplit_onnx.runtime.provider import runtime
 from dnnsplit_onnx.runtime.values import Value, to_value
 
@@ -113,7 +114,10 @@ def load_arrays(path: str | Path) -> dict[str, Any]:
 
 
 def check_inputs(
-    arrays: Mapping[str, Any], ports: Sequence[Port], *, where: str | None = None
+    arrays: Mapping[str, Any],
+    ports: Sequence[Port],
+    *,
+    where: str | None = None,
 ) -> dict[str, Any]:
     """Holds inputs against what a model reads.
 
@@ -121,7 +125,8 @@ def check_inputs(
     that stand for several things, and onnxruntime takes what runs. See `disagreements`.
 
     Args:
-        arrays: By name; the tensors of a sequence either as a list or as `NAME/0`, `NAME/1`.
+        arrays: By name; the tensors of a sequence either as a list or as `NAME/0`, `NAME/1`; a
+            picture as its path, or as its file's bytes.
         ports: What the model reads.
         where: Where they come from, for errors.
 
@@ -133,7 +138,10 @@ def check_inputs(
     try:
         for port in ports:
             data = _take(left, port)
-            if isinstance(data, list):
+            data = as_picture(data, port)
+            if isinstance(data, Picture):
+                checked[port.name] = data.pixels()
+            elif isinstance(data, list):
                 checked[port.name] = [_typed(np.asarray(item), port) for item in data]
             elif data is not None:
                 checked[port.name] = _shaped(_typed(np.asarray(data), port), port)
@@ -294,7 +302,7 @@ def input_sets(
 
     Args:
         ports: What the model reads.
-        inputs: Arrays by name, an `.npz` file, or None.
+        inputs: Arrays by name, an `.npz` file, a picture or a folder of them (`pictures`), or None.
         bindings: Sizes of symbolic dimensions, for made-up inputs.
         seed: Of the first made-up set; the others follow it.
         runs: How many sets to make up, at least 1.
@@ -305,6 +313,8 @@ def input_sets(
     if inputs is None:
         return [generate(ports, bindings, seed=seed + at) for at in range(max(1, runs) if ports else 1)]
     if isinstance(inputs, str | Path):
+        if is_of_pictures(inputs):
+            return [Inputs(decoded(values), name) for values, name in load_pictures(inputs, ports)]
         return [load_inputs(inputs, ports)]
     return [Inputs(check_inputs(inputs, ports), "given")]
 
@@ -323,7 +333,8 @@ def to_values(ports: Sequence[Port], inputs: Mapping[str, Any]) -> dict[str, Val
     for name, port in known.items():
         if name not in inputs and port.kind != "optional":
             raise InputError(f"input `{name}` is missing", hint=f"the inputs are {listed_names(known)}")
-    return {name: to_value(ort, inputs.get(name), port.dtype) for name, port in known.items()}
+    given = decoded({name: as_picture(inputs.get(name), port) for name, port in known.items()})
+    return {name: to_value(ort, given[name], port.dtype) for name, port in known.items()}
 
 
 def listed_names(names: Collection[str]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.runtime.inputs import Inputs, check_inputs, load_arrays
+from dnnsplit_onnx.runtime.pictures import decoded, is_of_pictures, load_pictures
 
 #: More are not read: each is a run of the model.
 MOST = 4096
@@ -25,12 +26,14 @@ def sample_sets(ports: Sequence[Port], path: str | Path, bindings: Mapping[str, 
 
     Args:
         ports: What the model reads.
-        path: The `.npz` file.
+        path: The `.npz` file, or a folder of pictures.
         bindings: Sizes of symbolic dimensions; a batch that is not bound is 1.
 
     Raises:
         InputError: The file cannot be read, or its arrays do not fit the model or one another.
     """
+    if is_of_pictures(path):
+        return [Inputs(decoded(values), name) for values, name in load_pictures(path, ports)]
     arrays = load_arrays(path)
     parts = {port.name: _parts(port, arrays[port.name], bindings) for port in ports if port.name in arrays}
     counts = {name: len(values) for name, values in parts.items()}

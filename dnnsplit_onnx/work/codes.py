@@ -10,10 +10,14 @@
 A channel is an entry of the first two axes (image and channel, sequence and token); of a matrix, a
 row. Codes that lose something are for floats alone: whole numbers, bools and strings stay raw, and
 half precision has no `fp16`. What a code does is nodes of the slices on both sides (`slicing.coding`).
+
+Any of them may be packed (`fp16+packed`; `packed` alone is raw tensors packed), which is done on the
+wire and not in the slices (`runtime.packing`), and loses nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import prod
 
@@ -24,8 +28,32 @@ from dnnsplit_onnx.graph.shapes import BITS, ValueType
 RAW = "raw"
 #: Codes that are nodes in the slices, by how much they lose.
 LOSSY = ("fp16", "uint8-channel", "uint8")
+#: What is done to bytes on the wire.
+PACKED = "packed"
+_ON_TOP = f"+{PACKED}"
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _WIDE = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE})
+
+
+def base(code: str) -> str:
+    """What a code is in the slices: the code without `packed`."""
+    return RAW if code == PACKED else code.removesuffix(_ON_TOP)
+
+
+def is_packed(code: str) -> bool:
+    """Whether a code's tensors are packed on the wire."""
+    return code == PACKED or code.endswith(_ON_TOP)
+
+
+def packed(code: str) -> str:
+    """A code with its tensors packed."""
+    return PACKED if code == RAW else code + _ON_TOP
+
+
+def is_allowed(code: str, names: Collection[str] | None) -> bool:
+    """Whether a code may be used where these are allowed; `raw` always may."""
+    wanted = [*([] if base(code) == RAW else [base(code)]), *([PACKED] if is_packed(code) else [])]
+    return all(name in (names or ()) for name in wanted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from dnnsplit_onnx.measuring.profiling.link import LinkPeer
@@ -186,3 +187,40 @@ def test_a_predictor_is_fitted_on_models_and_plans_any_other(run: Run, model: Pa
     assert planned.json["cost_models"] == ["predictor", "gflops"]
     assert run("profile", *named[:2], "--tier", "edge", "-o", tmp_path / "x").code == 2
     assert run("profile", model, *named, "--tier", "edge", "-o", tmp_path / "x").code == 2
+
+
+def test_codes_are_measured_and_planned(run: Run, model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("zstandard", reason="needs zstandard: pip install 'dnnsplit-onnx[packed]'")
+    file, samples = tmp_path / "edge.json", tmp_path / "samples.npz"
+    (reads,) = onnx.load(model).graph.input
+    shape = [dim.dim_value or 1 for dim in reads.type.tensor_type.shape.dim]
+    np.savez(samples, **{reads.name: np.random.default_rng(0).random((3, *shape), np.float32)})
+    measured = ("--runs", 2, "--codes", "--samples", samples, "--json", *BIND)
+    ended = run("profile", model, "--tier", "edge", "-o", file, *measured)
+    assert ended.code == 0, ended.err
+    codes = ended.json["codes"]
+    assert {one["code"] for one in codes} >= {"raw", "fp16", "uint8"}
+    for one in codes:
+        assert 0 < one["packed_nbytes"] <= one["nbytes"]
+        assert one["pack_s"] > 0 < one["unpack_s"]
+        assert (one["encode_s"] > 0) == (one["code"] != "raw") == (one["decode_s"] > 0)
+
+    tiers, out = tmp_path / "tiers.toml", tmp_path / "out"
+    tiers.write_text(MEASURED)
+    conditions = ("--tiers", tiers, "--codes", "fp16,packed", "--at", "0", "--json", *BIND)
+    planned = run("plan", model, *conditions)
+    assert planned.code == 0, planned.err
+    (link,) = planned.json["links"]
+    packed = {one["value"]: one["packed_nbytes"] for one in codes if one["code"] == "fp16"}
+    assert link["code"] == "fp16+packed"
+    assert link["nbytes"] == sum(packed[coded["value"]] for coded in link["coded"])
+    # Packing is the wire's: the slices have fp16 alone, and are proven with it.
+    ended = run("split", model, *conditions, "-o", out)
+    assert ended.code == 0, ended.err
+    slices = json.loads((out / "manifest.json").read_text())["slices"]
+    assert {port["code"] for one in slices for port in one["outputs"] if port.get("code")} == {"fp16"}
+
+
+def test_samples_without_codes_are_a_mistake(run: Run, model: Path, tmp_path: Path) -> None:
+    ended = run("profile", model, "--tier", "edge", "-o", tmp_path / "p.json", "--samples", "x.npz")
+    assert (ended.code, "add --codes" in ended.err) == (2, True)

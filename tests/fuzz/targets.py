@@ -28,6 +28,7 @@ from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.planning.plans import parse_plan
 from dnnsplit_onnx.running.origin import bindings_of
 from dnnsplit_onnx.runtime.archive import read_arrays
+from dnnsplit_onnx.runtime.pictures import decode
 from dnnsplit_onnx.serving.tier.grpc_server import as_json
 from dnnsplit_onnx.serving.tier.routes import Routes, parse_cuts
 from dnnsplit_onnx.serving.tier.sequences import Memories, Numbering, read_sequence
@@ -167,6 +168,11 @@ def packed(data: bytes) -> None:
         unpack(memoryview(data)[3:], itemsize, np.empty(itemsize * int.from_bytes(data[1:3]), np.uint8))
 
 
+def picture(data: bytes) -> None:
+    """A file of a picture."""
+    decode(data, 8, 8)
+
+
 def _receive_all(text: bytes, binary: bytes, kind: str) -> None:
     message = parse(text, "inputs" if kind == "inputs" else "outputs", len(binary))
     at = 0
@@ -237,6 +243,7 @@ TARGETS: dict[str, Target] = {
     "archive": archive,
     "packed": packed,
     "shared": shared,
+    "picture": picture,
 }
 
 

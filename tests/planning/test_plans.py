@@ -158,6 +158,7 @@ def test_a_plan_as_json() -> None:
             "utilisation": None,
             "once_nbytes": 0,
             "once_seconds": 0.0,
+            "raw_nbytes": None,
         }
     ]
     assert data["stages"][0] == {

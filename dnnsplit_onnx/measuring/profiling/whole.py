@@ -8,6 +8,7 @@ from typing import Any
 
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.machines.profiles import Profile
+from dnnsplit_onnx.measuring.profiling.codes import measure_codes
 from dnnsplit_onnx.measuring.profiling.nodes import measure_nodes
 from dnnsplit_onnx.measuring.profiling.segments import Progress, measure_segments
 from dnnsplit_onnx.runtime.sessions import SessionOptions
@@ -23,6 +24,8 @@ def profile(
     inputs: Mapping[str, Any] | str | Path | None = None,
     runs: int | None = None,
     per_node: bool = False,
+    codes: bool = False,
+    samples: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Profile:
     """Measures what a model takes on this machine, between the cuts that a plan may use.
@@ -37,6 +40,8 @@ def profile(
         inputs: Arrays by name, or an `.npz` file [default: random inputs].
         runs: Measured runs of everything [default: twenty seconds' worth].
         per_node: Whether to time each node too; on the CPU alone.
+        codes: Whether to write the values of the cuts in every code, and to pack them.
+        samples: An `.npz` file of inputs for that, several along the first axis [default: `inputs`].
         progress: Called as runs are done.
 
     Raises:
@@ -53,7 +58,9 @@ def profile(
         )
     analysis = analysis_from(model, bindings)
     found = measure_segments(analysis, tier, options=options, inputs=inputs, runs=runs, progress=progress)
-    if not per_node:
-        return found
-    times = measure_nodes(analysis, options=options, inputs=inputs)
-    return Profile.model_validate({**found.model_dump(), "node_seconds": times})
+    more: dict[str, Any] = {}
+    if per_node:
+        more["node_seconds"] = measure_nodes(analysis, options=options, inputs=inputs)
+    if codes:
+        more["codes"] = measure_codes(analysis, options=options, inputs=inputs, samples=samples)
+    return found.model_copy(update=more)

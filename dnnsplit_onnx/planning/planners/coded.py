@@ -29,7 +29,7 @@ from dnnsplit_onnx.planning.planners.chain import Chain, Positions
 from dnnsplit_onnx.planning.planners.front import nondominated
 from dnnsplit_onnx.planning.plans import Figures, Measure
 from dnnsplit_onnx.planning.problem import Additive, Problem, Solution
-from dnnsplit_onnx.work.codes import RAW
+from dnnsplit_onnx.work.codes import RAW, base, is_allowed
 
 Floats = NDArray[np.float64]
 Within = Callable[[Problem, Measure, "Chain | None"], "Solution | None"]
@@ -207,9 +207,9 @@ class Merged(Problem):
             ok = np.asarray(one.open[low:high].all(axis=0), dtype=np.bool_)
             if name != RAW:
                 ok = ok & self.whole.costs.codes[name].applies
-                ok = ok & all(name in (link.codes or ()) for link in links)
+                ok = ok & all(is_allowed(name, link.codes) for link in links)
             for position, banned in self.banned:
-                ok[position] &= banned != name
+                ok[position] &= banned != base(name)
             ok[-1] = False
             rows[name] = ok
         ok = np.stack([rows[name] for name in self.names], axis=1).reshape(-1)

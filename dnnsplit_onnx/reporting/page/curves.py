@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,8 @@ def _drawn(facts: Facts, width: int) -> Drawing:
     across = Scale(0.0, max(size, 1), _LEFT, right)
     top, middle = float(_TOP), float(_TOP + _BYTES)
     work_top, bottom = middle + _GAP, middle + _GAP + _WORK
-    known = nbytes[nbytes > 0]
+    coded = facts.coded_nbytes
+    known = np.concatenate([one[one > 0] for one in (nbytes, *coded.values())])
     low, high = (float(known.min()), float(known.max())) if len(known) else (1.0, 10.0)
     up = Scale(low / 2, max(high * 2, low * 10), middle, top, is_log=True)
     total = float(below[-1]) or 1.0
@@ -57,10 +58,11 @@ def _drawn(facts: Facts, width: int) -> Drawing:
             *left_axis(work, _LEFT, 2, lambda value: f"{value:.0f}%", right),
             *bottom_axis(across, bottom, 4 if few else 10, lambda value: f"{value:,.0f}", top),
             tag("path", d=_steps(nbytes, across, up), class_="curve"),
+            *(tag("path", d=_steps(one, across, up), class_="curve coded") for one in coded.values()),
             tag("path", d=_steps(100 * below / total, across, work), class_="curve"),
             *_candidates(facts, across, up),
             *_chosen(facts, across, top, bottom, few=few),
-            tag("text", "live bytes at each cut", x=_LEFT, y=12, class_="said"),
+            tag("text", _live(coded), x=_LEFT, y=12, class_="said"),
             tag(
                 "text", f"work below the cut, of {units.flops(total)}", x=_LEFT, y=middle + 20, class_="said"
             ),
@@ -73,6 +75,12 @@ def _drawn(facts: Facts, width: int) -> Drawing:
             "data_cut_bottom": bottom,
         },
     )
+
+
+def _live(coded: Mapping[str, NDArray[np.int64]]) -> str:
+    """What the curves of bytes are."""
+    dashed = f"; dashed, written as {' or '.join(coded)}" if coded else ""
+    return f"live bytes at each cut{dashed}"
 
 
 def _bands(facts: Facts, across: Scale, top: float, bottom: float) -> list[Markup]:

@@ -93,8 +93,33 @@ def proof(found: Proof | None) -> list[Markup]:
     return [
         tag("p", sentence(headline(data)), class_="passed" if found.passed else "broken"),
         table(caption, ["output", "bit for bit", ">largest difference"], rows),
+        *_codes(found),
         *(tag("p", sentence(said)) for said in caveats(data)),
     ]
+
+
+def _codes(found: Proof) -> list[Markup]:
+    """What codes lose, value by value, and in the outputs."""
+    if not found.codes:
+        return []
+    rows: list[list[Content]] = [
+        [
+            tag("code", one.value),
+            one.code,
+            one.tier,
+            units.times(one.ratio),
+            _distance(one.largest_error),
+            _distance(one.bound),
+            "yes" if one.kept else "no",
+        ]
+        for one in found.codes
+    ]
+    headings = ["value", "code", "from", ">smaller by", ">largest error", ">bound", "kept"]
+    said = (
+        f"With codes, outputs err by at most {_distance(found.output_error)} of their largest element; it "
+        f"stands where it stood on {found.agreement or 0:.0%} of {units.count(found.samples or 0, 'sample')}."
+    )
+    return [table("Coded values, where they are read.", headings, rows), tag("p", said)]
 
 
 def _distance(value: float | None) -> str:

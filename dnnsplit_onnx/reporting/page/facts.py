@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dnnsplit_onnx.errors import DnnsplitError, PlanError
 from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.choosing import problem_of
+from dnnsplit_onnx.planning.coding import along
 from dnnsplit_onnx.planning.costs import on_links
 from dnnsplit_onnx.planning.planners.pareto import pareto_front
 from dnnsplit_onnx.planning.plans import Plan
@@ -21,6 +22,7 @@ from dnnsplit_onnx.reporting.page.measured import Bench
 from dnnsplit_onnx.reporting.page.proof import Proof, recorded_proof
 from dnnsplit_onnx.slicing.manifest import Manifest
 from dnnsplit_onnx.work.analysis import Analysis
+from dnnsplit_onnx.work.codes import RAW, base
 from dnnsplit_onnx.work.cuts import Accounting
 from dnnsplit_onnx.work.inspection import Inspection
 
@@ -76,6 +78,12 @@ class Facts:
     def cut_nbytes(self) -> NDArray[np.int64]:
         """Shape (n + 1,): bytes at each cut."""
         return self.inspection.cut_nbytes
+
+    @property
+    def coded_nbytes(self) -> dict[str, NDArray[np.int64]]:
+        """The same for each code of the plan's links, by name: what is packed depends on the data."""
+        codes = dict.fromkeys(base(link.code) for link in self.plan.figures.links)
+        return {code: along(self.inspection.analysis, code) for code in codes if code != RAW}
 
     @property
     def stage_of(self) -> list[int]:

@@ -40,6 +40,18 @@ class Uncompared(_Record):
     reason: str
 
 
+class Code(_Record):
+    """A coded value, held against its code's bound."""
+
+    value: str
+    code: str
+    tier: str
+    bound: float | None = None
+    largest_error: float | None = None
+    kept: bool
+    ratio: float
+
+
 class Proof(_Record):
     """What `verify --json` prints, as far as the page says it."""
 
@@ -52,6 +64,11 @@ class Proof(_Record):
     assumed: dict[str, int] = Field(default_factory=dict)
     error: str | None = None
     notes: tuple[str, ...] = ()
+    codes: tuple[Code, ...] = ()
+    output_error: float | None = None
+    agreement: float | None = None
+    samples: int | None = None
+    tolerance: dict[str, float | None] = Field(default_factory=dict)
 
 
 def recorded_proof(manifest: Manifest, notes: list[str]) -> Proof | None:

@@ -14,6 +14,8 @@ from dnnsplit_onnx.reporting.page.markup import Content, Markup, sentence, tag
 from dnnsplit_onnx.reporting.page.timeline import timeline
 from dnnsplit_onnx.reporting.page.words import cuts_text, mbps, tiers_text
 from dnnsplit_onnx.reporting.verdict import against, basis, verdict
+from dnnsplit_onnx.work.codes import RAW
+from dnnsplit_onnx.work.cuts import UNKNOWN
 
 # Rows of the table of unbeaten plans; a chart's points may be more.
 _MOST_ROWS = 100
@@ -121,18 +123,21 @@ def _machines(facts: Facts) -> list[Markup]:
 
 
 def _links(facts: Facts) -> Markup:
+    coded = bool(facts.coded_nbytes) or any(link.code != RAW for link in facts.plan.figures.links)
     rows = [
         [
             f"{link.source} → {link.target}",
             str(link.position),
             units.sent(link, len(facts.cut_nbytes) - 1),
+            *([units.code(link)] if coded else []),
             units.seconds(link.seconds),
             units.usd(link.cost_usd),
             _values(facts, link),
         ]
         for link in facts.plan.figures.links
     ]
-    headings = ["link", ">cut at", ">sends", ">time", ">cost", "values that cross"]
+    headings = ["link", ">cut at", ">sends", *(["as"] if coded else []), ">time", ">cost"]
+    headings.append("values that cross")
     return table("Links: what crosses each, and what that takes.", headings, rows)
 
 
@@ -184,11 +189,12 @@ def rivals(facts: Facts) -> Markup:
 def order(facts: Facts) -> Markup:
     """Live bytes and work along the order."""
     inspection, below = facts.inspection, facts.inspection.analysis.flops_below
-    chosen = facts.plan.cuts
+    chosen, coded = facts.plan.cuts, facts.coded_nbytes
     rows = [
         [
             str(at),
             units.nbytes(int(facts.cut_nbytes[at])),
+            *(units.nbytes(int(nbytes[at]) if nbytes[at] != UNKNOWN else None) for nbytes in coded.values()),
             units.percent(int(below[at]), int(below[-1])),
             inspection.analysis.graph.nodes[at - 1].name if at else "(the input)",
             "chosen" if at in chosen else "candidate",
@@ -196,7 +202,9 @@ def order(facts: Facts) -> Markup:
         for at in positions_shown(inspection.candidates, chosen)
     ]
     data = table(
-        "Candidate and chosen cuts.", ["cut at", ">live bytes", ">work below", "after node", "what"], rows
+        "Candidate and chosen cuts.",
+        ["cut at", ">live bytes", *(f">as {code}" for code in coded), ">work below", "after node", "what"],
+        rows,
     )
     caption = (
         "Each position is the cut after so many nodes of the order. Dots are the candidates: cuts that need "

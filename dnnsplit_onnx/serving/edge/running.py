@@ -7,7 +7,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import repeat, takewhile
+from itertools import cycle, islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from dnnsplit_onnx.measuring.measure import Latency
 from dnnsplit_onnx.running.origin import bindings_of
 from dnnsplit_onnx.runtime.inputs import Inputs, check_inputs, generate, load_arrays
+from dnnsplit_onnx.runtime.pictures import is_of_pictures, load_pictures
 from dnnsplit_onnx.serving.edge.edge import Answer, Edge
 from dnnsplit_onnx.serving.edge.here import Here
 from dnnsplit_onnx.serving.tier.routes import format_cuts
@@ -93,12 +94,14 @@ def run_requests(
     concurrency: int = 1,
     stop: threading.Event | None = None,
 ) -> Report:
-    """Sends one set of inputs through the chain so many times.
+    """Sends inputs through the chain: one set so many times, or pictures in turn.
 
     Args:
         edge: The client, or all slices in this process.
-        inputs: An `.npz` file, which may hold what states are to begin with; made up if None.
-        runs: How many requests; None for as many as there is time for, until `stop` is set.
+        inputs: An `.npz` file, which may hold what states are to begin with, or a picture, or a
+            folder of them; made up if None.
+        runs: How many requests, and no fewer than there are pictures; None for as many as there
+            is time for, until `stop` is set.
         concurrency: How many are under way at a time.
         stop: No request begins once it is set.
 
@@ -107,19 +110,19 @@ def run_requests(
     """
     given = _inputs(edge, inputs)
     kept = {port.name for port in edge.routes.states}
-    fresh = {name: value for name, value in given.values.items() if name not in kept}
-    states = {name: value for name, value in given.values.items() if name in kept}
-    endless = repeat(fresh) if runs is None else repeat(fresh, runs)
+    fresh = [{name: value for name, value in one.values.items() if name not in kept} for one in given]
+    states = {name: value for name, value in given[0].values.items() if name in kept}
+    endless = cycle(fresh) if runs is None else islice(cycle(fresh), max(runs, len(fresh)))
     asked = takewhile(lambda _: stop is None or not stop.is_set(), endless)
-    tally = _Tally(given.source)
+    tally = _Tally(given[0].source if len(given) == 1 else str(inputs))
     start = time.perf_counter()
     for result in edge.infer_all(asked, states=states, concurrency=concurrency):
         tally.add(result)
     return tally.report(time.perf_counter() - start)
 
 
-def _inputs(edge: Edge | Here, path: Path | None) -> Inputs:
-    """What a request brings: the file's values, or made-up ones.
+def _inputs(edge: Edge | Here, path: Path | None) -> list[Inputs]:
+    """What requests bring: pictures, the file's values, or made-up ones.
 
     Raises:
         InputError: The file does not fit the model, or nothing can be made up.
@@ -127,11 +130,13 @@ def _inputs(edge: Edge | Here, path: Path | None) -> Inputs:
     routes = edge.routes
     if path is None:
         ports = [*routes.manifest.fresh_inputs, *routes.staying]
-        return generate(ports, bindings_of(routes.manifest))
+        return [generate(ports, bindings_of(routes.manifest))]
+    if is_of_pictures(path):
+        return [Inputs(values, name) for values, name in load_pictures(path, routes.manifest.fresh_inputs)]
     arrays = load_arrays(path)
     brought = [port for port in routes.states if port.name in arrays]
     ports = [*routes.manifest.fresh_inputs, *brought]
-    return Inputs(check_inputs(arrays, ports, where=f"in {path}"), str(path))
+    return [Inputs(check_inputs(arrays, ports, where=f"in {path}"), str(path))]
 
 
 class _Tally:

@@ -1,92 +1,35 @@
-"""`packed`: a tensor's bytes, shuffled and compressed, between two of our servers.
+"""Packed tensors on the wire: how they are offered and named, and what is said of bad ones.
 
-    packed = zstd(the first bytes of all elements, then their second bytes, ...)
-
-The bytes of one place are alike where the elements are: signs and exponents pack well, the ends
-of mantissas not at all. Nothing is lost. A server offers the method in its metadata, and whoever
-does not know it sends and gets the tensor as it is.
-
-What arrives may come from anyone: it must say how long it is, that must be what the tensor's type
-and shape take, and it is unpacked into memory of that size and no more.
-
-Source: the shuffle filter of HDF5 and Blosc.
+A server offers the method in its metadata, and whoever does not know it sends and gets the tensor as
+it is. What packing is stands in `runtime.packing`.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from importlib import import_module
-from types import ModuleType
-
 import numpy as np
 
+from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.runtime import packing
+from dnnsplit_onnx.runtime.packing import can_pack, pack
 from dnnsplit_onnx.serving.wire.errors import ProtocolError
+
+__all__ = ["METHOD", "PARAMETER", "can_pack", "pack", "unpack"]
 
 #: What the method is called, in a server's metadata and in a tensor's parameters.
 METHOD = "shuffle-zstd"
 #: The parameter of a server's metadata and of a tensor.
 PARAMETER = "dnnsplit_packed"
 
-_LEVEL = 1
-# A frame whose header asks for a window is given one of at most this size: our own need none that
-# is larger, and what is longer was made to take memory.
-_LARGEST_WINDOW = 8 << 20
-
-
-@cache
-def _zstandard() -> ModuleType | None:
-    try:
-        return import_module("zstandard")
-    except ImportError:
-        return None
-
-
-def can_pack() -> bool:
-    """Whether this installation packs and unpacks: the extra `packed` is installed."""
-    return _zstandard() is not None
-
-
-def pack(raw: memoryview, itemsize: int) -> bytes:
-    """A tensor's bytes, packed.
-
-    Args:
-        raw: The bytes of whole elements.
-        itemsize: Bytes of an element.
-    """
-    library = _zstandard()
-    assert library is not None, "`can_pack` says so"
-    flat = np.frombuffer(raw, np.uint8)
-    if itemsize > 1:
-        flat = np.ascontiguousarray(flat.reshape(-1, itemsize).T)
-    packed: bytes = library.ZstdCompressor(level=_LEVEL).compress(flat.data)
-    return packed
-
 
 def unpack(packed: memoryview, itemsize: int, into: np.ndarray) -> None:
-    """Fills an array of bytes with what was packed.
-
-    Args:
-        packed: What arrived.
-        itemsize: Bytes of an element.
-        into: As many bytes as the tensor has.
+    """Fills an array of bytes with what was packed; see `runtime.packing.unpack`.
 
     Raises:
         ProtocolError: It is not packed, or holds more or less than that.
     """
-    library = _zstandard()
-    if library is None:
+    if not can_pack():
         raise ProtocolError("packed tensors are not known here: send them as they are", status=415)
     try:
-        frame = library.get_frame_parameters(packed)
-        if frame.content_size != into.nbytes or frame.dict_id:
-            raise ProtocolError(f"a packed tensor does not hold {into.nbytes} bytes")
-        if frame.window_size > max(into.nbytes, _LARGEST_WINDOW):
-            raise ProtocolError("a packed tensor asks for more memory than it needs")
-        planes = library.ZstdDecompressor().decompress(packed, into.nbytes, allow_extra_data=False)
-    except library.ZstdError:
-        raise ProtocolError("a packed tensor is damaged") from None
-    if len(planes) != into.nbytes:
-        raise ProtocolError(f"a packed tensor does not hold {into.nbytes} bytes")
-    elements, shuffled = into.reshape(-1, itemsize), np.frombuffer(planes, np.uint8).reshape(itemsize, -1)
-    for place in range(itemsize):  # ten times faster than to assign the transpose
-        elements[:, place] = shuffled[place]
+        packing.unpack(packed, itemsize, into)
+    except InputError as error:
+        raise ProtocolError(error.message) from None

@@ -12,7 +12,7 @@ from dnnsplit_onnx.errors import InfeasibleError, PlanError, TopologyError
 from dnnsplit_onnx.planning.coding import CodeCosts
 from dnnsplit_onnx.planning.planners import exact, exhaustive
 from dnnsplit_onnx.planning.problem import Problem
-from dnnsplit_onnx.work.codes import LOSSY
+from dnnsplit_onnx.work.codes import LOSSY, PACKED, RAW, packed
 from dnnsplit_onnx.work.cuts import UNKNOWN
 from tests.strategies import ALL_OBJECTIVES, random_problem, with_random_limits
 
@@ -30,12 +30,32 @@ def with_random_codes(rng: np.random.Generator, problem: Problem) -> Problem:
         seconds = rng.integers(0, 4, (2, tiers, size + 1)) * scale
         seconds[:, :, -1] = 0
         codes[code] = CodeCosts(shrunk, applies, seconds[0], seconds[1])
+    names = [*codes]
+    if rng.random() < 0.5:  # some of them, and raw, may be packed too
+        names.append(PACKED)
+        for code in (RAW, *list(codes)):
+            if rng.random() < 0.7:
+                codes[packed(code)] = _packed(rng, problem, codes.get(code))
     links = [
-        link.model_copy(update={"codes": tuple(rng.permutation([*codes])[: rng.integers(0, 5)].tolist())})
+        link.model_copy(update={"codes": tuple(rng.permutation(names)[: rng.integers(0, 5)].tolist())})
         for link in problem.topology.links
     ]
     topology = problem.topology.model_copy(update={"links": tuple(links)})
     return replace(problem, topology=topology, costs=replace(problem.costs, codes=codes))
+
+
+def _packed(rng: np.random.Generator, problem: Problem, one: CodeCosts | None) -> CodeCosts:
+    """A code, or raw, with its tensors packed: smaller mostly, and a little dearer."""
+    up = problem.costs.up_nbytes if one is None else one.nbytes
+    applies = (up != UNKNOWN) & (rng.random(len(up)) < 0.8)
+    applies[-1] = False
+    if one is not None:
+        applies &= one.applies
+    shrunk = np.where(up == UNKNOWN, UNKNOWN, up * int(rng.integers(3, 11)) // 10)
+    seconds = rng.integers(0, 3, (len(problem.topology.tiers), len(up))) * float(rng.choice([0.0, 1e-6]))
+    seconds[:, -1] = 0
+    before = 0.0 if one is None else one.encode_s
+    return CodeCosts(shrunk, applies, before + seconds, seconds + (0.0 if one is None else one.decode_s))
 
 
 def check(seed: int) -> bool:

@@ -101,7 +101,7 @@ def test_a_server_that_no_longer_knows_it_gets_the_request_again(
         edge.infer(given())
     before = edge.metrics.value("packed_total")
     assert before > 0
-    monkeypatch.setattr("dnnsplit_onnx.serving.wire.packing._zstandard", lambda: None)
+    monkeypatch.setattr("dnnsplit_onnx.runtime.packing._zstandard", lambda: None)
     monkeypatch.setattr(asking, "pack", lambda raw, _itemsize: bytes(len(raw) // 2))
     assert same(edge.infer(given()).outputs, want)
     assert edge.metrics.value("packed_total") == before

@@ -182,7 +182,7 @@ def _with_window(frame: bytes) -> bytes:
 def test_without_the_library_nothing_is_offered_and_packed_tensors_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(packing, "_zstandard", lambda: None)
+    monkeypatch.setattr("dnnsplit_onnx.runtime.packing._zstandard", lambda: None)
     assert not packing.can_pack()
     with pytest.raises(ProtocolError) as caught:
         unpacked(GOOD, len(RAW))

@@ -1,0 +1,184 @@
+"""Pictures as inputs: JPEG and PNG files, for inputs that are pixels of bytes.
+
+An input takes pictures if it is uint8 of shape [1, height, width, 3]: one picture, row by row, red
+before green before blue. A file is turned as its EXIF data say, its colours become RGB, and it is
+resized to the input's height and width by bilinear interpolation, its aspect not kept.
+
+A file may come from anyone: its length, its kind and the pixels that it says to have are bounded
+before anything of it is decoded. Pillow is an extra.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from dnnsplit_onnx.errors import InputError, MissingExtraError
+from dnnsplit_onnx.files import read_bounded
+from dnnsplit_onnx.graph.ports import Port
+
+#: What files of pictures are called.
+SUFFIXES = (".jpg", ".jpeg", ".png")
+#: More pictures of a folder are not read.
+MOST_FILES = 4096
+#: Pixels that a file may have: 150 MB once they are decoded.
+MOST_PIXELS = 50_000_000
+MOST_NBYTES = 64 << 20
+
+_FORMATS = ("JPEG", "PNG")
+INSTALL = "pip install 'dnnsplit-onnx[images]'"
+
+
+@cache
+def _pillow() -> ModuleType | None:
+    try:
+        return import_module("PIL.Image")
+    except ImportError:
+        return None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file of a picture that is the value of an input, not decoded yet.
+
+    Attributes:
+        data: The file.
+        height, width: Of the input.
+    """
+
+    data: bytes
+    height: int
+    width: int
+
+    def pixels(self) -> np.ndarray:
+        """The input's value.
+
+        Raises:
+            InputError: The file is no picture that can be read.
+            MissingExtraError: Pillow is not installed.
+        """
+        return decode(self.data, self.height, self.width)[np.newaxis]
+
+
+def picture_of(file: bytes | Path, port: Port) -> Picture:
+    """A file, or its bytes, as the value of an input.
+
+    Raises:
+        InputError: The input does not take pictures, or the file cannot be read.
+    """
+    if not takes_pictures(port):
+        raise InputError(
+            f"input `{port.name}` is no picture: that is uint8 of shape [1, height, width, 3]",
+            hint="put the normalisation into the model: dnnsplit-onnx image MODEL -o IMAGE_MODEL",
+        )
+    _, height, width, _ = port.shape or ()
+    assert isinstance(height, int)
+    assert isinstance(width, int)
+    return Picture(_read(file) if isinstance(file, Path) else file, height, width)
+
+
+def as_picture(value: Any, port: Port) -> Any:
+    """A value; a file, or its bytes, as the picture that it is if its input takes pictures."""
+    return picture_of(value, port) if isinstance(value, bytes | Path) and takes_pictures(port) else value
+
+
+def takes_pictures(port: Port) -> bool:
+    """Whether an input is the pixels of one picture."""
+    if port.kind != "tensor" or port.dtype != "uint8" or port.shape is None or len(port.shape) != 4:
+        return False
+    batch, height, width, channels = port.shape
+    return (
+        channels == 3
+        and (batch == 1 or not isinstance(batch, int))
+        and isinstance(height, int)
+        and isinstance(width, int)
+    )
+
+
+def decode(data: bytes | memoryview, height: int, width: int) -> np.ndarray:
+    """The pixels of a file, shape (height, width, 3), uint8.
+
+    Raises:
+        InputError: It is no JPEG or PNG, damaged, or has too many pixels.
+        MissingExtraError: Pillow is not installed.
+    """
+    with _opened(data) as (image, opened):
+        opened.load()
+        picture = import_module("PIL.ImageOps").exif_transpose(opened).convert("RGB")
+        return np.asarray(picture.resize((width, height), image.Resampling.BILINEAR))
+
+
+@contextmanager
+def _opened(data: bytes | memoryview) -> Iterator[tuple[ModuleType, Any]]:
+    """A file whose head has been read; what Pillow raises inside is an error of ours."""
+    image = _pillow()
+    if image is None:
+        raise MissingExtraError("pictures need Pillow, which is not installed", hint=INSTALL)
+    if len(data) > MOST_NBYTES:
+        raise InputError(f"the picture has {len(data)} bytes; at most {MOST_NBYTES} are read")
+    try:
+        with image.open(BytesIO(data), formats=_FORMATS) as opened:
+            if opened.width * opened.height > MOST_PIXELS:
+                size = f"{opened.width} x {opened.height}"
+                raise InputError(f"the picture has {size} pixels; at most {MOST_PIXELS:,} are read")
+            yield image, opened
+    # What Pillow raises for files that are damaged in one way or another.
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error):
+        raise InputError("the file is no JPEG or PNG that can be read") from None
+    except image.DecompressionBombError:
+        raise InputError(f"the picture has too many pixels; at most {MOST_PIXELS:,} are read") from None
+
+
+def is_of_pictures(path: str | Path) -> bool:
+    """Whether a path is a picture, or a folder of them."""
+    path = Path(path)
+    return path.suffix.lower() in SUFFIXES or path.is_dir()
+
+
+def load_pictures(path: str | Path, ports: Sequence[Port]) -> list[tuple[dict[str, Picture], str]]:
+    """The pictures of a file or folder, each the value of the one input, with its file's name.
+
+    Args:
+        path: The file, or a folder whose pictures are taken in the order of their names.
+        ports: What the model reads.
+
+    Raises:
+        InputError: The model does not read one picture, or there is none.
+    """
+    path = Path(path)
+    if len(ports) != 1:
+        raise InputError(
+            f"`{path}` is a picture, and the model reads {len(ports)} inputs",
+            hint="give all of them in one file: --input X.npz",
+        )
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)[:MOST_FILES]
+        if not files:
+            raise InputError(f"`{path}` has no pictures", hint=f"their names end in {', '.join(SUFFIXES)}")
+    return [({ports[0].name: picture_of(file, ports[0])}, str(file)) for file in files]
+
+
+def decoded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with the pictures among them decoded."""
+    return {name: value.pixels() if isinstance(value, Picture) else value for name, value in values.items()}
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return read_bounded(file, most_nbytes=MOST_NBYTES)
+    except FileNotFoundError:
+        raise InputError(f"no such file: `{file}`") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read `{file}`: {error}") from None
