@@ -21,15 +21,19 @@ from dnnsplit_onnx.slicing.manifest import StateRecord
 
 
 def empty_states(
-    states: Collection[Port], given: Collection[Port], shapes: Mapping[str, Sequence[int]]
+    states: Collection[Port],
+    records: Iterable[StateRecord],
+    given: Collection[Port],
+    shapes: Mapping[str, Sequence[int]],
 ) -> dict[str, np.ndarray]:
     """States that hold nothing yet.
 
-    Their open dimensions are 0, but for those that what is given settles by name, and a first
-    one, which is a batch, that is the first of all that is given.
+    Their open dimensions are 0, but for those that what is given settles by name, those that
+    no step changes, and a first one, which is a batch, that is the first of all that is given.
 
     Args:
         states: The inputs to make up.
+        records: What the manifest says of them.
         given: The other inputs.
         shapes: Shapes of what is given, by name.
 
@@ -44,7 +48,11 @@ def empty_states(
     }
     firsts = {shapes[port.name][0] for port in given if shapes.get(port.name)}
     first = firsts.pop() if len(firsts) == 1 else 0
-    return {port.name: np.zeros(_shape(port, sizes, first), numpy_dtype(port)) for port in states}
+    fixed = {record.input: record.fixed for record in records}
+    return {
+        port.name: np.zeros(_shape(port, fixed.get(port.name, {}) | sizes, first), numpy_dtype(port))
+        for port in states
+    }
 
 
 def _shape(port: Port, sizes: Mapping[str, int], first: int) -> tuple[int, ...]:

@@ -92,8 +92,8 @@ class Steps:
                 among them in the first step, and in any that is to change them.
             states: What states are to begin with, by the names of the model's inputs; the step
                 is then a first one. Those that are left out start empty: their open dimensions
-                are 0, but for those that the inputs settle by name, and a first one that is the
-                inputs' own.
+                are 0, but for those that the inputs settle by name or no step changes, and a first
+                one that is the inputs' own.
             on_stage: Called after each slice with its tier and the seconds it took.
 
         Returns:
@@ -147,5 +147,5 @@ class Steps:
         shapes = {name: np.shape(value) for name, value in {**inputs, **brought}.items()}
         left = [port for port in self._kept if port.name not in brought and port.name not in self._staying]
         settled = [*self._fresh, *(port for port in self._kept if port.name in self._staying)]
-        made = empty_states(left, settled, shapes)
+        made = empty_states(left, self.states, settled, shapes)
         return {name: to_value(ort, array) for name, array in made.items()}

@@ -203,11 +203,14 @@ class StateRecord(_Record):
         input: The model input that reads it.
         output: The model output that makes it; None if it stays for a whole sequence.
         kept_if_empty: Whether an output without elements says that it stays as it was.
+        fixed: Sizes of named dimensions that no step changes, such as the width of a head; the
+            others of a state that nobody gives are 0 at first.
     """
 
     input: str
     output: str | None
     kept_if_empty: bool = Field(default=False, exclude_if=lambda kept: not kept)
+    fixed: dict[str, int] = Field(default_factory=dict, exclude_if=lambda fixed: not fixed)
 
     @property
     def pair(self) -> str:

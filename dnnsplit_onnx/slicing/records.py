@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import onnx
+
 from dnnsplit_onnx._version import __version__
 from dnnsplit_onnx.errors import PlanError
 from dnnsplit_onnx.files import read_bounded
@@ -113,11 +115,26 @@ def manifest(
                 input=state.input,
                 output=state.output,
                 kept_if_empty=is_left_as_it_was(graph.proto.graph, state),
+                fixed=_fixed(inputs[state.input], outputs.get(state.output or ""), plan.bindings),
             )
             for state in graph.states
         ),
         node_order=plan.node_order,
     )
+
+
+def _fixed(
+    before: onnx.ValueInfoProto, after: onnx.ValueInfoProto | None, bindings: Mapping[str, int]
+) -> dict[str, int]:
+    """The sizes of dimensions that a state has under one name before and after each step.
+
+    The first is left out: it is a batch, and each sequence has its own.
+    """
+    if after is None:
+        return {}
+    pairs = zip(port(before).shape or (), port(after).shape or (), strict=False)
+    kept = [old for axis, (old, new) in enumerate(pairs) if axis and old == new]
+    return {name: bindings[name] for name in kept if isinstance(name, str) and name in bindings}
 
 
 def _plan(plan: Plan) -> dict[str, Any]:

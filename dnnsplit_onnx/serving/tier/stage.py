@@ -205,7 +205,7 @@ class Stage:
         empty = [port for port in leg.keeps if port.name not in values]
         inputs = leg.record.inputs if leg.record is not None else ()
         settled = [port for port in inputs if port.name not in {other.name for other in empty}]
-        arrays = empty_states(empty, settled, shapes)
+        arrays = empty_states(empty, leg.states, settled, shapes)
         return {name: to_value(self._ort, array) for name, array in arrays.items()}
 
     def _checked(

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dnnsplit_onnx import Link, Tier, Topology, plan, slice_model
 from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.states import State
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.running.steps import Steps
@@ -21,7 +23,8 @@ from dnnsplit_onnx.serving.tier.sequences import Sequence
 from dnnsplit_onnx.serving.tier.stage import Stage
 from dnnsplit_onnx.serving.wire.errors import ProtocolError, RefusedError
 from dnnsplit_onnx.serving.wire.stream import Deadline
-from dnnsplit_onnx.slicing.manifest import load_manifest
+from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest
+from dnnsplit_onnx.work.cuts import parted_states
 from tests.running.stateful import Arrays, Decoder, Whole, merged_decoder, saved, sliced_everywhere
 from tests.serving.conftest import Network
 
@@ -209,3 +212,42 @@ def test_a_merged_decoder_keeps_its_encoders_caches(tmp_path: Path) -> None:
             assert kept.shape == (1, 6, 4)
             for made in (talk.infer(inputs).outputs, ours(inputs), theirs(inputs)):
                 assert same(made, wanted)
+
+
+def test_what_no_step_changes_of_a_state_is_not_empty_at_first(tmp_path: Path) -> None:
+    """As onnxruntime-genai writes decoders: heads and their width are names."""
+    import onnx
+
+    from dnnsplit_onnx.models import write_model
+
+    write_model("tiny_decoder", tmp_path / "fixed.onnx")
+    model = onnx.load(tmp_path / "fixed.onnx")
+    heads, width = 4, 16
+    for value in (*model.graph.input, *model.graph.output):
+        if value.name.startswith(("past", "present")):
+            dims = value.type.tensor_type.shape.dim
+            assert (dims[1].dim_value, dims[3].dim_value) == (heads, width)
+            dims[1].dim_param, dims[3].dim_param = "num_heads", "kv_cache_dim"
+    graph = saved(model, (), tmp_path)
+    sizes = {"batch": 1, "sequence": 1, "past_sequence": 4, "num_heads": heads, "kv_cache_dim": width}
+    whole = Steps.of_whole(tmp_path / "model.onnx", _sliced(graph, tmp_path / "out", sizes))
+    manifest = load_manifest(tmp_path / "out")
+    assert all(s.fixed == {"num_heads": heads, "kv_cache_dim": width} for s in manifest.states)
+    with ExitStack() as stack:
+        network = Network(tmp_path / "out", stack)
+        talk, ours = Conversation(network.edge(network.chain())), Steps.open(tmp_path / "out")
+        for at in range(3):
+            inputs = {"input_ids": np.array([[5, 17 + at], [9, at]])}
+            wanted = whole(inputs)
+            assert wanted["logits"].shape[0] == 2
+            assert same(talk.infer(inputs).outputs, wanted)
+            assert same(ours(inputs), wanted)
+
+
+def _sliced(graph: Graph, folder: Path, sizes: dict[str, int]) -> Manifest:
+    positions = np.flatnonzero(~parted_states(graph)).tolist()
+    cuts = [positions[len(positions) // 3], positions[2 * len(positions) // 3]]
+    tiers = [Tier(name, gflops=1) for name in ("edge", "near", "cloud")]
+    machines = Topology(tiers=tiers, links=[Link(bandwidth_mbps=10)] * 2)
+    slice_model(graph, plan(graph, machines, cuts=cuts, bindings=sizes, pareto=False), folder)
+    return load_manifest(folder)
