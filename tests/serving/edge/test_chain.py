@@ -144,10 +144,17 @@ def test_wrong_inputs_are_the_callers_error(network: Network):
         edge.infer({**inputs(), "x": np.zeros((2, 9), np.float32)})
 
 
-def test_values_that_the_slice_refuses_are_refused_by_name(network: Network):
+def test_values_that_the_model_refuses_are_refused_by_name(network: Network):
     edge = network.edge(network.chain())
-    with pytest.raises((ServingError, InputError)):
-        edge.infer({"x": np.zeros((2, 8), np.float32), "k": np.zeros((3, 8), np.int64)})
+    with pytest.raises((ServingError, InputError), match="`k`"):
+        edge.infer({"x": np.zeros((2, 8), np.float32), "k": np.zeros((2, 7), np.int64)})
+
+
+def test_a_name_of_unequal_sizes_is_taken_where_the_model_runs(network: Network, whole):
+    unequal = {"x": inputs()["x"], "k": np.ones((3, 8), np.int64)}
+    answer = network.edge(network.chain()).infer(unequal)
+    wanted = whole(unequal)
+    assert all(np.array_equal(answer.outputs[name], array) for name, array in wanted.items())
 
 
 def test_metrics_tell_queue_compute_transfer_and_bytes(network: Network):
