@@ -127,7 +127,6 @@ def test_frames_take_any_number_of_steps(importable, tmp_path):
 
 
 @needs("keras")
-@pytest.mark.slow
 def test_layers_of_keras_are_operators_with_their_names(importable, tmp_path):
     report = convert(
         f"{importable('keras_operators', KERAS)}:plain", tmp_path / "m.onnx", route="keras-torch"
