@@ -224,7 +224,7 @@ class Tier(_Table):
                 raise ValueError(f"machine `{machine.name}`: give `gflops` or `profile`, one of the two")
         if len(self.machines) > 1 and self.lan is None:
             raise ValueError("several machines need a [tier.lan] between them")
-        if len(self.machines) > 1 and self.private and self.lan is not None and not self.lan.trusted:
+        if _keeps_data(self) and _hands_out(self):
             raise ValueError(
                 "a private tier's data may not travel to its other machines: "
                 "say `trusted = true` in [tier.lan], or name one machine"
@@ -271,6 +271,16 @@ class Tier(_Table):
         while nbytes / 1e9 > self.memory_gb:  # so that a limit copied from a report is met exactly
             nbytes -= 1
         return nbytes
+
+
+def _keeps_data(tier: Tier) -> bool:
+    """Whether some data must stay on a tier and those below."""
+    return tier.private or bool(tier.private_inputs)
+
+
+def _hands_out(tier: Tier) -> bool:
+    """Whether rows travel between its machines on a LAN that private data may not use."""
+    return len(tier.machines) > 1 and tier.lan is not None and not tier.lan.trusted
 
 
 class Link(_Table):
@@ -367,6 +377,12 @@ class Topology(_Table):
                 raise ValueError(
                     f"tier `{tier.name}` has {len(tier.machines)} machines: "
                     "the lowest tier alone can divide rows among several"
+                )
+            if _keeps_data(tier) and _hands_out(self.tiers[0]):
+                raise ValueError(
+                    f"tier `{tier.name}` is private, and so are those below it: data may not travel to the "
+                    f"other machines of `{self.tiers[0].name}`: say `trusted = true` in [tier.lan], or "
+                    "name one machine"
                 )
         if len(self.links) != len(self.tiers) - 1:
             need = len(self.tiers) - 1

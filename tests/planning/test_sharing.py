@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -280,10 +281,14 @@ BAD = {
     "machine `b`: give `gflops` or `profile`": {"machine": [{"name": "a", "gflops": 1}, {"name": "b"}]},
     "the tier names none": {"gflops": 3.0, "lan": {"bandwidth_mbps": 1}},
     "bandwidth_mbps` = 0": {"machine": [{"name": "a", "gflops": 1}], "lan": {"bandwidth_mbps": 0}},
-    "may not travel to its other machines": {
-        "private": True,
-        "machine": [{"name": "a", "gflops": 1}, {"name": "b", "gflops": 1}],
-        "lan": {"bandwidth_mbps": 1},
+    "bandwidth_mbps` = -1": {"machine": [{"name": "a", "gflops": 1}], "lan": {"bandwidth_mbps": -1}},
+    "bandwidth_mbps` = nan": {
+        "machine": [{"name": "a", "gflops": 1}],
+        "lan": {"bandwidth_mbps": float("nan")},
+    },
+    "lan.bandwidth_mbps`: field required": {
+        "machine": [{"name": "a", "gflops": 1}],
+        "lan": {"delay_ms": 1},
     },
     "known keys here: bandwidth_mbps": {
         "machine": [{"name": "a", "gflops": 1}],
@@ -299,10 +304,32 @@ def test_machines_that_cannot_be_are_refused(message: str) -> None:
     assert message in f"{raised.value.message} {raised.value.hint}"
 
 
-def test_a_trusted_lan_may_carry_private_rows() -> None:
-    machines = [Machine(name=name, gflops=1) for name in ("a", "b")]
-    tier = Tier("edge", private=True, machines=machines, lan=Lan(bandwidth_mbps=1, trusted=True))
-    assert Topology(tiers=[tier]).tiers[0].machines == tuple(machines)
+@pytest.mark.parametrize("rule", [{"private": True}, {"private_inputs": ("x",)}])
+@pytest.mark.parametrize("owner", ["edge", "home"])
+def test_a_trusted_lan_alone_may_carry_private_rows(owner: str, rule: dict[str, object]) -> None:
+    """Tiers below a private one are private too, so a rule of `home` holds for `edge`."""
+
+    def topology(*, trusted: bool, machines: int = 2) -> Topology:
+        edge = a_tier([1.0] * machines, 10, 0)
+        edge = edge.changed(lan=Lan(bandwidth_mbps=10, trusted=trusted))
+        tiers = [edge, Tier("home", gflops=1), Tier("cloud", gflops=1)]
+        return Topology(
+            tiers=[tier.changed(**rule) if tier.name == owner else tier for tier in tiers],
+            links=[Link(bandwidth_mbps=1)] * 2,
+        )
+
+    with pytest.raises(TopologyError, match=r"private.* may not travel") as raised:
+        topology(trusted=False)
+    assert "trusted = true" in f"{raised.value.message} {raised.value.hint}"
+    assert len(topology(trusted=True).tiers[0].machines) == 2  # and both hints work
+    assert len(topology(trusted=False, machines=1).tiers[0].machines) == 1
+
+
+def test_a_lan_of_nearly_no_bandwidth_is_not_used() -> None:
+    *_, made = planned(bandwidth_mbps=1e-15)
+    (share,) = made.figures.stages[0].machines
+    assert (share.machine, share.rows) == ("m0", None)
+    assert math.isfinite(made.figures.latency_s)
 
 
 def test_the_lowest_tier_alone_divides_rows() -> None:
@@ -315,9 +342,14 @@ def test_more_machines_than_rows_leave_some_without() -> None:
     analysis = an_analysis(3, 2, height=6)
     topology = Topology(tiers=[a_tier([0.001] * 12, 1000, 0)])
     made = plan(analysis, topology)
-    assert all(
-        share.rows is None or share.rows[1] > share.rows[0] for share in made.figures.stages[0].machines
-    )
+    shared = [share for share in made.figures.stages[0].machines if share.rows is not None]
+    assert shared
+    for (start, stop), group in itertools.groupby(shared, key=lambda share: (share.start, share.stop)):
+        shares = list(group)
+        height = region_of(analysis.graph, analysis.types, start, stop).height
+        rows = [row for share in shares if share.rows for row in range(*share.rows)]
+        assert rows == list(range(height))  # each once, in order
+        assert len({share.machine for share in shares}) == len(shares) <= height < 12
 
 
 def test_coedge_shares_in_one_proportion_and_is_no_better_than_exact() -> None:

@@ -332,6 +332,15 @@ def test_rows_that_are_not_all_rows_once_are_refused(counts: list[int]) -> None:
         tile_stage(graph, 0, 1, counts)
 
 
+def test_more_machines_than_rows_leave_some_without_a_tile() -> None:
+    nodes = [h.make_node("Conv", ["x", "w"], ["y"])]
+    model = a_model(nodes, {"x": [1, 3, 12, 6]}, ["y"], {"w": random(4, 3, 3, 3)})
+    counts = [0, *[1, 0] * 10]
+    parts = tile_stage(graph_of(model), 0, 1, counts)
+    assert [part is None for part in parts] == [count == 0 for count in counts]
+    check(model, counts, {"x": random(1, 3, 12, 6)}, with_runtime("ORT_ENABLE_ALL"))
+
+
 def test_rows_that_nobody_knows_are_not_tiled() -> None:
     nodes = [h.make_node("Conv", ["x", "w"], ["y"])]
     graph = graph_of(a_model(nodes, {"x": [1, 3, "H", 6]}, ["y"], {"w": random(4, 3, 3, 3)}))
