@@ -77,6 +77,11 @@ def slice_all_candidates(
             "the slices of all candidate cuts have no codes, and the plan has",
             hint="leave out --codes, or --all-candidates",
         )
+    if any(share.rows is not None for stage in stages for share in stage.machines):
+        raise PlanError(
+            "the slices of all candidate cuts have no tiles, and the plan shares rows among machines",
+            hint="leave out --all-candidates, or name one machine in the tiers file",
+        )
     cuts = sorted({0, len(graph.nodes), *positions, *plan.cuts})
     users = _users_of_ranges([stage.tier for stage in stages], cuts)
     with output_folder(graph, output, force) as folder, Copier(graph.file) as copier:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnnsplit_onnx.errors import InputError, TopologyError
+from dnnsplit_onnx.errors import InputError, PlanError, TopologyError
 from dnnsplit_onnx.graph.graph import build_graph, load_graph
 from dnnsplit_onnx.graph.modelfile import ModelFile
 from dnnsplit_onnx.graph.shapes import bind_shapes
@@ -24,6 +24,7 @@ from dnnsplit_onnx.planning.costs import cost_table
 from dnnsplit_onnx.planning.objective import evaluate
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.planning.sharing import MachineSeconds, share_rows
+from dnnsplit_onnx.slicing import slice_all_candidates
 from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.tiling import Region, longest_region, region_of
 from tests.slicing.stacks import Stack
@@ -270,6 +271,15 @@ def test_a_plan_says_what_sharing_gains_and_when_it_loses() -> None:
     *_, loses = planned(bandwidth_mbps=0.001)
     assert any("loses: `m0` alone is faster" in note for note in loses.notes)
     assert {share.machine for share in loses.figures.stages[0].machines} <= {"m0"}
+
+
+def test_slices_of_all_candidates_are_refused_where_rows_are_shared(tmp_path: Path) -> None:
+    analysis, _, made = planned()
+    with pytest.raises(PlanError, match="shares rows") as raised:
+        slice_all_candidates(analysis.graph, made, [], tmp_path / "slices")
+    assert "leave out --all-candidates" in (raised.value.hint or "")
+    *_, alone = planned(bandwidth_mbps=0.001)
+    assert slice_all_candidates(analysis.graph, alone, [], tmp_path / "slices").candidates
 
 
 BAD = {
