@@ -145,9 +145,9 @@ def profile(
     if options.listen is not None:
         _listen(options.listen)
     elif options.link is not None:
-        _measure_link(options.link, options)
+        _measure_link(options.link, options, form)
     elif options.predict:
-        _fit_predictor(options.predict, options)
+        _fit_predictor(options.predict, options, form)
     else:
         _measure_model(model or "", options, form)
 
@@ -166,8 +166,9 @@ def _tier_and_output(options: ProfileOptions) -> tuple[str, Path]:
     return options.tier, output
 
 
-def _fit_predictor(models: list[str], options: ProfileOptions) -> None:
+def _fit_predictor(models: list[str], options: ProfileOptions, form: str) -> None:
     from dnnsplit_onnx.cli.loading import load_analysis
+    from dnnsplit_onnx.cli.output import print_as
     from dnnsplit_onnx.measuring.profiling.predicting import fit_predictor
     from dnnsplit_onnx.reporting.predictor_view import show_predictor
     from dnnsplit_onnx.reporting.progress import progress
@@ -180,12 +181,8 @@ def _fit_predictor(models: list[str], options: ProfileOptions) -> None:
     with progress("measuring") as update:
         found = fit_predictor(analyses, tier, options=settings, runs=options.runs, progress=update)
     found.save(output, force=options.force)
-    if options.json:
-        from dnnsplit_onnx.cli.output import print_json
-
-        print_json(found.to_dict())
-        return
-    show_predictor(found, output)
+    if not print_as(form, found, json=options.json):
+        show_predictor(found, output)
 
 
 def _measure_model(model: str, options: ProfileOptions, form: str) -> None:
@@ -311,15 +308,13 @@ def _show_codes(found: Profile) -> None:
     stdout_console().print(table)
 
 
-def _measure_link(where: str, options: Reporting) -> None:
+def _measure_link(where: str, options: Reporting, form: str) -> None:
+    from dnnsplit_onnx.cli.output import Rows, print_as
     from dnnsplit_onnx.measuring.profiling.link import measure_link
 
     host, port = _address(where, "--link")
     found = measure_link(host or "127.0.0.1", port)
-    if options.json:
-        from dnnsplit_onnx.cli.output import print_json
-
-        print_json(found.to_dict())
+    if print_as(form, Rows([found.to_dict()], found.to_dict()), json=options.json):
         return
     typer.echo("[[link]]")
     typer.echo(f"bandwidth_mbps = {found.bandwidth_mbps:.4g}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import threading
 from pathlib import Path
@@ -114,6 +116,7 @@ def test_a_link_is_printed_as_the_tiers_file_wants_it(run: Run) -> None:
     thread.start()
     try:
         found = run("profile", "--link", f"127.0.0.1:{peer.port}", "--json")
+        row = run("profile", "--link", f"127.0.0.1:{peer.port}", "--format", "csv")
     finally:
         peer.close()
         thread.join(10)
@@ -121,6 +124,9 @@ def test_a_link_is_printed_as_the_tiers_file_wants_it(run: Run) -> None:
     assert found.code == 0
     assert found.json["bandwidth_mbps"] > 100
     assert 0 < found.json["delay_ms"] < 100
+    (measured,) = csv.DictReader(io.StringIO(row.out))
+    assert measured.keys() == found.json.keys()
+    assert float(measured["bandwidth_mbps"]) > 100
 
 
 def test_a_link_without_a_peer(run: Run) -> None:
@@ -179,6 +185,12 @@ def test_a_predictor_is_fitted_on_models_and_plans_any_other(run: Run, model: Pa
     assert [trial["model"] for trial in json.loads(file.read_text())["trials"]] == [
         f"{name}.onnx" for name in names
     ]
+    again = run("profile", *named, "--tier", "edge", "-o", file, "--runs", 2, "--force", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(again.out)))
+    trials = json.loads(file.read_text())["trials"]
+    assert [row["model"] for row in rows] == [trial["model"] for trial in trials]
+    for row, trial in zip(rows, trials, strict=True):
+        assert float(row["error"]) == trial["predicted_s"] / trial["measured_s"] - 1
     tiers.write_text(MEASURED)
     other = tmp_path / "other.onnx"
     write_model("tiny_squeeze_excite", other)
