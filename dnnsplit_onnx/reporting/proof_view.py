@@ -210,25 +210,9 @@ def _inputs(found: Mapping[str, Any]) -> str:
 
 
 def caveats(found: Mapping[str, Any]) -> list[str]:
-    """What a verification leaves open, each a sentence."""
-    lines = []
-    for output in found["outputs"]:
-        if output["vacuous"]:
-            name, why = units.clean(output["name"]), units.clean(output["vacuous"])
-            lines.append(f"Agreement on `{name}` proves little: {why}.")
-    if lines and (count := sum(1 for b in found["boundaries"] if b["bitwise"])):
-        crossing = (
-            "1 value that crosses the cuts agrees"
-            if count == 1
-            else f"{count} values that cross the cuts agree"
-        )
-        lines.append(f"The {crossing} bit for bit as well.")
-    lines += [
-        f"`{units.clean(output['name'])}` cannot be compared: {units.clean(output['reason'])}."
-        for output in found["not_comparable"]
-    ]
-    lines += [f"Dimension `{units.clean(dim)}` was taken to be {n}." for dim, n in found["assumed"].items()]
-    return lines + [units.clean(note) for note in found["notes"]]
+    """What a verification leaves open, each a sentence: its notes, which tell all of it."""
+    texts = [units.clean(note) for note in found["notes"]]
+    return [f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}" for text in texts]
 
 
 def _number(value: float | None) -> str:
