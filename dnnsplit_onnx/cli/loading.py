@@ -51,11 +51,12 @@ def register_libraries(tiers: Iterable[Tier]) -> None:
 def load_analysis(model: str, options: ModelOptions) -> Analysis:
     """Analyses a model as the options ask, and tells what there is to know of it."""
     from dnnsplit_onnx.cli.output import note
-    from dnnsplit_onnx.machines.topology import load_topology
     from dnnsplit_onnx.reporting.progress import progress
     from dnnsplit_onnx.work.analysing import analyse
 
-    if isinstance(options, ConditionOptions) and options.tiers is not None:
+    if isinstance(options, ConditionOptions) and options.tiers is not None and not options.device_words:
+        from dnnsplit_onnx.machines.topology import load_topology
+
         register_libraries(load_topology(options.tiers).tiers)
     with progress("reading the model"):
         analysis = analyse(

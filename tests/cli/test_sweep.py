@@ -104,7 +104,7 @@ def test_processes_do_the_same(run: Run, tiers: Path) -> None:
         (("--vary", "link.5.delay_ms=1"), "there is no link `5`"),
         (("--vary", "link.0.delay_ms=1", "--planner", "oracle"), "no planner is named `oracle`"),
         (("--vary", "link.0.delay_ms=1", "--vary", "link.0.delay_ms=2"), "two axes are `link.0.delay_ms`"),
-        (("--vary", "link.0.delay_ms=1", "--plot", "a.pdf"), "cannot draw `a.pdf`"),
+        (("--vary", "link.0.delay_ms=1", "--plot", "a.gif"), "cannot draw `a.gif`"),
     ],
 )
 def test_wrong_usage(run: Run, tiers: Path, words: tuple[str, ...], message: str) -> None:
