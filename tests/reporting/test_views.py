@@ -163,7 +163,7 @@ def test_what_a_proof_leaves_open_is_said_once() -> None:
     }
     notes = [
         "agreement on output `y` proves little: it is constant",
-        "output `r` was not compared: `n` draws",
+        "output `r` was not compared: noise",
     ]
     to = console(100)
     print_verification(to, verification(outputs=[output], notes=notes))
