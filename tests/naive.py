@@ -19,6 +19,7 @@ def figures(cuts: Sequence[int], costs: CostTable, topology: Topology) -> dict[s
     bounds = [0, *cuts, size]
     latency = cost = energy = slowest = Fraction(0)
     energy_known = True
+    waited = [Fraction(0) for _ in topology.tiers]  # what each tier waits for others
     for t, tier in enumerate(topology.tiers):
         seconds = Fraction(0)
         for node in range(bounds[t], bounds[t + 1]):
@@ -29,6 +30,7 @@ def figures(cuts: Sequence[int], costs: CostTable, topology: Topology) -> dict[s
         if seconds and tier.watts is None:
             energy_known = False
         energy += seconds * Fraction(tier.watts or 0)
+        waited = [so_far + (seconds if other != t else 0) for other, so_far in enumerate(waited)]
     for t, link in enumerate(topology.links):
         cut = cuts[t]
         seconds, nbytes = Fraction(0), 0
@@ -52,6 +54,8 @@ def figures(cuts: Sequence[int], costs: CostTable, topology: Topology) -> dict[s
         if seconds and link.watts is None:
             energy_known = False
         energy += seconds * Fraction(link.watts or 0)
+        waited = [so_far + seconds for so_far in waited]
+    energy += sum(Fraction(tier.idle_watts) * s for tier, s in zip(topology.tiers, waited, strict=True))
     return {
         "latency": float(latency),
         "cost": float(cost),

@@ -22,6 +22,8 @@ _OTHER_NAMES = {
         "tflops": "gflops",
         "power": "watts",
         "power_w": "watts",
+        "idle": "idle_watts",
+        "idle_power": "idle_watts",
         "price": "usd_per_hour",
         "cost": "usd_per_hour",
         "cost_per_hour": "usd_per_hour",

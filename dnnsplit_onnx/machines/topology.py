@@ -18,6 +18,7 @@ import os
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -157,6 +158,7 @@ class Tier(_Table):
         usd_per_hour: What a second of its compute costs, times 3600.
         memory_gb: Limit on weights plus peak live values, 10^9 bytes.
         watts: Power while it computes.
+        idle_watts: Power while it waits for other tiers and links of the same request.
         provider: The onnxruntime execution provider.
         provider_options: Its options, by the names that onnxruntime has for them.
         pin: Nodes, or values by the node that makes them, that must run on this tier.
@@ -182,6 +184,7 @@ class Tier(_Table):
     usd_per_hour: NotNegative = 0.0
     memory_gb: Positive | None = None
     watts: NotNegative | None = None
+    idle_watts: NotNegative = 0.0
     provider: Provider = "cpu"
     provider_options: ProviderOptions = Field(default_factory=dict)
     pin: tuple[str, ...] = ()
@@ -398,6 +401,18 @@ class Topology(_Table):
         """The names of the tiers."""
         return tuple(tier.name for tier in self.tiers)
 
+    @property
+    def tier_watts(self) -> tuple[float | None, ...]:
+        """What all tiers draw while each computes: its watts, and the idle watts of the others."""
+        idle = sum(Fraction(tier.idle_watts) for tier in self.tiers)
+        return tuple(_together(tier.watts, idle - Fraction(tier.idle_watts)) for tier in self.tiers)
+
+    @property
+    def link_watts(self) -> tuple[float | None, ...]:
+        """What is drawn while each link transfers: its watts, and the idle watts of all tiers."""
+        idle = sum(Fraction(tier.idle_watts) for tier in self.tiers)
+        return tuple(_together(link.watts, idle) for link in self.links)
+
     def with_tier(self, tier: str | int, **fields: Any) -> Topology:
         """The same topology with some fields of a tier replaced.
 
@@ -472,6 +487,11 @@ class Topology(_Table):
         return f"<Topology {' - '.join(parts)}>"
 
     __str__ = __repr__
+
+
+def _together(watts: float | None, idle: Fraction | int) -> float | None:
+    """Both powers, correctly rounded; unknown where the first is."""
+    return None if watts is None else float(Fraction(watts) + idle)
 
 
 def _is_place(at: object, count: int) -> bool:

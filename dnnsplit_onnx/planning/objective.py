@@ -73,11 +73,15 @@ def evaluate(
         codes = plan.codes if isinstance(plan, Plan) else [RAW] * len(cuts)
     coding = _coding_seconds(bounds, codes, costs)
     stages = tuple(
-        _stage(t, bounds[t], bounds[t + 1], costs, topology, coding[t]) for t in range(len(topology.tiers))
+        _stage(t, bounds[t], bounds[t + 1], costs, topology, drawn, coding[t])
+        for t, drawn in enumerate(topology.tier_watts)
     )
-    links = tuple(_transfer(t, bounds[t + 1], costs, topology, codes[t]) for t in range(len(topology.links)))
+    links = tuple(
+        _transfer(t, bounds[t + 1], costs, topology, drawn, codes[t])
+        for t, drawn in enumerate(topology.link_watts)
+    )
     parts: tuple[Stage | Transfer, ...] = (*stages, *links)
-    watts = [tier.watts or 0.0 for tier in topology.tiers]
+    watts = [drawn or 0.0 for drawn in topology.tier_watts]
     joules = [link.energy_j or 0.0 for link in links]
     is_energy_known = all(part.energy_j is not None for part in parts if part.seconds != 0)
     # What a request waits for tiers, and what they charge for it, besides their seconds.
@@ -291,12 +295,18 @@ def _coding_seconds(bounds: Sequence[int], codes: Sequence[str], costs: CostTabl
 
 
 def _stage(
-    t: int, start: int, stop: int, costs: CostTable, topology: Topology, coding_s: float = 0.0
+    t: int,
+    start: int,
+    stop: int,
+    costs: CostTable,
+    topology: Topology,
+    watts: float | None,
+    coding_s: float = 0.0,
 ) -> Stage:
     tier = topology.tiers[t]
     below = costs.seconds_below[t]
     seconds = float(below[stop]) - float(below[start]) + coding_s
-    energy = None if tier.watts is None else tier.watts * seconds
+    energy = None if watts is None else watts * seconds
     flops = int(costs.flops_below[stop]) - int(costs.flops_below[start])
     memory = None if costs.memory is None else costs.memory.nbytes(start, stop)
     machines = costs.rows.machines(stop) if costs.rows is not None and t == 0 else ()
@@ -323,7 +333,9 @@ def _utilisation(station: Station, seconds: float) -> float | None:
     return station.utilisation(seconds)
 
 
-def _transfer(t: int, cut: int, costs: CostTable, topology: Topology, code: str = RAW) -> Transfer:
+def _transfer(
+    t: int, cut: int, costs: CostTable, topology: Topology, watts: float | None, code: str = RAW
+) -> Transfer:
     """One entry of `link_seconds` and `link_cost_usd`, by the same operations on scalars."""
     link = topology.links[t]
     remains = cut < costs.size
@@ -347,7 +359,7 @@ def _transfer(t: int, cut: int, costs: CostTable, topology: Topology, code: str 
         down_nbytes=0 if math.isnan(down) else int(down),
         seconds=seconds,
         cost_usd=price,
-        energy_j=None if link.watts is None else link.watts * seconds,
+        energy_j=None if watts is None else watts * seconds,
         waiting_s=station.waits(seconds),
         utilisation=_utilisation(station, seconds),
         code=code,

@@ -353,10 +353,10 @@ class Problem:
     @cached_property
     def _energy(self) -> Additive:
         """Watts x seconds; links without watts are closed unless idle (`windows`: tiers too)."""
-        rates = np.array([[tier.watts or 0.0] for tier in self.topology.tiers])
+        rates = np.array([[watts or 0.0] for watts in self.topology.tier_watts])
         rows = [
-            np.where(seconds == 0, 0.0, np.nan) if link.watts is None else link.watts * seconds
-            for link, seconds in zip(self.topology.links, self._link_seconds, strict=True)
+            np.where(seconds == 0, 0.0, np.nan) if watts is None else watts * seconds
+            for watts, seconds in zip(self.topology.link_watts, self._link_seconds, strict=True)
         ]
         return Additive(rates * self.costs.seconds_below, _known(rows, self.costs.size))
 
@@ -364,8 +364,8 @@ class Problem:
     def _weighted(self) -> Additive:
         """Rates weighed first, as `evaluate` does, so that the terms are the same floats."""
         assert self.weights is not None, "the objective `weighted` has weights"
-        tiers = self.topology.tiers
-        rates = np.array([[weigh(self.weights, 1.0, t.usd_per_s, t.watts or 0.0)] for t in tiers])
+        tiers = zip(self.topology.tiers, self.topology.tier_watts, strict=True)
+        rates = np.array([[weigh(self.weights, 1.0, t.usd_per_s, watts or 0.0)] for t, watts in tiers])
         link = weigh(self.weights, self._latency.link, self._cost.link, self._energy.link)
         fees = tuple(self.weights.cost * fee for fee in self._cost.fees)
         waits = tuple(self.weights.latency * wait for wait in self._latency.waits)

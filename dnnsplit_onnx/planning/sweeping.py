@@ -350,7 +350,7 @@ class _Grid:
 
 def _is_same_work(one: Topology, other: Topology) -> bool:
     """Whether tiers differ in nothing but what neither costs in seconds nor rules depend on."""
-    free = {"usd_per_hour": 0.0, "watts": None, "memory_gb": None}
+    free = {"usd_per_hour": 0.0, "watts": None, "idle_watts": 0.0, "memory_gb": None}
     mine, theirs = (
         [tier.model_copy(update=free) for tier in topology.tiers] for topology in (one, other)
     )  # fmt: skip

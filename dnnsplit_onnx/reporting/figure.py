@@ -37,8 +37,8 @@ _WORDS = {
     "bandwidth_mbps": "bandwidth", "down_mbps": "bandwidth back", "delay_ms": "delay", "max_mb": "most bytes",
     "gflops": "speed", "memory_gb_per_s": "memory bandwidth", "overhead_us": "time of an operator",
     "usd_per_hour": "price", "usd_per_gb": "price", "usd_per_request": "price of a request, USD",
-    "memory_gb": "memory", "watts": "power", "deadline_ms": "deadline", "budget_usd": "budget",
-    "energy_j": "energy limit", "requests_per_s": "requests, 1/s",
+    "memory_gb": "memory", "watts": "power", "idle_watts": "idle power", "deadline_ms": "deadline",
+    "budget_usd": "budget", "energy_j": "energy limit", "requests_per_s": "requests, 1/s",
     "throughput_per_s": "least throughput, 1/s",
 }  # fmt: skip
 _UNITS = {

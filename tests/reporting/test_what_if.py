@@ -57,6 +57,8 @@ def machines(rng: np.random.Generator) -> Topology:
     for t in range(count):
         tier: dict[str, Any] = {"name": f"t{t}", "gflops": spread(1e-6, 1e-3), "watts": spread(1, 300)}
         tier["usd_per_hour"] = spread(0.01, 5)
+        if t % 2:
+            tier["idle_watts"] = 10 * tier["usd_per_hour"]
         if some(0.3):
             tier |= {"memory_gb_per_s": spread(1e-6, 1e-3), "overhead_us": spread(1, 100)}
         if some(0.2):

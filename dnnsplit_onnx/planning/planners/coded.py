@@ -159,7 +159,7 @@ class Merged(Problem):
     def _rate(self, tier: int, measure: Measure) -> float:
         """What a second of a tier takes of a figure."""
         row = self.topology.tiers[tier]
-        watts = row.watts or 0.0
+        watts = self.topology.tier_watts[tier] or 0.0
         if measure == "weighted":
             assert self.weights is not None, "the figure is asked for"
             return float(weigh(self.weights, 1.0, row.usd_per_s, watts))

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from dnnsplit_onnx.machines.topology import Link
+from dnnsplit_onnx.machines.topology import Link, Topology
 from dnnsplit_onnx.planning.planners.nested import DagFigure, DagOptimum, LinkRates, minimum
 from dnnsplit_onnx.planning.plans import Figures, Measure, Objective
 from dnnsplit_onnx.planning.problem import Problem
@@ -46,7 +46,7 @@ def dag_optimum(
         return None
     figure = DagFigure(
         problem.additive(measure).below,
-        tuple(rates_of(link, measure, problem.weights) for link in problem.topology.links),
+        tuple(rates_of(link, measure, problem.weights) for link in _drawing(problem.topology)),
         problem.additive(measure).fees,
     )
     return minimum_of(problem, analysis, figure)
@@ -74,7 +74,7 @@ def tangent_optimum(problem: Problem, figures: Figures) -> DagOptimum | None:
         slope = share * tier_station(topology, t).slope(stage.seconds)
         below[t] += slope * problem.costs.seconds_below[t]
         constant += share * stage.waiting_s - slope * stage.seconds
-    for t, (link, sent) in enumerate(zip(topology.links, figures.links, strict=True)):
+    for t, (link, sent) in enumerate(zip(_drawing(topology), figures.links, strict=True)):
         slope = share * link_station(topology, t).slope(sent.seconds)
         rates = rates_of(link, measure, problem.weights)
         links.append(rates.plus(slope, rates_of(link, "latency", None)))
@@ -98,6 +98,12 @@ def _is_known(problem: Problem, measure: Measure) -> bool:
         return True
     tiers, links = problem.topology.tiers, problem.topology.links
     return all(tier.watts is not None for tier in tiers) and all(link.watts is not None for link in links)
+
+
+def _drawing(topology: Topology) -> tuple[Link, ...]:
+    """The links, their watts with what tiers draw that wait for them."""
+    drawn = zip(topology.links, topology.link_watts, strict=True)
+    return tuple(link.model_copy(update={"watts": watts}) for link, watts in drawn)
 
 
 def rates_of(link: Link, measure: Measure, weights: Weights | None) -> LinkRates:

@@ -81,7 +81,7 @@ def _tier(problem: Problem, t: int, at: np.ndarray) -> dict[str, Any]:
         "below": None if by_flops else costs.seconds_below[t, at].tolist(),
         "usd_per_s": tier.usd_per_s,
         "fee": tier.usd_per_request,
-        "watts": tier.watts,
+        "watts": problem.topology.tier_watts[t],
         "station": _station(tier_station(problem.topology, t)),
         "first": None if window is None else np.searchsorted(at, window[at]).tolist(),
     }
@@ -95,7 +95,7 @@ def _link(problem: Problem, t: int, at: np.ndarray) -> dict[str, Any]:
         "delay_ms": link.delay_ms,
         "usd_per_s": (link.usd_per_hour or 0.0) / 3600.0,
         "usd_per_gb": link.usd_per_gb,
-        "watts": link.watts,
+        "watts": problem.topology.link_watts[t],
         "station": _station(link_station(problem.topology, t)),
         "closed": np.flatnonzero(~is_open).tolist(),
     }

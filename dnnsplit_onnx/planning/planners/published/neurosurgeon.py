@@ -18,13 +18,15 @@ What is assumed:
    included, where the system predicts them by regression from layer types.
 2. It is for chains. A DAG is sorted topologically first (our order), as Hu et al. (INFOCOM
    2019, section V-A) did to compare with it; D_j is then whatever the problem charges a cut.
-3. Energy is the device's, as published: tier 0 and its own link. The plan is judged by the
-   energy of all tiers.
+3. Energy is the device's, as published: tier 0 and its own link, and nothing while it waits.
+   The plan is judged by the energy of all tiers.
 4. Limits are unknown to it: its plan may break them, and then says so. More than two tiers:
    see `published`.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from dnnsplit_onnx.errors import TopologyError
 from dnnsplit_onnx.planning.planners.published.pairs import need_objective, scan
@@ -49,6 +51,8 @@ def plan(problem: Problem) -> Solution:
             f"the energy of the device is unknown: tier `{problem.topology.names[0]}` has no `watts`",
             hint="add `watts` to each tier and link that a plan may use",
         )
-    energy = problem.additive("energy")
+    tiers = tuple(tier.model_copy(update={"idle_watts": 0.0}) for tier in problem.topology.tiers)
+    busy = replace(problem, topology=problem.topology.model_copy(update={"tiers": tiers}))
+    energy = busy.additive("energy")
     notes = ("the energy of the device alone was minimised, as published",)
     return scan(problem, _NAME, lambda _: energy.below[0] + energy.link[0], notes)
