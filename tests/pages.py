@@ -117,9 +117,17 @@ def _run(language: str, text: str, folder: Path) -> str:
     return done.stdout
 
 
+# A shell that starts the tests in the background has its children ignore Ctrl-C.
+_HEARING_CTRL_C = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp("bash", ["bash", "-c", sys.argv[1]])
+"""
+
+
 def _start(text: str, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        ["bash", "-c", f"exec {text}"],
+        [sys.executable, "-c", _HEARING_CTRL_C, f"exec {text}"],
         cwd=folder,
         env=_environment(),
         stdout=subprocess.PIPE,
