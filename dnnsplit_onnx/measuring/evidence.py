@@ -238,7 +238,8 @@ class Verification(Tabled):
         telling = sum(boundary.vacuous is None for boundary in self.boundaries)
         if self.boundaries:
             notes.append(
-                f"{len(self.boundaries)} values that cross the cuts were compared too: {telling} of them vary"
+                f"what crosses the cuts was compared too: {telling} of {len(self.boundaries)} "
+                f"value{'' if len(self.boundaries) == 1 else 's'} {'varies' if telling == 1 else 'vary'}"
             )
         if self.coded_output is not None:
             kept = sum(check.kept for check in self.codes)
