@@ -40,7 +40,6 @@ class Whole(Protocol):
             optimize: Whether graph optimisations are on.
             expose: The inner values.
         """
-        ...
 
 
 def check_tiles(

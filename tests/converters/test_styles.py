@@ -123,7 +123,7 @@ def test_code_that_decides_by_values_says_where(tmp_path):
 
 
 def test_versions_of_keras_files(tmp_path):
-    h5py = pytest.importorskip("h5py")
+    h5py = pytest.importorskip("h5py", reason="needs h5py, which comes with keras")
     from dnnsplit_onnx.converters.keras_model import _unreadable
 
     with h5py.File(tmp_path / "old.h5", "w") as file:

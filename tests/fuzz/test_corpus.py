@@ -28,9 +28,9 @@ def test_every_target_has_a_small_corpus() -> None:
 def test_every_target_gets_behind_its_parser(name: str) -> None:
     # Seeds that were all refused would test nothing but the refusal.
     if name == "packed":
-        pytest.importorskip("zstandard")
+        pytest.importorskip("zstandard", reason="needs zstandard: pip install 'dnnsplit-onnx[packed]'")
     if name == "picture":
-        pytest.importorskip("PIL")
+        pytest.importorskip("PIL", reason="needs Pillow: pip install 'dnnsplit-onnx[images]'")
     TARGETS[name](
         next(seed for seed in SEEDS if seed.parent.name == name and seed.name in _GOOD).read_bytes()
     )

@@ -145,7 +145,8 @@ class Adaptive:
                 if self._look_for_overdue() or self._measure_if_quiet() or news:
                     self._plan_again()
             except Exception:
-                # Requests go on with the cuts they have.
+                # Whatever planning raises, this thread must live: without it no cut would ever change
+                # again. Requests go on with the cuts they have, and the log has the traceback.
                 _log.exception("re-planning failed")
 
     def _look_for_overdue(self) -> bool:

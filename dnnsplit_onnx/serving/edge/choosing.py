@@ -31,7 +31,6 @@ class Chooser(Protocol):
     @property
     def links(self) -> tuple[LinkState, ...]:
         """What each link is believed to do."""
-        ...
 
     def choose(self, reach: int) -> Cuts | None:
         """The cuts to use now.
@@ -43,7 +42,6 @@ class Chooser(Protocol):
             Cuts that there are slices for and that use no link beyond the reach; None if
             there are none.
         """
-        ...
 
     def observe(self, cuts: Cuts, tiers: tuple[TierTrace, ...], hop: Hop | None) -> None:
         """Learns from a request that was answered.
@@ -53,15 +51,12 @@ class Chooser(Protocol):
             tiers: Its times on each tier, from tier 0 up.
             hop: Its way over link 0, if it went there.
         """
-        ...
 
     def under_way(self, nbytes: int) -> AbstractContextManager[None]:
         """Entered while a request with so many bytes is on its way over link 0."""
-        ...
 
     def close(self) -> None:
         """Stops learning."""
-        ...
 
 
 class FixedCuts:

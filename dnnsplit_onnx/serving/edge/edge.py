@@ -324,7 +324,8 @@ class Edge:
         try:
             self.chooser.observe(cuts, tiers, hop)
         except Exception:
-            # The answer is there, whatever can be learnt from it.
+            # A chooser may be the caller's own and raise anything, and the answer is right all the
+            # same: it is returned, and the log has the traceback.
             _log.exception("nothing is learnt from a request")
 
     def _reserve_s(self, deadline: Deadline) -> float:

@@ -31,36 +31,29 @@ class Engine(Protocol):
     @property
     def routes(self) -> Routes:
         """Of the manifest."""
-        ...
 
     @property
     def tier(self) -> int:
         """Which tier, counted from 0."""
-        ...
 
     @property
     def name(self) -> str:
         """The tier's name."""
-        ...
 
     @property
     def ready(self) -> bool:
         """Whether a slice has really run, and requests can be taken."""
-        ...
 
     @property
     def waiting(self) -> int:
         """Requests that wait to compute."""
-        ...
 
     @property
     def replicas(self) -> int:
         """How many copies of the tier can compute now."""
-        ...
 
     def is_on_device(self, leg: Leg) -> bool:
         """Whether this process runs the tier's part of a route on a GPU."""
-        ...
 
     def run(
         self,
@@ -88,11 +81,9 @@ class Engine(Protocol):
             ProtocolError: The slice refuses the values.
             DnnsplitError: The slice cannot be opened.
         """
-        ...
 
     def open(self, leg: Leg) -> None:
         """Opens a leg's slice ahead of the first request that needs it."""
-        ...
 
     def warm_up(self) -> None:
         """Opens the slice of the plan and runs it once on made-up values.
@@ -100,8 +91,6 @@ class Engine(Protocol):
         Raises:
             DnnsplitError: It cannot be opened.
         """
-        ...
 
     def close(self) -> None:
         """Gives up what it holds; no request is under way any more."""
-        ...

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from dnnsplit_onnx.planning.planners.published.crowd import delays
 from dnnsplit_onnx.planning.planners.published.fitness import Fitness, breaks_limits
-from dnnsplit_onnx.planning.planners.published.pairs import need_objective, nowhere
+from dnnsplit_onnx.planning.planners.published.pairs import need_objective, nowhere, until_still
 from dnnsplit_onnx.planning.problem import Problem, Solution
 
 _PARTICLES, _ITERATIONS, _PATIENCE, _SEED = 40, 200, 40, 0
@@ -54,11 +54,7 @@ def plan(problem: Problem) -> Solution:
     if not problem.topology.links or not problem.costs.size:
         return Solution((0,) * len(problem.topology.links), "none", 1)
     swarm = _Swarm.of(problem, np.random.default_rng(_SEED))
-    waited = 0
-    for step in range(_ITERATIONS):
-        waited = 0 if swarm.move(step / _ITERATIONS) else waited + 1
-        if waited == _PATIENCE:
-            break
+    until_still(swarm.move, _ITERATIONS, _PATIENCE)
     if not np.isfinite(swarm.best_fitness.value[0]):
         raise nowhere(_NAME)
     cuts = tuple(_cuts(swarm.best, problem.costs.size)[0].tolist())

@@ -34,6 +34,22 @@ def need_objective(problem: Problem, planner: str, *known: Objective) -> None:
         )
 
 
+def until_still(move: Callable[[float], bool], iterations: int, patience: int) -> None:
+    """Moves a swarm until its best place stays what it is.
+
+    Args:
+        move: Makes one move, given the share of the iterations that is over; says whether the
+            best place has become better.
+        iterations: The most moves.
+        patience: After so many moves that bettered nothing, it ends.
+    """
+    waited = 0
+    for step in range(iterations):
+        waited = 0 if move(step / iterations) else waited + 1
+        if waited == patience:
+            break
+
+
 @dataclass(frozen=True)
 class Pair:
     """Tier 0 and a tier above it, the only two with work.
