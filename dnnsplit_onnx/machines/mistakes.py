@@ -66,7 +66,6 @@ _OTHER_VALUES = {
 _FIX = {
     "missing": "this key is required",
     "greater_than": "give a number above 0",
-    "greater_than_equal": "give 0 or more",
     "less_than_equal": "is the unit right? units stand in the names of the keys",
     "finite_number": "give a finite number",
     "float_type": "give a number",
@@ -107,7 +106,7 @@ def explained(
     value = f" = {shortened(given)}" if not isinstance(given, dict | tuple) and kind != "missing" else ""
     if kind == "greater_than_equal" and first["ctx"]["ge"] == smallest:
         kind, what = "greater_than", "input should be greater than 0"
-    hint = _FIX.get(kind)
+    hint = f"give {first['ctx']['ge']:g} or more" if kind == "greater_than_equal" else _FIX.get(kind)
     if kind == "extra_forbidden":
         what, hint = "unknown key", _unknown_key(loc, given, _table_of(loc, root, keys), keys)
     elif kind == "missing" and loc == ("tier",):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from dnnsplit_onnx.errors import ModelError, TopologyError
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.machines.suspicions import suspicions
 from dnnsplit_onnx.machines.toml_text import line_of
-from dnnsplit_onnx.machines.topology import Link, Tier, Topology, load_topology
+from dnnsplit_onnx.machines.topology import Link, Tier, Topology, load_topology, parse_topology
 from tests.conftest import light
 
 GOOD = """\
@@ -141,3 +142,11 @@ def test_the_line_of_a_value_wherever_it_stands() -> None:
         assert line_of(text, keys) == line
     assert line_of(text, ["t", 1, "gone"]) == 12
     assert line_of(text, ["gone"]) is None
+
+
+@pytest.mark.parametrize(("line", "least"), [("replicas = 0", 1), ("usd_per_hour = -1", 0)])
+def test_the_hint_names_the_least_value_there_may_be(line: str, least: int) -> None:
+    text = f'[[tier]]\nname = "edge"\ngflops = 1\n{line}\n'
+    with pytest.raises(TopologyError) as refused:
+        parse_topology(tomllib.loads(text), "tiers.toml")
+    assert refused.value.hint == f"give {least} or more"
