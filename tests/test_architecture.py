@@ -19,7 +19,7 @@ PACKAGE = rooms.PACKAGE
 #: Finer than the order of rooms: the first never imports the second, except for what stands third.
 RULES = (
     # A slice is made of a plan and its order, whoever chose it, and runs from its manifest alone.
-    ("slicing", "planning", ("planning.plans", "planning.fitting")),
+    ("slicing", "planning", ("planning.plans", "planning.figures", "planning.fitting")),
     ("slicing", "machines", ("machines.providers",)),  # the names of providers alone
     ("running", "planning", ()),
     ("running", "machines", ()),

@@ -13,8 +13,8 @@ from dataclasses import replace
 from itertools import product
 
 from dnnsplit_onnx.errors import InfeasibleError
+from dnnsplit_onnx.planning.figures import Figures
 from dnnsplit_onnx.planning.planners import coded, exact
-from dnnsplit_onnx.planning.plans import Figures
 from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.work.codes import RAW, base, is_allowed
 

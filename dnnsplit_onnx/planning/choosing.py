@@ -16,13 +16,14 @@ from dnnsplit_onnx.machines.topology import Topology, topology_of
 from dnnsplit_onnx.planning.accepting import Accept, accepted, best_codes
 from dnnsplit_onnx.planning.coding import code_names, coded_at
 from dnnsplit_onnx.planning.costs import Costs, cost_table, on_links
+from dnnsplit_onnx.planning.figures import Figures, Objective, Optimality, SingleTier
 from dnnsplit_onnx.planning.objective import ObjectiveFunction
 from dnnsplit_onnx.planning.once import once_notes, with_once
 from dnnsplit_onnx.planning.planners import Planner, planner_of
 from dnnsplit_onnx.planning.planners.bounds import lower_bound
 from dnnsplit_onnx.planning.planners.dag import gap_above
 from dnnsplit_onnx.planning.planners.pareto import Front, pareto_front
-from dnnsplit_onnx.planning.plans import Figures, Objective, Optimality, Plan, PlannedModel, SingleTier
+from dnnsplit_onnx.planning.plans import Plan, PlannedModel
 from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.planning.rules import rules_of
 from dnnsplit_onnx.planning.unknowns import interpolated_cuts, too_little, unknowns

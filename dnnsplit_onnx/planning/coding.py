@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from dnnsplit_onnx.errors import InputError, check_name
 from dnnsplit_onnx.machines.profiles import CodeTimes
 from dnnsplit_onnx.machines.topology import Topology
-from dnnsplit_onnx.planning.plans import CodedValue
+from dnnsplit_onnx.planning.figures import CodedValue
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.codes import LOSSY, PACKED, RAW, base, coded_nbytes, packed
 from dnnsplit_onnx.work.cuts import UNKNOWN, cut_nbytes, live_values

@@ -19,11 +19,11 @@ from dnnsplit_onnx.machines.topology import Topology, topology_of
 from dnnsplit_onnx.planning.accepting import Accept, accepted, codes_used
 from dnnsplit_onnx.planning.choosing import problem_of
 from dnnsplit_onnx.planning.costs import Costs
+from dnnsplit_onnx.planning.figures import Objective
 from dnnsplit_onnx.planning.objective import ObjectiveFunction
 from dnnsplit_onnx.planning.planners import Planner, planner_names, planner_of, usable_planners
 from dnnsplit_onnx.planning.planners.bounds import lower_bound
 from dnnsplit_onnx.planning.planners.dag import relative_gap
-from dnnsplit_onnx.planning.plans import Objective
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.planning.unknowns import too_little
 from dnnsplit_onnx.planning.weights import Weights

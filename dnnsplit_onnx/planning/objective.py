@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from dnnsplit_onnx.errors import InputError, PlanError
 from dnnsplit_onnx.machines.topology import Limits, Link, Tier, Topology
 from dnnsplit_onnx.planning.costs import CostTable
-from dnnsplit_onnx.planning.plans import Figures, Measure, Plan, Stage, Transfer
+from dnnsplit_onnx.planning.figures import Figures, Measure, Stage, Transfer
+from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.planning.waiting import Station, link_station, tier_station
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.work.codes import RAW

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dnnsplit_onnx.machines.topology import Link
-from dnnsplit_onnx.planning.plans import Figures, Transfer
+from dnnsplit_onnx.planning.figures import Figures, Transfer
 from dnnsplit_onnx.work.analysis import Analysis, once_nbytes
 
 

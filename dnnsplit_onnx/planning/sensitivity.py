@@ -17,8 +17,8 @@ from itertools import pairwise
 
 from dnnsplit_onnx.errors import InfeasibleError
 from dnnsplit_onnx.machines.topology import Topology
+from dnnsplit_onnx.planning.figures import Figures
 from dnnsplit_onnx.planning.planners.replan import Replanner
-from dnnsplit_onnx.planning.plans import Figures
 from dnnsplit_onnx.planning.problem import Problem
 
 # Two figures this close are the same one.

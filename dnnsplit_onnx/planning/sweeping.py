@@ -25,9 +25,10 @@ from dnnsplit_onnx.planning.accepting import Accept
 from dnnsplit_onnx.planning.choosing import plan_of, problem_of
 from dnnsplit_onnx.planning.coding import code_names
 from dnnsplit_onnx.planning.costs import Costs
+from dnnsplit_onnx.planning.figures import Objective
 from dnnsplit_onnx.planning.objective import ObjectiveFunction
 from dnnsplit_onnx.planning.planners import Planner
-from dnnsplit_onnx.planning.plans import Objective, Plan
+from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.views import Tabled

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from dnnsplit_onnx.machines.predictors import Predictor, Timings
 from dnnsplit_onnx.machines.profiles import Profile
-from dnnsplit_onnx.planning.plans import Figures, Stage
+from dnnsplit_onnx.planning.figures import Figures, Stage
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.features import features

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dnnsplit_onnx.planning.plans import Figures
+from dnnsplit_onnx.planning.figures import Figures
 from dnnsplit_onnx.reporting.console import Glyphs
 
 

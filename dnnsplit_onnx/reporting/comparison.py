@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dnnsplit_onnx.planning.comparing import Comparison, Row
-from dnnsplit_onnx.planning.plans import Objective
+from dnnsplit_onnx.planning.figures import Objective
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.console import NARROW, grid
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rich.console import RenderableType
 
-from dnnsplit_onnx.planning.plans import MachineShare, Plan
+from dnnsplit_onnx.planning.figures import MachineShare
+from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.console import grid
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 from html import escape
 
-from dnnsplit_onnx.planning.plans import Figures, Plan, SingleTier, Stage, Transfer
+from dnnsplit_onnx.planning.figures import Figures, SingleTier, Stage, Transfer
+from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.figure import COLOURS
 from dnnsplit_onnx.reporting.verdict import against, basis, verdict

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from dnnsplit_onnx.planning.plans import ParetoPoint, Plan
+from dnnsplit_onnx.planning.figures import ParetoPoint
+from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.bars import waterfall
 from dnnsplit_onnx.reporting.console import NARROW, glyphs, grid, with_note

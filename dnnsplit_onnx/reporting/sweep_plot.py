@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dnnsplit_onnx.errors import InputError
-from dnnsplit_onnx.planning.plans import Objective
+from dnnsplit_onnx.planning.figures import Objective
 from dnnsplit_onnx.planning.sweeping import Axis, SweepPoint
 from dnnsplit_onnx.reporting.figure import COLOURS, HATCHES, VALUE_LABELS, is_log, picture, scale, with_unit
 from dnnsplit_onnx.reporting.sweep_view import decision

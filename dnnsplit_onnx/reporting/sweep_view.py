@@ -8,7 +8,8 @@ import string
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dnnsplit_onnx.planning.plans import Objective, Plan
+from dnnsplit_onnx.planning.figures import Objective
+from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.planning.sweeping import Axis, SweepPoint, unknowns_of
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.comparison import figure

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.planning.plans import Transfer
+    from dnnsplit_onnx.planning.figures import Transfer
 
 UNKNOWN = "?"
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from dnnsplit_onnx.planning.plans import Plan, SingleTier
+from dnnsplit_onnx.planning.figures import SingleTier
+from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.reporting.units import clean, per_million, percent, times
 
 # Two figures this close are the same one.

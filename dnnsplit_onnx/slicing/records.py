@@ -17,7 +17,8 @@ from dnnsplit_onnx.files import read_bounded
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.modelfile import ModelFile, data_range, is_external, tensors
 from dnnsplit_onnx.graph.unrenewed import is_left_as_it_was
-from dnnsplit_onnx.planning.plans import Plan, Stage
+from dnnsplit_onnx.planning.figures import Stage
+from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.slicing.extract import Extract, port
 from dnnsplit_onnx.slicing.manifest import (
     FILE_NAME,

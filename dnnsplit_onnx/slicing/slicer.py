@@ -12,8 +12,9 @@ from pathlib import Path
 from dnnsplit_onnx.errors import PlanError
 from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
+from dnnsplit_onnx.planning.figures import Stage
 from dnnsplit_onnx.planning.fitting import graph_of
-from dnnsplit_onnx.planning.plans import Plan, Stage
+from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.slicing.coded import Codes, codes_of, with_codes
 from dnnsplit_onnx.slicing.copying import Copier
 from dnnsplit_onnx.slicing.extract import Extract, extract

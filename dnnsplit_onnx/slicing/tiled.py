@@ -14,7 +14,7 @@ import onnx
 
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.graph.shapes import Types
-from dnnsplit_onnx.planning.plans import MachineShare
+from dnnsplit_onnx.planning.figures import MachineShare
 from dnnsplit_onnx.slicing.extract import extract
 from dnnsplit_onnx.slicing.files import Content, DataLayout, as_it_is, refer_to, weight_ranges
 from dnnsplit_onnx.slicing.index import SliceIndex

@@ -23,7 +23,7 @@ from dnnsplit_onnx.graph.shapes import free_dimensions
 from dnnsplit_onnx.machines.profiles import SCHEMA_VERSION, Profile, Segment
 from dnnsplit_onnx.models import ENTRIES, model_path
 from dnnsplit_onnx.planning.comparing import compare
-from dnnsplit_onnx.planning.plans import Objective
+from dnnsplit_onnx.planning.figures import Objective
 from dnnsplit_onnx.planning.sweeping import sweep
 from dnnsplit_onnx.slicing.manifest import Manifest
 from dnnsplit_onnx.work.analysing import analyse

@@ -17,8 +17,9 @@ from dnnsplit_onnx.machines.topology import Topology, parse_topology
 from dnnsplit_onnx.models import model_path
 from dnnsplit_onnx.planning.choosing import plan_of, problem_of
 from dnnsplit_onnx.planning.comparing import compare
+from dnnsplit_onnx.planning.figures import Figures
 from dnnsplit_onnx.planning.planners import Problem, Solution, get_planner, trying
-from dnnsplit_onnx.planning.plans import Figures, Plan
+from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.work.analysis import Analysis, measure
 from tests.strategies import random_problem
 

@@ -14,16 +14,8 @@ import pytest
 from rich.console import Console
 
 from dnnsplit_onnx.errors import PlanError
-from dnnsplit_onnx.planning.plans import (
-    Figures,
-    ParetoPoint,
-    Plan,
-    SingleTier,
-    Stage,
-    Transfer,
-    load_plan,
-    parse_plan,
-)
+from dnnsplit_onnx.planning.figures import Figures, ParetoPoint, SingleTier, Stage, Transfer
+from dnnsplit_onnx.planning.plans import Plan, load_plan, parse_plan
 from dnnsplit_onnx.planning.weights import Weights
 
 SINGLES = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from dnnsplit_onnx.planning.plans import Figures, Plan, SingleTier, Stage, Transfer
+from dnnsplit_onnx.planning.figures import Figures, SingleTier, Stage, Transfer
+from dnnsplit_onnx.planning.plans import Plan
 
 SIZE = 10
 

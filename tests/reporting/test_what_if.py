@@ -15,8 +15,8 @@ from onnx import TensorProto, helper
 from dnnsplit_onnx.errors import InfeasibleError
 from dnnsplit_onnx.machines.topology import Topology, parse_topology
 from dnnsplit_onnx.planning.choosing import plan, problem_of
+from dnnsplit_onnx.planning.figures import Objective
 from dnnsplit_onnx.planning.planners import exact
-from dnnsplit_onnx.planning.plans import Objective
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.reporting.page.study import settings_now, study_of
 from dnnsplit_onnx.reporting.reports import report

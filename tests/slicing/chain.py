@@ -13,7 +13,8 @@ import onnx.reference
 import onnxruntime as ort
 
 from dnnsplit_onnx.graph.graph import Graph, load_graph
-from dnnsplit_onnx.planning.plans import Figures, Plan, Stage, Transfer
+from dnnsplit_onnx.planning.figures import Figures, Stage, Transfer
+from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.slicing import slice_model
 from dnnsplit_onnx.slicing.manifest import Manifest, check_files
 

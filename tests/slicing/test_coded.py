@@ -18,7 +18,8 @@ from dnnsplit_onnx.errors import CutError, ModelError, PlanError
 from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.measuring.verification import verify
-from dnnsplit_onnx.planning.plans import CodedValue, Plan
+from dnnsplit_onnx.planning.figures import CodedValue
+from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.slicing import slice_model
 from dnnsplit_onnx.slicing.manifest import load_manifest

@@ -19,9 +19,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from dnnsplit_onnx.planning.figures import Figures
 from dnnsplit_onnx.planning.planners.dag import ROUNDING, dag_optimum, minimum_of, rates_of
 from dnnsplit_onnx.planning.planners.nested import DagFigure, LinkRates
-from dnnsplit_onnx.planning.plans import Figures
 from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.planning.waiting import Station, link_station, tier_station
 from dnnsplit_onnx.work.analysis import Analysis

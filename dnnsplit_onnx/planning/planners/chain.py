@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dnnsplit_onnx.planning.additive import Additive
+from dnnsplit_onnx.planning.figures import Measure
 from dnnsplit_onnx.planning.planners.steps import monotone_argmin
 from dnnsplit_onnx.planning.planners.wide import Wide
-from dnnsplit_onnx.planning.plans import Measure
-from dnnsplit_onnx.planning.problem import Additive, Problem
+from dnnsplit_onnx.planning.problem import Problem
 
 Positions = NDArray[np.intp]
 Floats = NDArray[np.float64]

@@ -24,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.errors import InfeasibleError
+from dnnsplit_onnx.planning.additive import Additive
+from dnnsplit_onnx.planning.figures import Figures, Measure
 from dnnsplit_onnx.planning.objective import weigh
 from dnnsplit_onnx.planning.planners.chain import Chain, Positions
 from dnnsplit_onnx.planning.planners.front import nondominated
-from dnnsplit_onnx.planning.plans import Figures, Measure
-from dnnsplit_onnx.planning.problem import Additive, Problem, Solution
+from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.work.codes import RAW, base, is_allowed
 
 Floats = NDArray[np.float64]

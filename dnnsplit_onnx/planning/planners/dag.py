@@ -13,8 +13,8 @@ from fractions import Fraction
 import numpy as np
 
 from dnnsplit_onnx.machines.topology import Link, Topology
+from dnnsplit_onnx.planning.figures import Figures, Measure, Objective
 from dnnsplit_onnx.planning.planners.nested import DagFigure, DagOptimum, LinkRates, minimum
-from dnnsplit_onnx.planning.plans import Figures, Measure, Objective
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.planning.waiting import link_station, tier_station
 from dnnsplit_onnx.planning.weights import Weights

@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dnnsplit_onnx.errors import InfeasibleError
+from dnnsplit_onnx.planning.additive import Additive
+from dnnsplit_onnx.planning.figures import Measure
 from dnnsplit_onnx.planning.objective import keeps
 from dnnsplit_onnx.planning.planners import coded, exhaustive
 from dnnsplit_onnx.planning.planners.chain import Chain, chain_of, least
@@ -30,8 +32,7 @@ from dnnsplit_onnx.planning.planners.lagrange import Duals, Relaxation
 from dnnsplit_onnx.planning.planners.several import best_of_orders
 from dnnsplit_onnx.planning.planners.throughput import widest
 from dnnsplit_onnx.planning.planners.trying import try_out
-from dnnsplit_onnx.planning.plans import Measure
-from dnnsplit_onnx.planning.problem import Additive, Problem, Solution
+from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.work.codes import RAW
 
 #: Searches of fewer (link, position) pairs go without Lagrangian bounds: they cost more.

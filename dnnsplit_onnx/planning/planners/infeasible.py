@@ -8,10 +8,10 @@ from decimal import ROUND_CEILING, Context
 from typing import Any
 
 from dnnsplit_onnx.errors import DnnsplitError, InfeasibleError, TopologyError
+from dnnsplit_onnx.planning.figures import Measure
 from dnnsplit_onnx.planning.objective import LIMITED, keeps
 from dnnsplit_onnx.planning.planners.chain import Chain, chain_of, least
 from dnnsplit_onnx.planning.planners.throughput import fastest
-from dnnsplit_onnx.planning.plans import Measure
 from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.planning.waiting import link_station, tier_station
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dnnsplit_onnx.planning.additive import Additive
 from dnnsplit_onnx.planning.planners.chain import Chain, Floats, Positions, backward, forward, scale
 from dnnsplit_onnx.planning.planners.front import nondominated
 from dnnsplit_onnx.planning.planners.wide import Wide
-from dnnsplit_onnx.planning.problem import Additive
 
 #: Rounding of a float sum, relative to the size of its terms.
 _SLACK = 2.0**-46

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dnnsplit_onnx.planning.additive import Additive
 from dnnsplit_onnx.planning.planners.chain import Chain, about_least
 from dnnsplit_onnx.planning.planners.labels import combine
-from dnnsplit_onnx.planning.problem import Additive
 
 #: How often each limit is taken in turn where there are several, and lines are cut for one.
 _ROUNDS, _STEPS = 3, 25

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.errors import RequestError, TopologyError
+from dnnsplit_onnx.planning.figures import Figures, Measure, Objective, ParetoPoint
 from dnnsplit_onnx.planning.planners import exact
 from dnnsplit_onnx.planning.planners.front import nondominated
 from dnnsplit_onnx.planning.planners.wide import Wide
-from dnnsplit_onnx.planning.plans import Figures, Measure, Objective, ParetoPoint
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.planning.waiting import link_station, tier_station
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.machines.topology import Link
+from dnnsplit_onnx.planning.figures import Measure
 from dnnsplit_onnx.planning.planners import exact
-from dnnsplit_onnx.planning.plans import Measure
 from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.planning.waiting import Station
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from dnnsplit_onnx.errors import InfeasibleError
+from dnnsplit_onnx.planning.figures import Measure
 from dnnsplit_onnx.planning.planners.dag import ROUNDING, dag_optimum, gap_above, tangent_optimum
 from dnnsplit_onnx.planning.planners.ideals import widest_of_ideals
 from dnnsplit_onnx.planning.planners.nested import DagOptimum
-from dnnsplit_onnx.planning.plans import Measure
 from dnnsplit_onnx.planning.problem import Planner, Problem, Solution
 
 #: Further orders of larger graphs are searched only if the first has no plan at all.

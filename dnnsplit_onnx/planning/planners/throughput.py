@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dnnsplit_onnx.planning.figures import Measure
 from dnnsplit_onnx.planning.planners.chain import Chain, chain_of
-from dnnsplit_onnx.planning.plans import Measure
 from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.planning.waiting import link_station, tier_station
 

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from dnnsplit_onnx.errors import InfeasibleError, TopologyError
-from dnnsplit_onnx.planning.plans import Figures, Objective
+from dnnsplit_onnx.planning.figures import Figures, Objective
 from dnnsplit_onnx.planning.problem import Planner, Problem, Solution
 
 #: Combinations that take about a second, unless the function is slow.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.machines.topology import Lan
-from dnnsplit_onnx.planning.plans import MachineShare
+from dnnsplit_onnx.planning.figures import MachineShare
 from dnnsplit_onnx.planning.sharing.seconds import MachineSeconds
 from dnnsplit_onnx.planning.sharing.walks import Reads, Walk, Walks
 from dnnsplit_onnx.work.analysis import Analysis

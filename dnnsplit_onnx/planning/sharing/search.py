@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.machines.topology import Tier
-from dnnsplit_onnx.planning.plans import MachineShare
+from dnnsplit_onnx.planning.figures import MachineShare
 from dnnsplit_onnx.planning.sharing.division import Divisions
 from dnnsplit_onnx.planning.sharing.seconds import MachineSeconds
 from dnnsplit_onnx.planning.sharing.walks import reads_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dnnsplit_onnx.planning.plans import Objective
+from dnnsplit_onnx.planning.figures import Objective
 from dnnsplit_onnx.planning.sensitivity import Decision, Sample
 from dnnsplit_onnx.reporting.comparison import figure
 from dnnsplit_onnx.reporting.page.axes import Scale, bottom_axis, fitted, left_axis

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dnnsplit_onnx.planning.plans import Plan, Transfer
+from dnnsplit_onnx.planning.figures import Transfer
+from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.comparison import figure as value_text
 from dnnsplit_onnx.reporting.page.bands import bands, letter

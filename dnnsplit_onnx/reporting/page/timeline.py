@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dnnsplit_onnx.planning.plans import Figures
+from dnnsplit_onnx.planning.figures import Figures
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.page.axes import Scale, bottom_axis
 from dnnsplit_onnx.reporting.page.chart import Drawing, chart, colour, is_small

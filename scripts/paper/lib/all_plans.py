@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dnnsplit_onnx.machines.topology import Link, Tier, Topology
 from dnnsplit_onnx.planning.costs import CostTable
-from dnnsplit_onnx.planning.plans import Objective
+from dnnsplit_onnx.planning.figures import Objective
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import Accounting, staircase

@@ -29,7 +29,7 @@ from dnnsplit_onnx.models import get_entry, model_path
 from dnnsplit_onnx.models.frameworks import FRAMEWORK_ENTRIES
 from dnnsplit_onnx.models.registry import ENTRIES
 from dnnsplit_onnx.planning.costs import CostTable
-from dnnsplit_onnx.planning.plans import Objective
+from dnnsplit_onnx.planning.figures import Objective
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.cuts import Accounting, staircase

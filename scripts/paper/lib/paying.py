@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from dnnsplit_onnx.errors import InfeasibleError
 from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.choosing import plan
-from dnnsplit_onnx.planning.plans import Objective, Plan
+from dnnsplit_onnx.planning.figures import Objective
+from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.work.analysis import Analysis
 from lib.output import print_table, write_csv
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dnnsplit_onnx.machines.topology import Topology
+from dnnsplit_onnx.planning.figures import Figures, Objective
 from dnnsplit_onnx.planning.planners import Problem, get_planner
-from dnnsplit_onnx.planning.plans import Figures, Objective
 from lib.networks import LayerModel
 
 

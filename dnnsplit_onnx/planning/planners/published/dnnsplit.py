@@ -28,8 +28,8 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.planning.figures import Figures
 from dnnsplit_onnx.planning.objective import LIMITED, keeps
-from dnnsplit_onnx.planning.plans import Figures
 from dnnsplit_onnx.planning.problem import Problem, Solution
 
 _Rate = TypeVar("_Rate")

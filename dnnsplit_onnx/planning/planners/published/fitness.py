@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnsplit_onnx.planning.plans import Measure
+from dnnsplit_onnx.planning.figures import Measure
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.planning.waiting import link_station, tier_station
 

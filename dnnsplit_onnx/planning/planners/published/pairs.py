@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.errors import InfeasibleError, InputError
-from dnnsplit_onnx.planning.plans import Measure, Objective
+from dnnsplit_onnx.planning.figures import Measure, Objective
 from dnnsplit_onnx.planning.problem import Problem, Solution
 
 _Floats = NDArray[np.float64]

@@ -14,11 +14,11 @@ from dnnsplit_onnx.errors import DnnsplitError, InfeasibleError, InputError, Mis
 from dnnsplit_onnx.machines.topology import Link, Tier, Topology
 from dnnsplit_onnx.planning.choosing import plan_of, problem_of
 from dnnsplit_onnx.planning.costs import CostTable
+from dnnsplit_onnx.planning.figures import Objective
 from dnnsplit_onnx.planning.fitting import analysis_of
 from dnnsplit_onnx.planning.planners import PLANNERS, Problem, Solution, get_planner
 from dnnsplit_onnx.planning.planners.published import dads as dads_module
 from dnnsplit_onnx.planning.planners.published import decc as decc_module
-from dnnsplit_onnx.planning.plans import Objective
 from tests.dags import closed_sets, live_nbytes, random_workload
 from tests.strategies import ALL_OBJECTIVES, random_problem
 
