@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from dnnsplit_onnx.graph.shapes import bind_shapes
     from dnnsplit_onnx.machines.predictors import Predictor
     from dnnsplit_onnx.machines.profiles import Profile, load_profile
-    from dnnsplit_onnx.machines.topology import Limits, Link, Tier, Topology, Workload, load_topology
+    from dnnsplit_onnx.machines.tiers import Tier
+    from dnnsplit_onnx.machines.tiers_file import load_topology
+    from dnnsplit_onnx.machines.topology import Limits, Link, Topology, Workload
     from dnnsplit_onnx.measuring.benchmark import BenchReport, bench
     from dnnsplit_onnx.measuring.profiling.predicting import fit_predictor
     from dnnsplit_onnx.measuring.profiling.whole import profile
@@ -188,9 +190,9 @@ _HOME = {
     "load_profile": "machines.profiles",
     "Limits": "machines.topology",
     "Link": "machines.topology",
-    "Tier": "machines.topology",
+    "Tier": "machines.tiers",
     "Topology": "machines.topology",
-    "load_topology": "machines.topology",
+    "load_topology": "machines.tiers_file",
     "BenchReport": "measuring.benchmark",
     "bench": "measuring.benchmark",
     "fit_predictor": "measuring.profiling.predicting",

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from dnnsplit_onnx.machines.topology import Limits, Link, Tier, Topology, parse_topology
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.tiers_file import parse_topology
+from dnnsplit_onnx.machines.topology import Limits, Link, Topology
 from dnnsplit_onnx.schemas import schema_text
 from dnnsplit_onnx.slicing.manifest import Manifest, SliceRecord
 from tests.pages import DOCS, blocks, load_script, run_page

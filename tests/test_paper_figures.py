@@ -19,7 +19,8 @@ from lib.random_lines import Pairs, random_topologies  # noqa: E402
 from lib.trusting import tiers_of, trust  # noqa: E402
 
 from dnnsplit_onnx.graph.shapes import bind_shapes  # noqa: E402
-from dnnsplit_onnx.machines.topology import Topology, parse_topology  # noqa: E402
+from dnnsplit_onnx.machines.tiers_file import parse_topology  # noqa: E402
+from dnnsplit_onnx.machines.topology import Topology  # noqa: E402
 from dnnsplit_onnx.planning.choosing import problem_of  # noqa: E402
 from dnnsplit_onnx.work.analysis import Analysis, measure  # noqa: E402
 

@@ -80,7 +80,7 @@ class ConditionOptions(DeviceOptions, ModelOptions):
         """
         from dnnsplit_onnx.cli.output import note
         from dnnsplit_onnx.machines.suspicions import suspicions
-        from dnnsplit_onnx.machines.topology import load_topology, read_topology
+        from dnnsplit_onnx.machines.tiers_file import load_topology, read_topology
 
         if self.tiers is None and not self.device_words:
             raise InputError(

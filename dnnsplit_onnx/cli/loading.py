@@ -11,7 +11,7 @@ from dnnsplit_onnx.cli.options import ModelOptions
 from dnnsplit_onnx.errors import DnnsplitError
 
 if TYPE_CHECKING:
-    from dnnsplit_onnx.machines.topology import Tier
+    from dnnsplit_onnx.machines.tiers import Tier
     from dnnsplit_onnx.planning.plans import Plan
     from dnnsplit_onnx.work.analysis import Analysis
 
@@ -55,7 +55,7 @@ def load_analysis(model: str, options: ModelOptions) -> Analysis:
     from dnnsplit_onnx.work.analysing import analyse
 
     if isinstance(options, ConditionOptions) and options.tiers is not None and not options.device_words:
-        from dnnsplit_onnx.machines.topology import load_topology
+        from dnnsplit_onnx.machines.tiers_file import load_topology
 
         register_libraries(load_topology(options.tiers).tiers)
     with progress("reading the model"):

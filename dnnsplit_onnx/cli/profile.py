@@ -227,7 +227,7 @@ def _session_options(tier: str, options: ProfileOptions) -> SessionOptions:
     provider, libraries = options.provider, tuple[str, ...]()
     given: dict[str, str | bool | int | float] = {}
     if options.tiers is not None:
-        from dnnsplit_onnx.machines.topology import load_topology
+        from dnnsplit_onnx.machines.tiers_file import load_topology
         from dnnsplit_onnx.runtime.custom_ops import custom_ops, needed
 
         topology = load_topology(options.tiers)

@@ -70,7 +70,7 @@ def split(
     from dnnsplit_onnx.cli.output import print_json
     from dnnsplit_onnx.cli.plan import refuse_broken, show
     from dnnsplit_onnx.files import begin_sha256
-    from dnnsplit_onnx.machines.topology import parse_topology
+    from dnnsplit_onnx.machines.tiers_file import parse_topology
     from dnnsplit_onnx.planning.fitting import analysis_of
     from dnnsplit_onnx.planning.plans import load_plan
 

@@ -12,7 +12,8 @@ from dnnsplit_onnx.errors import CutError, InputError
 from dnnsplit_onnx.graph.cut_names import resolve_cuts
 from dnnsplit_onnx.graph.identity import order_digest
 from dnnsplit_onnx.machines.predictors import Predictor
-from dnnsplit_onnx.machines.topology import Topology, topology_of
+from dnnsplit_onnx.machines.tiers_file import topology_of
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.accepting import Accept, accepted, best_codes
 from dnnsplit_onnx.planning.coding import code_names, coded_at
 from dnnsplit_onnx.planning.costs import Costs, cost_table, on_links

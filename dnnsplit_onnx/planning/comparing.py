@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dnnsplit_onnx.errors import DnnsplitError, InputError, MissingExtraError
-from dnnsplit_onnx.machines.topology import Topology, topology_of
+from dnnsplit_onnx.machines.tiers_file import topology_of
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.accepting import Accept, accepted, codes_used
 from dnnsplit_onnx.planning.choosing import problem_of
 from dnnsplit_onnx.planning.costs import Costs

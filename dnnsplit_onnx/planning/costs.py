@@ -25,7 +25,8 @@ from numpy.typing import ArrayLike, NDArray
 from dnnsplit_onnx.errors import InputError, TopologyError, close_names
 from dnnsplit_onnx.machines.predictors import Timings
 from dnnsplit_onnx.machines.profiles import Place, Profile
-from dnnsplit_onnx.machines.topology import Tier, Topology
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.coding import CodeCosts, code_costs
 from dnnsplit_onnx.planning.timings import run_seconds, timed_below, timings_of
 from dnnsplit_onnx.work.analysis import Analysis

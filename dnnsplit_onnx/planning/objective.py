@@ -30,7 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.errors import InputError, PlanError
-from dnnsplit_onnx.machines.topology import Limits, Link, Tier, Topology
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.topology import Limits, Link, Topology
 from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.planning.figures import Figures, Measure, Stage, Transfer
 from dnnsplit_onnx.planning.plans import Plan

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnsplit_onnx.machines.topology import Tier, Topology
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import Accounting

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from dnnsplit_onnx.errors import TopologyError, close_names
 from dnnsplit_onnx.graph.graph import Graph
-from dnnsplit_onnx.machines.topology import Tier, Topology
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.topology import Topology
 
 
 @dataclass(frozen=True)

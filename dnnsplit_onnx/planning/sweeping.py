@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from dnnsplit_onnx.errors import InputError, RequestError, TopologyError
-from dnnsplit_onnx.machines.topology import Topology, parse_topology, topology_of
+from dnnsplit_onnx.machines.tiers_file import parse_topology, topology_of
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.accepting import Accept
 from dnnsplit_onnx.planning.choosing import plan_of, problem_of
 from dnnsplit_onnx.planning.coding import code_names

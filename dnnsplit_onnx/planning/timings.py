@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from dnnsplit_onnx.errors import ProfileError
 from dnnsplit_onnx.machines.predictors import FIT_AGAIN, Predictor, Timings, load_timings
 from dnnsplit_onnx.machines.profiles import MEASURE_AGAIN, Place, Profile, check_profile
-from dnnsplit_onnx.machines.topology import Tier
+from dnnsplit_onnx.machines.tiers import Tier
 from dnnsplit_onnx.work.analysis import ORDERS, Analysis
 from dnnsplit_onnx.work.features import AMOUNTS, features
 from dnnsplit_onnx.work.orders import in_order

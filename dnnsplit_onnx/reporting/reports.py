@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dnnsplit_onnx.files import already_exists, written_whole
-from dnnsplit_onnx.machines.topology import Topology, topology_of
+from dnnsplit_onnx.machines.tiers_file import topology_of
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.fitting import analysis_of
 from dnnsplit_onnx.reporting.page import gather, render
 from dnnsplit_onnx.reporting.page.measured import load_bench

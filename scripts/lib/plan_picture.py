@@ -17,7 +17,7 @@ from rich.terminal_theme import MONOKAI
 
 from dnnsplit_onnx import load_graph, plan
 from dnnsplit_onnx.machines.presets import presets, tiers_text
-from dnnsplit_onnx.machines.topology import read_topology
+from dnnsplit_onnx.machines.tiers_file import read_topology
 from dnnsplit_onnx.models import model_path
 from dnnsplit_onnx.reporting.plan_view import plan_renderables
 

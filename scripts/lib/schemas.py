@@ -12,12 +12,14 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from dnnsplit_onnx.machines import profiles, topology
+from dnnsplit_onnx.machines import tiers as tiers_tables
 from dnnsplit_onnx.planning import plans
 from dnnsplit_onnx.slicing import manifest as manifests
 
@@ -118,9 +120,9 @@ def of_type(kind: type, title: str, mode: Any = "serialization") -> Schema:
     """The schema of a type, with what its docstrings say of its keys, and `definitions`."""
     made = TypeAdapter(kind).json_schema(ref_template="#/definitions/{model}", mode=mode)
     definitions = made.pop("$defs", {})
-    modules = (topology, plans, manifests, profiles)
+    own = sys.modules[kind.__module__]
     for name, schema in definitions.items():
-        homes = (module for module in modules if module.__name__ == kind.__module__)
+        homes = (module for module in (own, tiers_tables) if hasattr(module, name))
         described(schema, getattr(next(homes), name))
     described(made, kind)
     return {"title": title, **made, "definitions": definitions}

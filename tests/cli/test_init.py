@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dnnsplit_onnx.machines.topology import load_topology
+from dnnsplit_onnx.machines.tiers_file import load_topology
 from tests.cli.conftest import Run
 
 NAMED = ("--edge", "raspberry-pi-4", "--cloud", "l4", "--link", "4g")

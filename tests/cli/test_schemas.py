@@ -16,7 +16,7 @@ import pytest
 
 from dnnsplit_onnx.errors import InputError, PlanError, TopologyError
 from dnnsplit_onnx.machines.profiles import Profile, Segment
-from dnnsplit_onnx.machines.topology import load_topology, parse_topology
+from dnnsplit_onnx.machines.tiers_file import load_topology, parse_topology
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.schemas import NAMES, schema_text
 from dnnsplit_onnx.slicing.manifest import load_manifest

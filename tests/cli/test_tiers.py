@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dnnsplit_onnx.machines.topology import load_topology
+from dnnsplit_onnx.machines.tiers_file import load_topology
 from dnnsplit_onnx.schemas import NAMES, schema_text
 from tests.cli.conftest import Run
 

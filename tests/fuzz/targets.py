@@ -23,7 +23,7 @@ from dnnsplit_onnx.graph.modelfile import ModelFile, read_model
 from dnnsplit_onnx.graph.protobuf import attach, detach
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.machines.profiles import parse_profile
-from dnnsplit_onnx.machines.topology import read_topology
+from dnnsplit_onnx.machines.tiers_file import read_topology
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.planning.plans import parse_plan
 from dnnsplit_onnx.running.origin import bindings_of

@@ -13,7 +13,8 @@ from onnx import numpy_helper
 
 from dnnsplit_onnx import load_graph, plan, slice_model, verify
 from dnnsplit_onnx.errors import ModelError
-from dnnsplit_onnx.machines.topology import Link, Tier, Topology
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.topology import Link, Topology
 
 MACHINES = Topology(tiers=[Tier("edge", gflops=1), Tier("cloud", gflops=9)], links=[Link(bandwidth_mbps=9)])
 

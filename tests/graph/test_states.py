@@ -13,7 +13,7 @@ from dnnsplit_onnx.errors import CutError, InputError
 from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.graph.states import Signature, State, likely_states, named_states, parse_states
-from dnnsplit_onnx.machines.topology import parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
 from dnnsplit_onnx.models import write_model
 from dnnsplit_onnx.planning.choosing import plan, problem_of
 from dnnsplit_onnx.planning.planners import get_planner

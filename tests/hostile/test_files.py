@@ -16,7 +16,7 @@ from dnnsplit_onnx.files import file_sha256, read_bounded
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.machines.profiles import load_profile, parse_profile
-from dnnsplit_onnx.machines.topology import load_topology, read_topology
+from dnnsplit_onnx.machines.tiers_file import load_topology, read_topology
 from dnnsplit_onnx.planning.plans import load_plan, parse_plan
 from dnnsplit_onnx.running.origin import find_model
 from dnnsplit_onnx.runtime import archive

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from dnnsplit_onnx.errors import TopologyError
-from dnnsplit_onnx.machines.topology import Limits, Link, Tier, Topology, parse_topology, topology_of
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.tiers_file import parse_topology, topology_of
+from dnnsplit_onnx.machines.topology import Limits, Link, Topology
 
 EDGE, CLOUD = Tier("edge", gflops=13.5), Tier("cloud", gflops=19500)
 LINE = Topology(tiers=[EDGE, CLOUD], links=[Link(bandwidth_mbps=50, delay_ms=10)])

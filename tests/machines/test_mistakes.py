@@ -11,8 +11,10 @@ import pytest
 from dnnsplit_onnx.errors import ModelError, TopologyError
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.machines.suspicions import suspicions
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.tiers_file import load_topology, parse_topology
 from dnnsplit_onnx.machines.toml_text import line_of
-from dnnsplit_onnx.machines.topology import Link, Tier, Topology, load_topology, parse_topology
+from dnnsplit_onnx.machines.topology import Link, Topology
 from tests.conftest import light
 
 GOOD = """\

@@ -12,7 +12,8 @@ import pytest
 
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.machines.presets import Connection, Device, Rules, presets, tiers_text
-from dnnsplit_onnx.machines.topology import Topology, load_topology
+from dnnsplit_onnx.machines.tiers_file import load_topology
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.models import write_model
 from dnnsplit_onnx.planning.costs import cost_table
 from dnnsplit_onnx.work.analysing import analyse

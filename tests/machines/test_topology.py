@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dnnsplit_onnx.errors import TopologyError
-from dnnsplit_onnx.machines.topology import load_topology
+from dnnsplit_onnx.machines.tiers_file import load_topology
 
 GOOD = """
 [[tier]]

@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 from dnnsplit_onnx.errors import InputError
-from dnnsplit_onnx.machines.topology import Link, Tier, Topology
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.topology import Link, Topology
 from dnnsplit_onnx.measuring.judging import Judge
 from dnnsplit_onnx.measuring.verification import verify
 from dnnsplit_onnx.planning.choosing import plan

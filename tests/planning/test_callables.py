@@ -13,7 +13,8 @@ import pytest
 from dnnsplit_onnx.errors import InfeasibleError, InputError
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
-from dnnsplit_onnx.machines.topology import Topology, parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.models import model_path
 from dnnsplit_onnx.planning.choosing import plan_of, problem_of
 from dnnsplit_onnx.planning.comparing import compare

@@ -11,7 +11,8 @@ from dnnsplit_onnx.errors import CutError, ShapeError
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.graph.states import State
-from dnnsplit_onnx.machines.topology import Topology, parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning import choosing
 from dnnsplit_onnx.planning.choosing import plan, plan_of, problem_of, single_tiers
 from dnnsplit_onnx.planning.fitting import analysis_of

@@ -11,7 +11,8 @@ import pytest
 from dnnsplit_onnx.errors import InfeasibleError, InputError
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
-from dnnsplit_onnx.machines.topology import Limits, Link, Tier, Topology
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.topology import Limits, Link, Topology
 from dnnsplit_onnx.planning import comparing
 from dnnsplit_onnx.planning.choosing import problem_of
 from dnnsplit_onnx.planning.comparing import Comparison, Row, compare

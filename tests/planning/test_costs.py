@@ -8,7 +8,7 @@ import pytest
 from dnnsplit_onnx.errors import ProfileError
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.machines.profiles import Profile, load_profile
-from dnnsplit_onnx.machines.topology import parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
 from dnnsplit_onnx.planning.costs import cost_table
 from dnnsplit_onnx.planning.objective import evaluate
 from dnnsplit_onnx.work.analysis import Analysis, measure

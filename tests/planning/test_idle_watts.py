@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from dnnsplit_onnx.errors import InfeasibleError, TopologyError
-from dnnsplit_onnx.machines.topology import Link, Tier, Topology
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.topology import Link, Topology
 from dnnsplit_onnx.planning.choosing import problem_of
 from dnnsplit_onnx.planning.planners import Problem, get_planner
 from dnnsplit_onnx.planning.planners.dag import dag_optimum

@@ -12,7 +12,8 @@ import pytest
 from dnnsplit_onnx.errors import TopologyError
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
-from dnnsplit_onnx.machines.topology import Topology, load_topology, parse_topology
+from dnnsplit_onnx.machines.tiers_file import load_topology, parse_topology
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.choosing import plan, problem_of
 from dnnsplit_onnx.planning.costs import cost_table, on_links
 from dnnsplit_onnx.planning.planners import get_planner

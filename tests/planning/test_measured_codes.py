@@ -10,7 +10,8 @@ import pytest
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.machines.profiles import CodeTimes
-from dnnsplit_onnx.machines.topology import Topology, parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.accepting import codes_used
 from dnnsplit_onnx.planning.coding import code_costs, code_names, coded_at
 from dnnsplit_onnx.work.analysis import Analysis, measure

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from dnnsplit_onnx.errors import InfeasibleError, TopologyError
-from dnnsplit_onnx.machines.topology import Topology, parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.planning.rules import rules_of
 

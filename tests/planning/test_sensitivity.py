@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from dnnsplit_onnx.errors import InfeasibleError, TopologyError
-from dnnsplit_onnx.machines.topology import parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
 from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.planning.planners import Problem, get_planner
 from dnnsplit_onnx.planning.sensitivity import bandwidth_sensitivity, samples, topology_at

@@ -18,7 +18,9 @@ from dnnsplit_onnx.errors import InputError, PlanError, TopologyError
 from dnnsplit_onnx.graph.graph import build_graph, load_graph
 from dnnsplit_onnx.graph.modelfile import ModelFile
 from dnnsplit_onnx.graph.shapes import bind_shapes
-from dnnsplit_onnx.machines.topology import Lan, Link, Machine, Tier, Topology, parse_topology
+from dnnsplit_onnx.machines.tiers import Lan, Machine, Tier
+from dnnsplit_onnx.machines.tiers_file import parse_topology
+from dnnsplit_onnx.machines.topology import Link, Topology
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.planning.costs import cost_table
 from dnnsplit_onnx.planning.objective import evaluate

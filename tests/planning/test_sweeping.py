@@ -10,7 +10,8 @@ import pytest
 from dnnsplit_onnx.errors import InfeasibleError, InputError, TopologyError
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
-from dnnsplit_onnx.machines.topology import Link, Tier, Topology
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.topology import Link, Topology
 from dnnsplit_onnx.planning import sweeping
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.planning.sweeping import Axis, parse_axis, sweep, with_setting

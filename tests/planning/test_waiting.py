@@ -10,7 +10,8 @@ import pytest
 import simpy
 
 from dnnsplit_onnx.errors import InfeasibleError, TopologyError
-from dnnsplit_onnx.machines.topology import Link, Tier, Topology
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.topology import Link, Topology
 from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.planning.objective import evaluate
 from dnnsplit_onnx.planning.planners import exact, exhaustive

@@ -11,7 +11,8 @@ import onnx
 import pytest
 from rich.console import Console
 
-from dnnsplit_onnx.machines.topology import Topology, parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.measuring.benchmark import bench
 from dnnsplit_onnx.measuring.judging import Judge
 from dnnsplit_onnx.measuring.verification import verify

@@ -19,7 +19,8 @@ from dnnsplit_onnx.cli.app import app
 from dnnsplit_onnx.cli.lazy import COMMANDS
 from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
-from dnnsplit_onnx.machines.topology import Link, Tier, Topology
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.topology import Link, Topology
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.console import stdout_console

@@ -20,7 +20,8 @@ from onnx import TensorProto, helper
 from dnnsplit_onnx.errors import InputError, PlanError
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
-from dnnsplit_onnx.machines.topology import Topology, parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.models import write_model
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.planning.fitting import analysis_of

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
-from dnnsplit_onnx.machines.topology import load_topology
+from dnnsplit_onnx.machines.tiers_file import load_topology
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.reporting.bars import waterfall

@@ -13,7 +13,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from dnnsplit_onnx.errors import InfeasibleError
-from dnnsplit_onnx.machines.topology import Topology, parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.choosing import plan, problem_of
 from dnnsplit_onnx.planning.figures import Objective
 from dnnsplit_onnx.planning.planners import exact

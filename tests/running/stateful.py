@@ -16,7 +16,7 @@ from onnx import numpy_helper as nh
 from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.graph.identity import in_file_order
 from dnnsplit_onnx.graph.states import State
-from dnnsplit_onnx.machines.topology import parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.slicing.candidates import slice_all_candidates
 from dnnsplit_onnx.work.analysing import analyse

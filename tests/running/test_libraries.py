@@ -15,7 +15,7 @@ import pytest
 
 from dnnsplit_onnx import Chain, InputError, MissingExtraError, ModelError, bench, custom_ops, verify
 from dnnsplit_onnx.cli import main
-from dnnsplit_onnx.machines.topology import load_topology
+from dnnsplit_onnx.machines.tiers_file import load_topology
 from dnnsplit_onnx.runtime import custom_ops as registry
 from dnnsplit_onnx.runtime.options import TIER, SessionOptions
 from dnnsplit_onnx.serving.tier.routes import Routes

@@ -13,7 +13,8 @@ import pytest
 
 from dnnsplit_onnx.errors import ManifestError
 from dnnsplit_onnx.files import file_sha256
-from dnnsplit_onnx.machines.topology import Lan, Link, Machine, Tier, Topology
+from dnnsplit_onnx.machines.tiers import Lan, Machine, Tier
+from dnnsplit_onnx.machines.topology import Link, Topology
 from dnnsplit_onnx.measuring.benchmark import bench
 from dnnsplit_onnx.measuring.verification import verify
 from dnnsplit_onnx.planning.choosing import plan

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dnnsplit_onnx.machines.topology import Topology, parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.runtime.sessions import Session
 from dnnsplit_onnx.runtime.values import Value
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnsplit_onnx.machines.topology import Lan
+from dnnsplit_onnx.machines.tiers import Lan
 from dnnsplit_onnx.planning.figures import MachineShare
 from dnnsplit_onnx.planning.sharing.seconds import MachineSeconds
 from dnnsplit_onnx.planning.sharing.walks import Reads, Walk, Walks

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnsplit_onnx.machines.topology import Tier
+from dnnsplit_onnx.machines.tiers import Tier
 from dnnsplit_onnx.planning.figures import MachineShare
 from dnnsplit_onnx.planning.sharing.division import Divisions
 from dnnsplit_onnx.planning.sharing.seconds import MachineSeconds

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 
-from dnnsplit_onnx.machines.topology import Link, Tier
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.topology import Link
 from dnnsplit_onnx.reporting.page.facts import Facts
 from dnnsplit_onnx.reporting.page.markup import Content, Markup, tag
 

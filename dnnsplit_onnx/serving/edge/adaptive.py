@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 
 from dnnsplit_onnx.errors import DnnsplitError, InputError, RequestError
-from dnnsplit_onnx.machines.topology import Topology, load_topology
+from dnnsplit_onnx.machines.tiers_file import load_topology
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.choosing import problem_of
 from dnnsplit_onnx.planning.fitting import analysis_of
 from dnnsplit_onnx.planning.planners import get_planner

@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from dnnsplit_onnx.machines.topology import Topology, parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
+from dnnsplit_onnx.machines.topology import Topology
 
 FILE = Path(__file__).resolve().parents[1] / "presets.toml"
 ORIGINS = ("paper: ", "assumed: ")

@@ -33,7 +33,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnsplit_onnx.machines.topology import Topology, parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
+from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.planning.planners import Problem
 from dnnsplit_onnx.planning.planners.replan import Replanner

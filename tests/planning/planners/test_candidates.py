@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 
 from dnnsplit_onnx.errors import InfeasibleError, TopologyError
-from dnnsplit_onnx.machines.topology import Limits, Link, Tier, Topology
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.topology import Limits, Link, Topology
 from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.planning.planners import Problem, get_planner
 from dnnsplit_onnx.work.memory import StageMemory

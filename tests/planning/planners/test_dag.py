@@ -10,7 +10,8 @@ import pytest
 
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
-from dnnsplit_onnx.machines.topology import Link, Tier, Topology
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.topology import Link, Topology
 from dnnsplit_onnx.planning.choosing import plan, problem_of
 from dnnsplit_onnx.planning.planners import get_planner
 from dnnsplit_onnx.planning.planners.bounds import lower_bound, slowest_step_bound

@@ -10,7 +10,8 @@ import pytest
 from onnx.parser import parse_model
 
 from dnnsplit_onnx.errors import InfeasibleError
-from dnnsplit_onnx.machines.topology import Link, Tier, Topology
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.topology import Link, Topology
 from dnnsplit_onnx.planning.choosing import plan_of, problem_of
 from dnnsplit_onnx.planning.planners.exact import along_order
 from dnnsplit_onnx.planning.problem import Problem, Solution

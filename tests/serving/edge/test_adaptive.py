@@ -14,7 +14,7 @@ import pytest
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
-from dnnsplit_onnx.machines.topology import parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
 from dnnsplit_onnx.planning.choosing import plan, problem_of
 from dnnsplit_onnx.serving.edge.adaptive import Adaptive, adaptive_edge
 from dnnsplit_onnx.serving.edge.choosing import Prepare

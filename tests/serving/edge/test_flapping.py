@@ -11,7 +11,7 @@ import pytest
 
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
-from dnnsplit_onnx.machines.topology import parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
 from dnnsplit_onnx.planning.choosing import problem_of
 from dnnsplit_onnx.serving.edge import adaptive as adapting
 from dnnsplit_onnx.serving.edge.adaptive import Adaptive

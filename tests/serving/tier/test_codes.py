@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from dnnsplit_onnx.machines.topology import parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.serving.wire.errors import ServingError

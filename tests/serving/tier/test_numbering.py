@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from dnnsplit_onnx.graph.graph import load_graph
-from dnnsplit_onnx.machines.topology import parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.serving.tier.sequences import Numbering, Sequence
 from dnnsplit_onnx.serving.wire.errors import DeadlineError, ProtocolError

@@ -11,7 +11,7 @@ import pytest
 
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.graph import load_graph
-from dnnsplit_onnx.machines.topology import parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
 from dnnsplit_onnx.models import write_model
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.running.steps import Steps

@@ -12,7 +12,8 @@ import onnx
 import pytest
 
 from dnnsplit_onnx.errors import InputError
-from dnnsplit_onnx.machines.topology import Lan, Link, Machine, Tier, Topology
+from dnnsplit_onnx.machines.tiers import Lan, Machine, Tier
+from dnnsplit_onnx.machines.topology import Link, Topology
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.running.tiles import cut_out

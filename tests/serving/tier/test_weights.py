@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dnnsplit_onnx.errors import ManifestError
 from dnnsplit_onnx.graph.graph import load_graph
-from dnnsplit_onnx.machines.topology import parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.running import slices as opening
 from dnnsplit_onnx.runtime.sessions import SessionOptions

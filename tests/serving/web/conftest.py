@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from dnnsplit_onnx.graph.graph import load_graph
-from dnnsplit_onnx.machines.topology import parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.serving.web.export import export_web
 from dnnsplit_onnx.serving.web.runtime import WASM, WEBGPU

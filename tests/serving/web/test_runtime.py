@@ -14,7 +14,7 @@ import pytest
 
 from dnnsplit_onnx import analyse, plan
 from dnnsplit_onnx.machines.profiles import load_profile
-from dnnsplit_onnx.machines.topology import load_topology
+from dnnsplit_onnx.machines.tiers_file import load_topology
 from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
 from dnnsplit_onnx.serving.tier.launch import ServeOptions, open_server

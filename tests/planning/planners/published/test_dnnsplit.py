@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dnnsplit_onnx.errors import InputError
-from dnnsplit_onnx.machines.topology import Limits, Link, Tier, Topology
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.topology import Limits, Link, Topology
 from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.planning.planners import Problem, get_planner
 from tests.strategies import OBJECTIVES, random_problem

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from dnnsplit_onnx.errors import DnnsplitError, InfeasibleError, InputError, MissingExtraError, TopologyError
-from dnnsplit_onnx.machines.topology import Link, Tier, Topology
+from dnnsplit_onnx.machines.tiers import Tier
+from dnnsplit_onnx.machines.topology import Link, Topology
 from dnnsplit_onnx.planning.choosing import plan_of, problem_of
 from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.planning.figures import Objective
