@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 
 from dnnsplit_onnx.machines import profiles, topology
 from dnnsplit_onnx.machines import tiers as tiers_tables
-from dnnsplit_onnx.planning import plans
+from dnnsplit_onnx.planning import figures, plans
 from dnnsplit_onnx.slicing import manifest as manifests
 
 FOLDER = Path(__file__).resolve().parents[2] / "dnnsplit_onnx" / "schemas"
@@ -122,7 +122,7 @@ def of_type(kind: type, title: str, mode: Any = "serialization") -> Schema:
     definitions = made.pop("$defs", {})
     own = sys.modules[kind.__module__]
     for name, schema in definitions.items():
-        homes = (module for module in (own, tiers_tables) if hasattr(module, name))
+        homes = (module for module in (own, tiers_tables, figures) if hasattr(module, name))
         described(schema, getattr(next(homes), name))
     described(made, kind)
     return {"title": title, **made, "definitions": definitions}
