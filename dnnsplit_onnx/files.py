@@ -4,10 +4,7 @@ A tiers file, a profile, a plan or a manifest is kilobytes, at most a few megaby
 reads one without a bound can be handed an endless one: `/dev/zero` under another name, or
 gigabytes of JSON, which take ten times their size once parsed.
 
-Hashing a large file takes about as long as copying it, and needs none of what a command
-imports and plans before it writes anything. So whoever knows early that a digest will be
-needed calls `begin_sha256`, and whoever needs it asks for `pending_sha256`. Nothing here is
-slow to import.
+Nothing here is slow to import.
 """
 
 from __future__ import annotations
@@ -17,15 +14,11 @@ import hashlib
 import os
 import stat
 import tempfile
-import threading
-import zlib
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from dnnsplit_onnx.errors import OutputError
 
@@ -36,6 +29,16 @@ LARGEST_NBYTES = 1 << 26
 _CHUNK = 1 << 23
 
 Stamp = tuple[int, int]
+
+
+class Hash(Protocol):
+    """A digest that is being taken."""
+
+    def update(self, data: memoryview | bytes, /) -> None:
+        """Takes more bytes."""
+
+    def hexdigest(self) -> str:
+        """The digest of all bytes so far, in hexadecimal."""
 
 
 def read_bounded(path: Path, *, most_nbytes: int = LARGEST_NBYTES, regular: bool = True) -> bytes:
@@ -126,27 +129,25 @@ def _umask() -> int:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal.
+    """The SHA-256 of a file, in hexadecimal; raises as `file_hash` does."""
+    return file_hash(path, hashlib.sha256())
+
+
+def file_hash(path: Path, digest: Hash) -> str:
+    """The digest of a file, in hexadecimal.
+
+    Args:
+        path: The file.
+        digest: What takes it, fresh.
 
     Raises:
         OSError: It cannot be read, or is a device or a pipe, which may have no end.
     """
-    digest = hashlib.sha256()
     with open_regular(path) as file:
         buffer = memoryview(bytearray(min(_CHUNK, path.stat().st_size + 1)))
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()
-
-
-def file_crc32(path: Path) -> str:
-    """The CRC-32 of a file, in hexadecimal; raises as `file_sha256` does."""
-    value = 0
-    with open_regular(path) as file:
-        buffer = memoryview(bytearray(1 << 18))
-        while count := file.readinto(buffer):
-            value = zlib.crc32(buffer[:count], value)
-    return f"{value:08x}"
 
 
 def stamp(path: Path) -> Stamp:
@@ -157,34 +158,3 @@ def stamp(path: Path) -> Stamp:
     """
     info = path.stat()
     return info.st_size, info.st_mtime_ns
-
-
-def begin_sha256(path: Path) -> None:
-    """Starts to compute the digest of a file that will be asked for; never fails."""
-    try:
-        pending_sha256(path, stamp(path))
-    except OSError:
-        return  # whoever opens the file says what is wrong with it
-
-
-@lru_cache(maxsize=4)
-def pending_sha256(path: Path, version: Stamp) -> Future[str]:  # noqa: ARG001
-    """The SHA-256 of a file in hexadecimal, once it is known.
-
-    Args:
-        path: The file.
-        version: Its stamp. For one path and stamp the file is read once.
-
-    Returns:
-        The digest to come. Its `result` raises OSError if the file cannot be read.
-    """
-    future: Future[str] = Future()
-    threading.Thread(target=_hash, args=(path, future), name="sha256", daemon=True).start()
-    return future
-
-
-def _hash(path: Path, future: Future[str]) -> None:
-    try:
-        future.set_result(file_sha256(path))
-    except OSError as error:
-        future.set_exception(error)

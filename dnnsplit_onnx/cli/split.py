@@ -69,12 +69,12 @@ def split(
     from dnnsplit_onnx.cli.loading import load_analysis, make_plan, model_file, register_libraries
     from dnnsplit_onnx.cli.output import print_json
     from dnnsplit_onnx.cli.plan import refuse_broken, show
-    from dnnsplit_onnx.files import begin_sha256
+    from dnnsplit_onnx.graph.digests import begin_digests
     from dnnsplit_onnx.machines.tiers_file import parse_topology
     from dnnsplit_onnx.planning.fitting import analysis_of
     from dnnsplit_onnx.planning.plans import load_plan
 
-    begin_sha256(model_file(model))
+    begin_digests(model_file(model))
     if not no_verify:
         from dnnsplit_onnx.runtime.provider import runtime
 

@@ -28,7 +28,8 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
 from dnnsplit_onnx.errors import ModelError
-from dnnsplit_onnx.files import pending_sha256, stamp
+from dnnsplit_onnx.files import file_sha256, stamp
+from dnnsplit_onnx.graph.digests import LARGE_NBYTES, Digests, identity, pending_digests
 from dnnsplit_onnx.graph.kinds import HEAD_NBYTES, kind_of
 from dnnsplit_onnx.graph.protobuf import Buffer, DataRange, detach
 
@@ -79,18 +80,35 @@ class ModelFile:
         if not same:
             raise ModelError(f"`{self.path}` has changed since it was read", hint="try again")
 
-    def begin_sha256(self) -> None:
-        """Starts to compute what `sha256` will be asked for, in a thread."""
-        pending_sha256(self.path, self.stamp)
+    def begin_digests(self) -> None:
+        """Starts to compute what `digests` will be asked for, in a thread."""
+        pending_digests(self.path, self.stamp)
 
-    def sha256(self) -> str:
-        """The SHA-256 of the ONNX file itself; external files are not part of it.
+    def digests(self) -> Digests:
+        """The digests of the ONNX file itself; external files are not part of them.
 
         Raises:
             ModelError: The file cannot be read any more.
         """
         try:
-            return pending_sha256(self.path, self.stamp).result()
+            return pending_digests(self.path, self.stamp).result()
+        except OSError as error:
+            raise ModelError(f"cannot read `{self.path}`: {error.strerror}") from None
+
+    def sha256(self) -> str:
+        """The SHA-256 that tells the model from others (`digests.identity`); raises as `digests`."""
+        return identity(self.digests())
+
+    def is_named(self, sha256: str) -> bool:
+        """Whether this is the model's SHA-256, or that of all its bytes, as releases before 0.2 have it.
+
+        Raises:
+            ModelError: As for `digests`.
+        """
+        if sha256 in self.digests().values():
+            return True
+        try:
+            return self.stamp[0] > LARGE_NBYTES and file_sha256(self.path) == sha256
         except OSError as error:
             raise ModelError(f"cannot read `{self.path}`: {error.strerror}") from None
 

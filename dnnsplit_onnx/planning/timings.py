@@ -63,10 +63,11 @@ def _predicted(analysis: Analysis, tier: Tier, predictor: Predictor, place: Plac
 
 def _measured(analysis: Analysis, tier: Tier, profile: Profile, place: Place) -> NDArray[np.float64]:
     given = tier.profile
+    file = analysis.graph.file
     check_profile(
         profile,
         given if isinstance(given, str) else f"the profile of tier `{tier.name}`",
-        sha256=analysis.graph.file.sha256(),
+        sha256=profile.model_sha256 if file.is_named(profile.model_sha256) else file.sha256(),
         provider=tier.provider,
         bindings=analysis.types.bindings,
     )

@@ -6,8 +6,8 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from dnnsplit_onnx.errors import InputError, ManifestError
-from dnnsplit_onnx.files import file_sha256
+from dnnsplit_onnx.errors import InputError, ManifestError, ModelError
+from dnnsplit_onnx.graph.digests import file_digest
 from dnnsplit_onnx.graph.graph import Graph, Node
 from dnnsplit_onnx.runtime.inputs import Inputs
 from dnnsplit_onnx.slicing.manifest import Manifest
@@ -30,12 +30,14 @@ def find_model(folder: Path, manifest: Manifest, model: str | Path | None = None
     recorded = os.path.normpath(folder.resolve() / manifest.model.path)
     path = Path(recorded if model is None else model)
     try:
-        actual = file_sha256(path)
+        same = all(file_digest(path, name) == known for name, known in manifest.model.digests.items())
+    except ModelError:
+        same = False  # it is no ONNX file at all
     except OSError as error:
         raise ManifestError(
             f"cannot read the whole model `{path}`: {error.strerror}", hint=_PASS_MODEL
         ) from None
-    if actual != manifest.model.sha256:
+    if not same:
         raise ManifestError(
             f"`{path}` is not the model that was split: its checksum differs",
             hint=f"{_PASS_MODEL}, or run `split` again",

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from dnnsplit_onnx.errors import PlanError
+from dnnsplit_onnx.graph.digests import Digests, graph_digests
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.planning.fitting import graph_of
 from dnnsplit_onnx.planning.plans import Plan
@@ -85,7 +86,7 @@ def slice_all_candidates(
     cuts = sorted({0, len(graph.nodes), *positions, *plan.cuts})
     users = _users_of_ranges([stage.tier for stage in stages], cuts)
     with output_folder(graph, output, force) as folder, Copier(graph.file) as copier:
-        graph.file.begin_sha256()
+        graph.file.begin_digests()
         writer = _Writer(SliceIndex(graph), folder, copier)
         writer.write_weights([stage.tier for stage in stages], progress)
         known = {key: record for users_of_one in users.items() for key, record in writer.write(*users_of_one)}
@@ -96,7 +97,7 @@ def slice_all_candidates(
             [known[stage.tier, stage.start, stage.stop] for stage in stages],
             list(known.values()),
             model_path=recorded_path(model_path or graph.file.path, Path(output)),
-            model_sha256=graph.file.sha256(),
+            digests=graph.file.digests(),
         )
         (folder / FILE_NAME).write_text(made.to_json(), encoding="utf-8")
         if check is not None:
@@ -137,7 +138,7 @@ class _Writer:
         # The whole graph needs every weight that some range needs.
         whole = extract(index, 0, len(index.graph.nodes))
         self._weights = lay_out_data(weight_ranges(whole.proto), WEIGHTS_NAME)
-        self._crc32 = ""
+        self._digests: Digests = {}
 
     def write_weights(self, tiers: Sequence[str], progress: Progress | None) -> None:
         """Makes the tiers' folders, each with the file of weights."""
@@ -146,9 +147,9 @@ class _Writer:
         for tier in tiers:
             (self._folder / tier).mkdir()
         if content.nbytes:
-            crc32 = self._copier.crc32(content)
+            digests = self._copier.digests(content)
             self._write(content, [f"{tier}/{WEIGHTS_NAME}" for tier in tiers])
-            self._crc32 = crc32.result()
+            self._digests = digests.result()
         self._copier.report = counting(None, 0)
 
     def write(self, span: Span, tiers: Sequence[str]) -> Iterator[tuple[tuple[str, int, int], SliceRecord]]:
@@ -163,14 +164,14 @@ class _Writer:
         for tier in tiers:
             tag_nodes(part, tier)  # so each tier has a file of its own
             content = as_it_is(part.proto)
-            sha256 = self._copier.sha256(content).result()
             self._write(content, [f"{tier}/{name}"])
+            digests = self._copier.digests(content).result() | graph_digests(self._folder / tier / name)
             data = self._data_file(tier) if uses_weights else None
-            yield (tier, *span), slice_record(tier, part, f"{tier}/{name}", sha256, content.nbytes, data)
+            yield (tier, *span), slice_record(tier, part, f"{tier}/{name}", digests, content.nbytes, data)
 
     def _data_file(self, tier: str) -> DataFile:
         nbytes = self._weights.content.nbytes
-        return DataFile(file=f"{tier}/{WEIGHTS_NAME}", crc32=self._crc32, nbytes=nbytes)
+        return DataFile(file=f"{tier}/{WEIGHTS_NAME}", digests=self._digests, nbytes=nbytes)
 
     def _write(self, content: Content, names: Sequence[str]) -> None:
         """Writes a file under several names."""

@@ -1,4 +1,4 @@
-"""The manifest beside the slices: what was cut, what crosses, and hashes of every file.
+"""The manifest beside the slices: what was cut, what crosses, and digests of every file.
 
 Whoever runs slices reads the manifest and never the plan's reasons. A manifest may come
 from anywhere, so it is validated in full, and its paths may not leave its folder.
@@ -9,49 +9,64 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from dnnsplit_onnx.errors import ManifestError
-from dnnsplit_onnx.files import file_crc32, file_sha256, read_bounded
+from dnnsplit_onnx.errors import ManifestError, ModelError
+from dnnsplit_onnx.files import read_bounded
+from dnnsplit_onnx.graph.digests import Algorithm, file_digest, identity
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.machines.providers import Provider
 from dnnsplit_onnx.views import Tabled
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = "manifest.json"
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{8}|[0-9a-f]{32}|[0-9a-f]{64})$")]
 # A file that was written this recently may be written again within one tick of its clock.
 _SETTLED_NS = 2_000_000_000
 
 Position = Annotated[int, Field(ge=0, le=1 << 32)]
 # It is the name of a folder, and of a model in a URL.
 TierName = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x20\x7f/\\]+$")]
-Crc32 = Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
 
 
-class DataFile(_Record):
+class _Digested(_Record):
+    """What lies in a file.
+
+    Attributes:
+        digests: What the file is held against, by algorithm (`graph.digests`).
+    """
+
+    digests: dict[Algorithm, Digest] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, data: Any) -> Any:
+        """In schema version 1 each file has one digest, the algorithm its key."""
+        if not isinstance(data, dict) or "digests" in data:
+            return data
+        named = {key: data[key] for key in ("sha256", "crc32") if data.get(key) is not None}
+        return data | {"digests": named}
+
+
+class DataFile(_Digested):
     """A file of weights that belongs to a slice.
 
     Attributes:
         file: Relative to the manifest.
-        crc32: CRC-32 of its bytes. Files of weights are large and a tier must not wait for
-            them to be hashed: it finds what is damaged or mixed up, not a forger, who would
-            change the manifest as well.
         nbytes: Its size.
     """
 
     file: str
-    crc32: Crc32
     nbytes: Annotated[int, Field(ge=0)]
 
     @field_validator("file")
@@ -72,13 +87,12 @@ class TilePort(Port):
     rows: tuple[Position, Position] | None = None
 
 
-class TileRecord(_Record):
+class TileRecord(_Digested):
     """What one machine of a tier computes of one region of the tier's slice.
 
     Attributes:
         machine: The machine that the plan gives it to; any machine of the tier can run it.
         file: Its ONNX file, relative to the manifest.
-        sha256: SHA-256 of that file.
         nbytes: Size of that file.
         start, stop: The region's positions. Regions follow one another, and those of one slice
             are its positions.
@@ -91,7 +105,6 @@ class TileRecord(_Record):
 
     machine: TierName
     file: str
-    sha256: Sha256
     nbytes: int
     start: Position
     stop: Position
@@ -106,13 +119,12 @@ class TileRecord(_Record):
         return _safe(value)
 
 
-class SliceRecord(_Record):
+class SliceRecord(_Digested):
     """One tier's part.
 
     Attributes:
         tier: The tier's name.
         file: Its ONNX file, relative to the manifest; None for a tier without work.
-        sha256: SHA-256 of that file.
         nbytes: Size of that file.
         start, stop: The positions it runs.
         inputs: Values it reads: model inputs and values from lower tiers.
@@ -131,7 +143,6 @@ class SliceRecord(_Record):
 
     tier: TierName
     file: str | None
-    sha256: Sha256 | None = None
     nbytes: int | None = None
     start: Position
     stop: Position
@@ -158,7 +169,7 @@ class SliceRecord(_Record):
         return self.model_copy(
             update={
                 "file": tile.file,
-                "sha256": tile.sha256,
+                "digests": tile.digests,
                 "nbytes": tile.nbytes,
                 "start": tile.start,
                 "stop": tile.stop,
@@ -181,19 +192,25 @@ class SliceRecord(_Record):
         return tuple(port for port in self.outputs if port.code is not None)
 
 
-class ModelRecord(_Record):
+class ModelRecord(_Digested):
     """The model that was cut.
 
     Attributes:
         path: Where it lay, relative to the manifest's folder where that is possible.
-        sha256: SHA-256 of the ONNX file (files of external weights are not part of it).
         inputs, outputs: What the whole model reads and makes.
+
+    Files of external weights are not part of its digests.
     """
 
     path: str
-    sha256: Sha256
+    digests: dict[Algorithm, Digest] = Field(min_length=1)
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """What tells it from other models; see `digests.identity`."""
+        return identity(self.digests)
 
 
 class StateRecord(_Record):
@@ -251,8 +268,8 @@ class Manifest(_Record, Tabled):
     @field_validator("schema_version")
     @classmethod
     def _known_version(cls, value: int) -> int:
-        if value != SCHEMA_VERSION:
-            raise ValueError(f"schema version {value}, this release reads {SCHEMA_VERSION}")
+        if value not in range(1, SCHEMA_VERSION + 1):
+            raise ValueError(f"schema version {value}, this release reads 1 to {SCHEMA_VERSION}")
         return value
 
     def records(self) -> list[dict[str, Any]]:
@@ -372,11 +389,9 @@ def check_files(folder: Path, record: SliceRecord) -> None:
         ManifestError: A file is missing or is not the one that was written.
     """
     if record.file is not None:
-        if record.sha256 is None:
-            raise ManifestError(f"`{record.file}` has no checksum in the manifest", hint="run `split` again")
-        _check_file(_inside(folder, record.file), None, file_sha256, record.sha256)
+        _check_file(folder, record.file, None, record.digests)
     for data in record.data:
-        _check_file(_inside(folder, data.file), data.nbytes, file_crc32, data.crc32)
+        _check_file(folder, data.file, data.nbytes, data.digests)
     for tile in record.tiles:
         check_files(folder, record.of_tile(tile))
 
@@ -391,15 +406,22 @@ def _inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _check_file(path: Path, nbytes: int | None, checksum: Callable[[Path], str], expected: str) -> None:
+def _check_file(folder: Path, name: str, nbytes: int | None, digests: Mapping[Algorithm, str]) -> None:
+    if not digests:
+        raise ManifestError(f"`{name}` has no checksum in the manifest", hint="run `split` again")
+    path = _inside(folder, name)
     try:
         found = path.stat()
         size = found.st_size
-        same = nbytes in (None, size) and _checksum(path, found, checksum) == expected
+        same = nbytes in (None, size) and all(
+            _digest(path, found, algorithm) == expected for algorithm, expected in digests.items()
+        )
     except OSError as error:
         raise ManifestError(
             f"cannot read slice file `{path}`: {error.strerror}", hint="run `split` again"
         ) from None
+    except ModelError:
+        same = False  # a part of it is no ONNX file
     if not same:
         what = "its checksum differs" if nbytes in (None, size) else f"{size} bytes in place of {nbytes}"
         raise ManifestError(
@@ -407,17 +429,17 @@ def _check_file(path: Path, nbytes: int | None, checksum: Callable[[Path], str],
         )
 
 
-def _checksum(path: Path, found: os.stat_result, checksum: Callable[[Path], str]) -> str:
+def _digest(path: Path, found: os.stat_result, algorithm: Algorithm) -> str:
     changed_ns = max(found.st_mtime_ns, found.st_ctime_ns)
     if time.time_ns() - changed_ns < _SETTLED_NS:
-        return checksum(path)
+        return file_digest(path, algorithm)
     version = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    return _remembered(path.absolute(), version, checksum)
+    return _remembered(path.absolute(), version, algorithm)
 
 
 @lru_cache(1024)
-def _remembered(path: Path, version: tuple[int, ...], checksum: Callable[[Path], str]) -> str:  # noqa: ARG001
-    return checksum(path)
+def _remembered(path: Path, version: tuple[int, ...], algorithm: Algorithm) -> str:  # noqa: ARG001
+    return file_digest(path, algorithm)
 
 
 def _safe(value: str) -> str:

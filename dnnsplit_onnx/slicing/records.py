@@ -14,6 +14,7 @@ import onnx
 from dnnsplit_onnx._version import __version__
 from dnnsplit_onnx.errors import PlanError
 from dnnsplit_onnx.files import read_bounded
+from dnnsplit_onnx.graph.digests import Digests
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.modelfile import ModelFile, data_range, is_external, tensors
 from dnnsplit_onnx.graph.unrenewed import is_left_as_it_was
@@ -64,13 +65,13 @@ def check_stages(graph: Graph, stages: Sequence[Stage]) -> None:
 
 
 def slice_record(
-    tier: str, part: Extract, file: str, sha256: str, nbytes: int, data: DataFile | None
+    tier: str, part: Extract, file: str, digests: Digests, nbytes: int, data: DataFile | None
 ) -> SliceRecord:
     """The record of a slice that has a file."""
     return SliceRecord(
         tier=tier,
         file=file,
-        sha256=sha256,
+        digests=digests,
         nbytes=nbytes,
         start=part.start,
         stop=part.stop,
@@ -93,7 +94,7 @@ def manifest(
     candidates: Sequence[SliceRecord] = (),
     *,
     model_path: str,
-    model_sha256: str,
+    digests: Digests,
 ) -> Manifest:
     """The manifest of a folder of slices."""
     inputs = {value.name: value for value in graph.proto.graph.input}
@@ -103,7 +104,7 @@ def manifest(
         producer=f"dnnsplit-onnx {__version__}",
         model=ModelRecord(
             path=model_path,
-            sha256=model_sha256,
+            digests=digests,
             inputs=tuple(port(inputs[name]) for name in graph.inputs),
             outputs=tuple(port(outputs[name]) for name in dict.fromkeys(graph.outputs)),
         ),

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from dnnsplit_onnx.errors import PlanError
+from dnnsplit_onnx.graph.digests import Digests, graph_digests
 from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.planning.figures import Stage
@@ -81,7 +82,7 @@ def slice_model(
     graph = graph_of(plan, model if isinstance(model, Graph) else load_graph(model))
     check_stages(graph, plan.figures.stages)
     with output_folder(graph, output, force) as folder, Copier(graph.file) as copier:
-        graph.file.begin_sha256()
+        graph.file.begin_digests()
         index = SliceIndex(graph)
         codes: list[Codes] = [{}, *codes_of(index, plan), {}]
         drafts = [
@@ -92,7 +93,7 @@ def slice_model(
         written = [_write(draft, folder / draft.tier, copier) for draft in drafts]
         path = recorded_path(model_path or graph.file.path, Path(output))
         slices = [part.record() for part in written]
-        made = manifest(graph, plan, slices, model_path=path, model_sha256=graph.file.sha256())
+        made = manifest(graph, plan, slices, model_path=path, digests=graph.file.digests())
         graph.file.check_unchanged()
         (folder / FILE_NAME).write_text(made.to_json(), encoding="utf-8")
         if check is not None:
@@ -136,25 +137,27 @@ class _Draft:
 
 @dataclass(frozen=True)
 class _Written:
-    """A slice that has been written, its checksums under way."""
+    """A slice that has been written, its digests under way."""
 
     draft: _Draft
-    model_sha256: Future[str] | None
-    data_crc32: Future[str] | None
-    tile_sha256: tuple[Future[str], ...] = ()
+    folder: Path
+    model: Future[Digests] | None = None
+    data: Future[Digests] | None = None
+    tiles: tuple[Future[Digests], ...] = ()
 
     def record(self) -> SliceRecord:
         draft, data = self.draft, None
-        if draft.model is None or self.model_sha256 is None:
+        if draft.model is None or self.model is None:
             return empty_record(draft.tier, draft.part)
-        if draft.data is not None and self.data_crc32 is not None:
+        if draft.data is not None and self.data is not None:
             name = f"{draft.tier}/{DATA_NAME}"
-            data = DataFile(file=name, crc32=self.data_crc32.result(), nbytes=draft.data.nbytes)
-        name, digest = f"{draft.tier}/{MODEL_NAME}", self.model_sha256.result()
-        record = slice_record(draft.tier, draft.part, name, digest, draft.model.nbytes, data)
+            data = DataFile(file=name, digests=self.data.result(), nbytes=draft.data.nbytes)
+        digests = self.model.result() | graph_digests(self.folder / MODEL_NAME)
+        name = f"{draft.tier}/{MODEL_NAME}"
+        record = slice_record(draft.tier, draft.part, name, digests, draft.model.nbytes, data)
         tiles = tuple(
-            tile.record(draft.tier, digest.result(), data)
-            for tile, digest in zip(draft.tiles, self.tile_sha256, strict=True)
+            tile.record(draft.tier, whole.result() | graph_digests(self.folder / tile.name), data)
+            for tile, whole in zip(draft.tiles, self.tiles, strict=True)
         )
         return record.model_copy(update={"tiles": tiles})
 
@@ -185,14 +188,14 @@ def _draft(
 
 def _write(draft: _Draft, folder: Path, copier: Copier) -> _Written:
     if draft.model is None:
-        return _Written(draft, None, None)
+        return _Written(draft, folder)
     folder.mkdir()
-    sha256, crc32 = copier.sha256(draft.model), None
+    model, data = copier.digests(draft.model), None
     copier.write(folder / MODEL_NAME, draft.model)
     if draft.data is not None:
-        crc32 = copier.crc32(draft.data)
+        data = copier.digests(draft.data)
         copier.write(folder / DATA_NAME, draft.data)
-    digests = tuple(copier.sha256(tile.content) for tile in draft.tiles)
+    tiles = tuple(copier.digests(tile.content) for tile in draft.tiles)
     for tile in draft.tiles:
         copier.write(folder / tile.name, tile.content)
-    return _Written(draft, sha256, crc32, digests)
+    return _Written(draft, folder, model, data, tiles)

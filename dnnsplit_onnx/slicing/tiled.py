@@ -12,6 +12,7 @@ from itertools import groupby
 
 import onnx
 
+from dnnsplit_onnx.graph.digests import Digests
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.graph.shapes import Types
 from dnnsplit_onnx.planning.figures import MachineShare
@@ -45,12 +46,12 @@ class TileDraft:
         """The file's name."""
         return f"{self.share.start}-{self.share.stop}.{self.share.machine}.onnx"
 
-    def record(self, tier: str, sha256: str, data: DataFile | None) -> TileRecord:
+    def record(self, tier: str, digests: Digests, data: DataFile | None) -> TileRecord:
         """What the manifest says of it."""
         return TileRecord(
             machine=self.share.machine,
             file=f"{tier}/{self.name}",
-            sha256=sha256,
+            digests=digests,
             nbytes=self.content.nbytes,
             start=self.share.start,
             stop=self.share.stop,

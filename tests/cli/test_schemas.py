@@ -208,7 +208,7 @@ def newer(data: dict[str, Any]) -> None:
 
 
 def short_hash(data: dict[str, Any]) -> None:
-    data["model"]["sha256"] = "00"
+    data["model"]["digests"] = {"sha256": "00"}
 
 
 @pytest.mark.parametrize("spoil", [without_plan, newer, short_hash])

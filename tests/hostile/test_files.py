@@ -212,7 +212,7 @@ class TestManifests:
             parse_manifest(json.dumps(data).encode(), "manifest.json")
 
     def test_a_slice_without_a_checksum_is_not_opened(self, slices: Path) -> None:
-        record = load_manifest(slices).slices[0].model_copy(update={"sha256": None})
+        record = load_manifest(slices).slices[0].model_copy(update={"digests": {}})
         with pytest.raises(ManifestError, match="has no checksum"):
             check_files(slices, record)
 

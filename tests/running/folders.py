@@ -76,7 +76,7 @@ def update_hashes(folder: Path) -> None:
     def update(data: dict[str, Any]) -> None:
         for record in data["slices"]:
             if record["file"] is not None:
-                record["sha256"] = file_sha256(folder / record["file"])
+                record["digests"] = {"sha256": file_sha256(folder / record["file"])}
 
     edit_manifest(folder, update)
 

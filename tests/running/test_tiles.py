@@ -96,7 +96,7 @@ def test_a_tile_that_computes_something_else_is_found(folder: Path, tmp_path: Pa
     maker.output[list(maker.output).index(last)] = "before"
     model.graph.node.append(onnx.helper.make_node("Neg", ["before"], [last]))
     onnx.save(model, broken / tile["file"])
-    tile["sha256"] = file_sha256(broken / tile["file"])
+    tile["digests"] = {"sha256": file_sha256(broken / tile["file"])}
     (broken / "manifest.json").write_text(json.dumps(manifest))
     found = verify(broken)
     assert not found.passed

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from dnnsplit_onnx.errors import ManifestError
+from dnnsplit_onnx.graph.digests import Algorithm
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.slicing import manifest as manifest_module
 from dnnsplit_onnx.slicing import slice_model
@@ -36,12 +37,12 @@ def edit(folder: Path, change: Any) -> Path:
 
 def test_keys_that_scripts_rely_on(folder: Path) -> None:
     data = json.loads((folder / "manifest.json").read_text())
-    assert data["schema_version"] == 1
-    assert set(data["model"]) >= {"path", "sha256"}
+    assert data["schema_version"] == 2
+    assert set(data["model"]) >= {"path", "digests"}
     assert [part["tier"] for part in data["slices"]] == ["t0", "t1", "t2"]
     assert data["slices"][1]["file"] is None
     for part in data["slices"]:
-        assert set(part) >= {"tier", "file", "sha256", "inputs", "outputs"}
+        assert set(part) >= {"tier", "file", "digests", "inputs", "outputs"}
     assert data["slices"][0]["inputs"] == [
         {"name": "x", "dtype": "float", "shape": ["N", 32], "kind": "tensor"}
     ]
@@ -77,9 +78,11 @@ def test_no_path_leaves_the_folder(folder: Path, path: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.update(schema_version=2), "schema version 2"),
+        (lambda data: data.update(schema_version=3), "schema version 3"),
         (lambda data: data.pop("slices"), "slices"),
-        (lambda data: data["slices"][0].update(sha256="abc"), "sha256"),
+        (lambda data: data["slices"][0]["digests"].update(sha256="abc"), "sha256"),
+        (lambda data: data["slices"][0]["digests"].update(md5="0" * 32), "md5"),
+        (lambda data: data["model"].update(digests={}), "model.digests"),
         (lambda data: data["slices"][0]["data"][0].update(nbytes=-1), "nbytes"),
         (lambda data: data["slices"][0].update(start="zero"), "start"),
     ],
@@ -125,13 +128,14 @@ def test_checksums_hold_files_to_what_was_written(folder: Path) -> None:
 def test_a_file_is_read_once_until_it_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = load_manifest(folder).slices[0]
     read: list[Path] = []
-    real = manifest_module.file_crc32
+    real = manifest_module.file_digest
 
-    def counted(path: Path) -> str:
-        read.append(path)
-        return real(path)
+    def counted(path: Path, algorithm: Algorithm) -> str:
+        if path.name == "model.onnx.data":
+            read.append(path)
+        return real(path, algorithm)
 
-    monkeypatch.setattr(manifest_module, "file_crc32", counted)
+    monkeypatch.setattr(manifest_module, "file_digest", counted)
     # Just written: it could be written again within a tick of the clock, and is read each time.
     check_files(folder, record)
     check_files(folder, record)

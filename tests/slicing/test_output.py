@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dnnsplit_onnx.errors import DnnsplitError, ModelError, OutputError, PlanError
+from dnnsplit_onnx.files import file_sha256
 from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.slicing import copying, slice_model, staging
 from dnnsplit_onnx.slicing.manifest import load_manifest
@@ -45,7 +46,7 @@ def test_the_manifest_is_what_was_returned(graph: Graph, tmp_path: Path) -> None
     made = slice_model(graph, plan_at(graph, (2,)), tmp_path / "out")
     assert load_manifest(tmp_path / "out") == made
     assert made.model.path == "../source.onnx"
-    assert made.model.sha256 == graph.file.sha256()
+    assert made.model.sha256 == graph.file.sha256() == file_sha256(graph.file.path)
 
 
 def test_progress_reaches_the_total(graph: Graph, tmp_path: Path) -> None:

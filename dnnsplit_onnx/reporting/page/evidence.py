@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 
 from dnnsplit_onnx._version import __version__
+from dnnsplit_onnx.graph.digests import Algorithm
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.page.axes import Scale, bottom_axis
 from dnnsplit_onnx.reporting.page.chart import Drawing, chart, colour, figure, is_small, table
@@ -122,6 +124,16 @@ def _codes(found: Proof) -> list[Markup]:
     return [table("Coded values, where they are read.", headings, rows), tag("p", said)]
 
 
+def _digests(name: str, digests: Mapping[Algorithm, str]) -> list[tuple[str, str]]:
+    said = {
+        "sha256": "SHA-256",
+        "graph-sha256": "SHA-256 of the graph",
+        "xxh3-128": "XXH3",
+        "crc32": "CRC-32",
+    }
+    return [(f"{said[algorithm]} of {name}", digest) for algorithm, digest in digests.items()]
+
+
 def _distance(value: float | None) -> str:
     return "infinite" if value is None else f"{value:.2g}"
 
@@ -131,12 +143,12 @@ def again(facts: Facts) -> list[Markup]:
     manifest, plan = facts.manifest, facts.plan
     pairs = [
         ("model", manifest.model.path),
-        ("SHA-256 of the model", manifest.model.sha256),
+        *_digests("the model", manifest.model.digests),
         ("slices made by", manifest.producer),
         ("this report made by", f"dnnsplit-onnx {__version__}"),
         ("order of the nodes", plan.order),
         ("what a cut is charged", plan.accounting),
-        *((f"SHA-256 of {one.file}", one.sha256 or "") for one in manifest.slices if one.file),
+        *(pair for one in manifest.slices if one.file for pair in _digests(one.file, one.digests)),
     ]
     listed = tag(
         "dl", [[tag("dt", name), tag("dd", tag("code", value))] for name, value in pairs], class_="facts"

@@ -304,8 +304,11 @@ def identity(manifest: Manifest) -> str:
     """What two tiers must have in common: the model and all slices, not where they lie."""
     content = manifest.model_dump(mode="json", include={"slices", "candidates"})
     content["model"] = manifest.model.sha256
-    for record in (*content["slices"], *content["candidates"]):
-        if not record["tiles"]:  # as earlier releases have it
+    for record in (*content["slices"], *content["candidates"]):  # as earlier releases have them
+        record.update({"sha256": None} | record.pop("digests"))
+        for data in record["data"]:
+            data.update(data.pop("digests"))
+        if not record["tiles"]:
             del record["tiles"]
     if manifest.states:
         content["states"] = manifest.state_pairs

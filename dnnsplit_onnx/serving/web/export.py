@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 
 from dnnsplit_onnx._version import __version__
 from dnnsplit_onnx.errors import InputError
-from dnnsplit_onnx.files import file_crc32, file_sha256
+from dnnsplit_onnx.files import file_sha256
+from dnnsplit_onnx.graph.digests import file_digest
 from dnnsplit_onnx.measuring.profiling.segments import empty_model
 from dnnsplit_onnx.running.origin import bindings_of, slices_folder
 from dnnsplit_onnx.serving.tier.routes import Routes
@@ -169,7 +170,7 @@ def _digests(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
         name: {
             "nbytes": (folder / name).stat().st_size,
             "sha256": file_sha256(folder / name),
-            "crc32": file_crc32(folder / name),
+            "crc32": file_digest(folder / name, "crc32"),
         }
         for name in names
     }
