@@ -143,6 +143,23 @@ class JudgedOptions(ConditionOptions):
     tolerance: Tolerance = None
     agreement: Agreement = None
 
+    def topology(self) -> Topology:
+        """As for the conditions; files of pictures are as long as those of the samples.
+
+        Raises:
+            InputError: There is none, or the samples cannot be read.
+            TopologyError: It cannot be read, or says something impossible.
+        """
+        from dnnsplit_onnx.runtime.pictures import is_of_pictures, median_nbytes
+
+        topology = super().topology()
+        unsaid = {name: one for name, one in topology.files.items() if one.nbytes is None}
+        if not unsaid or self.samples is None or not is_of_pictures(self.samples):
+            return topology
+        nbytes = median_nbytes(self.samples)
+        told = {name: one.changed(nbytes=nbytes) for name, one in unsaid.items()}
+        return topology.changed(input={**topology.input, **told})
+
     def judge(self, analysis: Analysis) -> Judge | None:
         """What says whether the codes of a plan are accepted; None if nothing is asked of them.
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+#: Codes of inputs that travel as a picture's file.
+FILES = ("jpeg", "png")
+
 
 class Port(BaseModel):
     """A value that enters or leaves a slice.
@@ -14,8 +17,9 @@ class Port(BaseModel):
         shape: A number, a symbolic name or None for each dimension; None if the rank is
             unknown.
         kind: "tensor", or "sequence", "optional", "map".
-        code: The code that it is written in, if it is one tensor of a coded value.
-        stands_for: The name of that value.
+        code: The code that it is written in, if it is one tensor of a coded value; or the kind of file
+            that a model's input travels as, which is pixels once it is decoded.
+        stands_for: The name of the coded value.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
@@ -27,3 +31,8 @@ class Port(BaseModel):
     # Left out where there is none, so that what has no codes is written as it always was.
     code: str | None = Field(default=None, exclude_if=lambda code: code is None)
     stands_for: str | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it may travel as the bytes of a picture's file: uint8 of one dimension."""
+        return self.code in FILES

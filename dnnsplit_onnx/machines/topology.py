@@ -20,6 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import Field, model_validator
 
 from dnnsplit_onnx.errors import TopologyError, close_names
+from dnnsplit_onnx.machines.inputs import InputCode
 from dnnsplit_onnx.machines.tables import LARGEST, NotNegative, Positive, Table
 from dnnsplit_onnx.machines.tiers import Tier, hands_out, keeps_data
 
@@ -103,6 +104,7 @@ class Topology(Table):
     """Tiers in a line, the links between them, the limits and the workload.
 
     Attributes:
+        input: Inputs that are pictures, by name: as what they cross links.
         input_nbytes: Bytes that a model input takes on a link, by its name, in place of its
             tensor's: those of a JPEG, say, or of uint8 samples that a model reads as floats.
             Whatever runs the plan must encode and decode it; the runtime of this package
@@ -117,6 +119,7 @@ class Topology(Table):
     limits: Limits = Limits()
     workload: Workload = Workload()
     input_nbytes: dict[str, Annotated[int, Field(gt=0, le=LARGEST)]] = Field(default_factory=dict)
+    input: dict[str, InputCode] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Topology:
@@ -135,6 +138,7 @@ class Topology(Table):
                     f"other machines of `{self.tiers[0].name}`: say `trusted = true` in [tier.lan], or "
                     "name one machine"
                 )
+        self._check_inputs()
         if len(self.links) != len(self.tiers) - 1:
             need = len(self.tiers) - 1
             tiers = f"{len(self.tiers)} tier{'s' if need else ''}"
@@ -143,6 +147,24 @@ class Topology(Table):
                 f"{tiers} need{'' if need else 's'} {links} between them; there are {len(self.links)}"
             )
         return self
+
+    def _check_inputs(self) -> None:
+        for name, one in self.input.items():
+            if name in self.input_nbytes:
+                raise ValueError(f"input `{name}` has a code, and `input_nbytes`")
+            for tier in one.decode_ms:
+                if tier not in self.names:
+                    raise ValueError(f"`decode_ms` of input `{name}` names `{tier}`, which is no tier")
+            if one.is_file and len(self.tiers[0].machines) > 1:
+                raise ValueError(
+                    f"input `{name}` travels as a {one.code} file, which several machines of one tier do not "
+                    "share: take `uint8-image`, or name one machine"
+                )
+
+    @property
+    def files(self) -> dict[str, InputCode]:
+        """The inputs that cross links as files of pictures."""
+        return {name: one for name, one in self.input.items() if one.is_file}
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from dnnsplit_onnx.planning.costs import Costs, cost_table, on_links
 from dnnsplit_onnx.planning.figures import Figures, Objective, Optimality, SingleTier
 from dnnsplit_onnx.planning.objective import ObjectiveFunction
 from dnnsplit_onnx.planning.once import once_notes, with_once
+from dnnsplit_onnx.planning.picture_files import files_at
 from dnnsplit_onnx.planning.planners import Planner, planner_of
 from dnnsplit_onnx.planning.planners.bounds import lower_bound
 from dnnsplit_onnx.planning.planners.dag import gap_above
@@ -316,6 +317,7 @@ def _encoded_inputs(problem: Problem) -> tuple[str, ...]:
         f"input `{name}` is priced as {nbytes:,} bytes on a link (`input_nbytes`); the runtime "
         f"sends its tensor{'' if types.nbytes(name) is None else f', {types.nbytes(name):,} bytes'}"
         for name, nbytes in problem.analysis.input_nbytes.items()
+        if name not in problem.topology.files
     )
 
 
@@ -363,7 +365,10 @@ def _with_values(figures: Figures, problem: Problem) -> Figures:
         replace(
             with_once(link, way, analysis),
             values=crossing_values(analysis.graph, link.position, problem.accounting),
-            coded=coded_at(analysis, link.position, link.code),
+            coded=(
+                *coded_at(analysis, link.position, link.code),
+                *files_at(analysis, link.position, problem.topology),
+            ),
         )
         for link, way in zip(figures.links, problem.topology.links, strict=True)
     )

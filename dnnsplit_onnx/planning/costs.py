@@ -28,6 +28,7 @@ from dnnsplit_onnx.machines.profiles import Place, Profile
 from dnnsplit_onnx.machines.tiers import Tier
 from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.coding import CodeCosts, code_costs
+from dnnsplit_onnx.planning.picture_files import decode_seconds, files_nbytes
 from dnnsplit_onnx.planning.timings import run_seconds, timed_below, timings_of
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import Accounting
@@ -107,6 +108,8 @@ def cost_table(
         )
         rows = _shared(analysis, topology)
         below[0] = below[0] if rows is None else rows.seconds_below
+    if topology.files:
+        below = below + decode_seconds(analysis, topology)
     return CostTable(
         seconds_below=below,
         flops_below=analysis.flops_below,
@@ -179,13 +182,15 @@ def on_links(analysis: Analysis, topology: Topology) -> Analysis:
     Raises:
         TopologyError: A name in `input_nbytes` is no input of the model.
     """
-    sizes, inputs = topology.input_nbytes, analysis.graph.inputs
+    files = files_nbytes(topology)
+    sizes, inputs = topology.input_nbytes | files, analysis.graph.inputs
     for name in sizes:
         if name not in inputs:
+            key = "[input.NAME]" if name in files else "`input_nbytes`"
             close = close_names(name, inputs, n=3)
             listed = " or ".join(f"`{match}`" for match in close)
             raise TopologyError(
-                f"`input_nbytes` names `{name}`, which is no input of the model",
+                f"{key} names `{name}`, which is no input of the model",
                 hint=f"did you mean {listed}?" if close else f"its inputs are {', '.join(inputs)}",
             )
     return analysis if sizes == analysis.input_nbytes else replace(analysis, input_nbytes=sizes)

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from dnnsplit_onnx.graph.ports import FILES
+
 #: `custom` is a function of the user's own, which a file cannot hold.
 Objective = Literal["latency", "cost", "throughput", "energy", "weighted", "custom"]
 #: The figures that are sums over tiers and links; throughput is one over a maximum.
@@ -179,6 +181,12 @@ class Transfer:
     once_nbytes: Whole | None = 0
     once_seconds: Real | None = 0.0
     raw_nbytes: Whole | None = None
+
+    @property
+    def written(self) -> str:
+        """How what crosses is written: its code, and the kinds of files among it."""
+        files = dict.fromkeys(one.code for one in self.coded if one.code in FILES)
+        return ", ".join((*([] if self.code == "raw" and files else [self.code]), *files))
 
     @property
     def ratio(self) -> float | None:

@@ -114,7 +114,7 @@ def _tiers(console: Console, plan: Plan) -> RenderableType:
 def _links(console: Console, plan: Plan, graph: Graph) -> RenderableType:
     """A row a link: what crosses it and after which node."""
     arrow = glyphs(console).arrow
-    coded = any(link.code != RAW for link in plan.figures.links)
+    coded = any(link.written != RAW for link in plan.figures.links)
     table = grid("link", ">cut at", ">sends", *(["as"] if coded else []), "after node", "?values")
     for link in plan.figures.links:
         name = f"{units.clean(link.source)} {arrow} {units.clean(link.target)}"

@@ -14,6 +14,7 @@ from dnnsplit_onnx.planning.sweeping import Axis, SweepPoint, unknowns_of
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.comparison import figure
 from dnnsplit_onnx.reporting.console import Glyphs, glyphs, grid
+from dnnsplit_onnx.work.codes import RAW
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -50,7 +51,7 @@ def decision(plan: Plan | None, arrow: str = "->") -> str:
         return _NO_PLAN
     working = [stage for stage in plan.figures.stages if stage.stop > stage.start]
     names = f" {arrow} ".join(units.clean(stage.tier) for stage in working)
-    codes = dict.fromkeys(link.code for link in plan.figures.links if link.coded)
+    codes = dict.fromkeys(link.code for link in plan.figures.links if link.code != RAW)
     written = f" as {', '.join(codes)}" if codes else ""
     if len(working) < 2:
         return f"all on {names}{written}" if working else "nothing to run"

@@ -49,7 +49,7 @@ def sent(link: Transfer, nodes: int) -> str:
 
 def code(link: Transfer) -> str:
     """The code of what crosses a link, and how much smaller it makes it."""
-    return link.code if link.ratio is None else f"{link.code}, {link.ratio:.2g} times smaller"
+    return link.written if link.ratio is None else f"{link.written}, {link.ratio:.2g} times smaller"
 
 
 def flops(value: float | None, unit: str = "FLOP") -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dnnsplit_onnx.planning.figures import SingleTier
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.reporting.units import clean, per_million, percent, times
+from dnnsplit_onnx.work.codes import RAW
 
 # Two figures this close are the same one.
 _SAME = 1e-6
@@ -74,7 +75,7 @@ def _verdict(plan: Plan) -> tuple[str, ...]:
     if gain is None:
         return _without_ratio(plan, best)
     where = f"everything on `{clean(best.tier)}`"
-    codes = ", ".join(dict.fromkeys(link.code for link in plan.figures.links if link.coded))
+    codes = ", ".join(dict.fromkeys(link.code for link in plan.figures.links if link.code != RAW))
     if not plan.is_split and codes and gain > 1 + _SAME:
         better = f"{times(gain)} {_BETTER[plan.objective]} {where} with its input sent raw"
         return (f"Splitting does not pay, sending the input as {codes} does: {better}.",)

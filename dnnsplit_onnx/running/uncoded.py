@@ -21,7 +21,7 @@ def uncoded_manifest(folder: Path, manifest: Manifest) -> Manifest:
     Raises:
         ModelError: A slice's file cannot be read.
     """
-    if not any(port.code for record in manifest.slices for port in (*record.inputs, *record.outputs)):
+    if not any(port.stands_for for record in manifest.slices for port in (*record.inputs, *record.outputs)):
         return manifest
     return manifest.model_copy(
         update={"slices": tuple(_uncoded(folder, record) for record in manifest.slices)}

@@ -19,7 +19,14 @@ from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.dimensions import is_name, open_names, size_of
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.runtime.archive import read_arrays
-from dnnsplit_onnx.runtime.pictures import Picture, as_picture, decoded, is_of_pictures, load_pictures
+from dnnsplit_onnx.runtime.pictures import (
+    Picture,
+    as_picture,
+    decoded,
+    is_of_pictures,
+    load_pictures,
+    sent,
+)
 from dnnsplit_onnx.runtime.provider import runtime
 from dnnsplit_onnx.runtime.values import Value, to_value
 
@@ -140,7 +147,7 @@ def check_inputs(
             data = _take(left, port)
             data = as_picture(data, port)
             if isinstance(data, Picture):
-                checked[port.name] = data.pixels()
+                checked[port.name] = sent(data, port)
             elif isinstance(data, list):
                 checked[port.name] = [_typed(np.asarray(item), port) for item in data]
             elif data is not None:

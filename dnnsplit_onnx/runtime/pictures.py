@@ -4,6 +4,9 @@ An input takes pictures if it is uint8 of shape [1, height, width, 3]: one pictu
 before green before blue. A file is turned as its EXIF data say, its colours become RGB, and it is
 resized to the input's height and width by bilinear interpolation, its aspect not kept.
 
+Where the plan has such a file cross links, it is the input's value until the tier that reads it decodes
+it: uint8 of one dimension, which every transport carries as any other tensor.
+
 A file may come from anyone: its length, its kind and the pixels that it says to have are bounded
 before anything of it is decoded. Pillow is an extra.
 """
@@ -12,13 +15,14 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import Any
 
@@ -37,6 +41,7 @@ MOST_PIXELS = 50_000_000
 MOST_NBYTES = 64 << 20
 
 _FORMATS = ("JPEG", "PNG")
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 INSTALL = "pip install 'dnnsplit-onnx[images]'"
 
 
@@ -70,6 +75,17 @@ class Picture:
         """
         return decode(self.data, self.height, self.width)[np.newaxis]
 
+    def file(self) -> np.ndarray:
+        """The file as the input's value: uint8 of one dimension.
+
+        Raises:
+            InputError: It is too long, or begins as no JPEG or PNG does.
+        """
+        _check_length(self.data)
+        if not self.data.startswith(_BEGINNINGS):
+            raise InputError("the file is no JPEG or PNG", hint="save the picture as one of these")
+        return np.frombuffer(self.data, np.uint8)
+
 
 def picture_of(file: bytes | Path, port: Port) -> Picture:
     """A file, or its bytes, as the value of an input.
@@ -90,7 +106,44 @@ def picture_of(file: bytes | Path, port: Port) -> Picture:
 
 def as_picture(value: Any, port: Port) -> Any:
     """A value; a file, or its bytes, as the picture that it is if its input takes pictures."""
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype == np.uint8:
+        return picture_of(value.tobytes(), port) if takes_pictures(port) else value
     return picture_of(value, port) if isinstance(value, bytes | Path) and takes_pictures(port) else value
+
+
+def sent(value: Picture, port: Port) -> np.ndarray:
+    """A picture as its input's value: the file where that crosses links, else its pixels.
+
+    Raises:
+        InputError: It is no picture that can be read, or sent.
+        MissingExtraError: Its pixels are wanted, and Pillow is not installed.
+    """
+    return value.file() if port.is_file else value.pixels()
+
+
+def in_pixels(values: Mapping[str, Any], ports: Iterable[Port]) -> Mapping[str, Any]:
+    """Values with the files among them decoded, for who reads these ports; the same if there are none.
+
+    Raises:
+        InputError: A file is no picture that can be read.
+        MissingExtraError: Pillow is not installed.
+    """
+    files = [port for port in ports if port.is_file and np.ndim(values.get(port.name, 0)) == 1]
+    if not files:
+        return values
+    return {**values, **decoded({port.name: as_picture(values[port.name], port) for port in files})}
+
+
+def need_pillow() -> ModuleType:
+    """Pillow.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    image = _pillow()
+    if image is None:
+        raise MissingExtraError("pictures need Pillow, which is not installed", hint=INSTALL)
+    return image
 
 
 def takes_pictures(port: Port) -> bool:
@@ -122,11 +175,8 @@ def decode(data: bytes | memoryview, height: int, width: int) -> np.ndarray:
 @contextmanager
 def _opened(data: bytes | memoryview) -> Iterator[tuple[ModuleType, Any]]:
     """A file whose head has been read; what Pillow raises inside is an error of ours."""
-    image = _pillow()
-    if image is None:
-        raise MissingExtraError("pictures need Pillow, which is not installed", hint=INSTALL)
-    if len(data) > MOST_NBYTES:
-        raise InputError(f"the picture has {len(data)} bytes; at most {MOST_NBYTES} are read")
+    image = need_pillow()
+    _check_length(data)
     try:
         with image.open(BytesIO(data), formats=_FORMATS) as opened:
             if opened.width * opened.height > MOST_PIXELS:
@@ -162,17 +212,35 @@ def load_pictures(path: str | Path, ports: Sequence[Port]) -> list[tuple[dict[st
             f"`{path}` is a picture, and the model reads {len(ports)} inputs",
             hint="give all of them in one file: --input X.npz",
         )
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)[:MOST_FILES]
-        if not files:
-            raise InputError(f"`{path}` has no pictures", hint=f"their names end in {', '.join(SUFFIXES)}")
-    return [({ports[0].name: picture_of(file, ports[0])}, str(file)) for file in files]
+    return [({ports[0].name: picture_of(file, ports[0])}, str(file)) for file in _files(path)]
+
+
+def median_nbytes(path: str | Path) -> int:
+    """How long the files of pictures are, of one or of a folder.
+
+    Raises:
+        InputError: There is none, or one cannot be read.
+    """
+    return round(median(len(_read(file)) for file in _files(Path(path))))
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)[:MOST_FILES]
+    if not files:
+        raise InputError(f"`{path}` has no pictures", hint=f"their names end in {', '.join(SUFFIXES)}")
+    return files
 
 
 def decoded(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values with the pictures among them decoded."""
     return {name: value.pixels() if isinstance(value, Picture) else value for name, value in values.items()}
+
+
+def _check_length(data: bytes | memoryview) -> None:
+    if len(data) > MOST_NBYTES:
+        raise InputError(f"the picture has {len(data)} bytes; at most {MOST_NBYTES} are read")
 
 
 def _read(file: Path) -> bytes:

@@ -34,6 +34,7 @@ from dnnsplit_onnx.slicing.manifest import FILE_NAME, DataFile, Manifest, SliceR
 from dnnsplit_onnx.slicing.records import check_stages, empty_record, manifest, recorded_path, slice_record
 from dnnsplit_onnx.slicing.slicer import Progress, counting, output_folder
 from dnnsplit_onnx.slicing.tags import tag_nodes
+from dnnsplit_onnx.work.codes import RAW
 
 WEIGHTS_NAME = "weights.data"
 
@@ -73,7 +74,7 @@ def slice_all_candidates(
     graph = graph_of(plan, graph)
     stages = plan.figures.stages
     check_stages(graph, stages)
-    if any(link.coded for link in plan.figures.links):
+    if any(link.code != RAW for link in plan.figures.links):
         raise PlanError(
             "the slices of all candidate cuts have no codes, and the plan has",
             hint="leave out --codes, or --all-candidates",

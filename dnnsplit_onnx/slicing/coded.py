@@ -20,7 +20,7 @@ import onnx
 from dnnsplit_onnx.errors import CutError, PlanError
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.operators import ONNX_DOMAINS
-from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.graph.ports import FILES, Port
 from dnnsplit_onnx.graph.shapes import value_type
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.slicing.coding import Coded, decode, encode
@@ -44,7 +44,11 @@ def codes_of(index: SliceIndex, plan: Plan) -> list[Codes]:
     """
     links = plan.figures.links
     found = [
-        coded_values(index, link.position, {coded.value: coded.code for coded in link.coded})
+        coded_values(
+            index,
+            link.position,
+            {coded.value: coded.code for coded in link.coded if coded.code not in FILES},
+        )
         for link in links
     ]
     for (low, high), (below, above) in zip(pairwise(links), pairwise(found), strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +17,7 @@ from dnnsplit_onnx.files import read_bounded
 from dnnsplit_onnx.graph.digests import Digests
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.modelfile import ModelFile, data_range, is_external, tensors
+from dnnsplit_onnx.graph.ports import FILES, Port
 from dnnsplit_onnx.graph.unrenewed import is_left_as_it_was
 from dnnsplit_onnx.planning.figures import Stage
 from dnnsplit_onnx.planning.plans import Plan
@@ -97,6 +98,7 @@ def manifest(
     digests: Digests,
 ) -> Manifest:
     """The manifest of a folder of slices."""
+    files = _files(plan)
     inputs = {value.name: value for value in graph.proto.graph.input}
     outputs = {value.name: value for value in graph.proto.graph.output}
     return Manifest(
@@ -105,12 +107,12 @@ def manifest(
         model=ModelRecord(
             path=model_path,
             digests=digests,
-            inputs=tuple(port(inputs[name]) for name in graph.inputs),
+            inputs=_as_files((port(inputs[name]) for name in graph.inputs), files),
             outputs=tuple(port(outputs[name]) for name in dict.fromkeys(graph.outputs)),
         ),
         plan=_plan(plan),
-        slices=_on_machines(slices, plan),
-        candidates=_on_machines(candidates, plan),
+        slices=_with_files(_on_machines(slices, plan), files),
+        candidates=_with_files(_on_machines(candidates, plan), files),
         random=tuple(node.name for node in graph.nodes if node.random),
         states=tuple(
             StateRecord(
@@ -145,6 +147,25 @@ def _plan(plan: Plan) -> dict[str, Any]:
     if data["model"] is not None:
         data["model"] = data["model"] | {"path": None}
     return data
+
+
+def _files(plan: Plan) -> dict[str, str]:
+    """The inputs that travel as files of pictures, and the kind of file."""
+    said = (plan.topology or {}).get("input", {})
+    return {name: one["code"] for name, one in said.items() if one["code"] in FILES}
+
+
+def _as_files(ports: Iterable[Port], files: Mapping[str, str]) -> tuple[Port, ...]:
+    return tuple(
+        one.model_copy(update={"code": files[one.name]}) if one.name in files else one for one in ports
+    )
+
+
+def _with_files(records: Sequence[SliceRecord], files: Mapping[str, str]) -> tuple[SliceRecord, ...]:
+    """The records, which say of what they read that it arrives as a file."""
+    if not files:
+        return tuple(records)
+    return tuple(record.model_copy(update={"inputs": _as_files(record.inputs, files)}) for record in records)
 
 
 def _on_machines(records: Sequence[SliceRecord], plan: Plan) -> tuple[SliceRecord, ...]:

@@ -68,7 +68,7 @@ def uncoded(model: onnx.ModelProto, record: SliceRecord) -> SliceRecord:
 
 
 def _coded(record: SliceRecord) -> Iterable[Port]:
-    return (port for port in (*record.inputs, *record.outputs) if port.code is not None)
+    return (port for port in (*record.inputs, *record.outputs) if port.stands_for is not None)
 
 
 def _values(ports: Iterable[Port]) -> tuple[str, ...]:

@@ -124,7 +124,7 @@ def _machines(facts: Facts) -> list[Markup]:
 
 
 def _links(facts: Facts) -> Markup:
-    coded = bool(facts.coded_nbytes) or any(link.code != RAW for link in facts.plan.figures.links)
+    coded = bool(facts.coded_nbytes) or any(link.written != RAW for link in facts.plan.figures.links)
     rows = [
         [
             f"{link.source} → {link.target}",

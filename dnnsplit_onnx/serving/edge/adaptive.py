@@ -315,8 +315,8 @@ def _problem(place: Path, manifest: Manifest, topology: Topology, model: str | P
     analysis = analysis_of(plan, analyse(whole, bindings, states=manifest.state_pairs, trips=plan.trips))
     # What this client waits for is the answer, wherever the plan left it.
     answered = topology.with_limits(return_output=True)
-    # And what it sends are tensors, whatever an encoded input would take.
-    answered = answered.changed(input_nbytes={})
+    # And what it sends are tensors, whatever an encoded input would take, and the plan's files.
+    answered = answered.changed(input_nbytes={}, input=(plan.topology or {}).get("input", {}))
     # The slices that were laid down have the codes of their plan, and no others.
     answered = answered.changed(links=tuple(link.changed(codes=None) for link in answered.links))
     return problem_of(analysis, answered, plan.objective, weights=plan.weights)

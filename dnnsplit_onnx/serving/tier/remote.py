@@ -17,6 +17,7 @@ import numpy as np
 
 from dnnsplit_onnx.graph.dimensions import is_name
 from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.runtime.pictures import in_pixels
 from dnnsplit_onnx.serving.tier.asking import Asking, Lender, Reply
 from dnnsplit_onnx.serving.tier.health import Health
 from dnnsplit_onnx.serving.tier.packing import Packing
@@ -110,6 +111,8 @@ class Remote:
         with self._watching(deadline):
             self._meet(deadline)
             present = {name: value for name, value in values.items() if value is not None}
+            if not self._is_ours:  # it knows no files
+                present = dict(in_pixels(present, leg.arrives))
             try:
                 reply, hop = self._ask(route, present, deadline, sequence)
             except RefusedError as error:

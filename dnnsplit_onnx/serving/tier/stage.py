@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from dnnsplit_onnx.errors import DnnsplitError, InputError, ModelError
+from dnnsplit_onnx.errors import DnnsplitError, InputError
 from dnnsplit_onnx.running.initial import empty_states, missing_state, next_states, own_value
 from dnnsplit_onnx.running.origin import bindings_of
 from dnnsplit_onnx.running.slices import open_slice, options_on
 from dnnsplit_onnx.runtime.inputs import generate
+from dnnsplit_onnx.runtime.pictures import in_pixels, need_pillow
 from dnnsplit_onnx.runtime.provider import is_on_host, runtime
 from dnnsplit_onnx.runtime.sessions import Session, SessionOptions
 from dnnsplit_onnx.runtime.values import to_python, to_value
@@ -137,9 +138,9 @@ class Stage:
         session = self._session(leg.record)
         if leg.states:
             return self._step(leg, session, values, deadline, times, sequence)
-        feeds = self._feeds(leg.record, values)
         with self._computing(deadline, times):
-            return self._run(session, leg.record, feeds)
+            # Pictures are decoded in a slot, so that no more are at a time than there are slots.
+            return self._run(session, leg.record, self._feeds(leg.record, values))
 
     @contextmanager
     def _computing(self, deadline: Deadline, times: Times) -> Iterator[None]:
@@ -148,7 +149,7 @@ class Stage:
             start = time.perf_counter()
             try:
                 yield
-            except ModelError as error:
+            except InputError as error:
                 raise ProtocolError(error.message, status=422) from error
             times.compute_s = time.perf_counter() - start
 
@@ -167,11 +168,6 @@ class Stage:
         """
         assert leg.record is not None, "a slice has the states"
         kept = {port.name: port for port in leg.keeps}
-        feeds = {
-            port.name: to_value(self._ort, values.get(port.name), port.dtype)
-            for port in leg.record.inputs
-            if port.name not in kept
-        }
         made_states = {state.output for state in leg.states if state.output is not None}
         brought = {name: own_value(values[name], port.dtype) for name, port in kept.items() if name in values}
         part = leg.record.file or ""
@@ -181,6 +177,12 @@ class Stage:
 
         turns = self._memories.step(sequence, part, first, deadline) if sequence else _once(first)
         with turns as turn, self._computing(deadline, times):
+            pixels = in_pixels(values, leg.record.inputs)
+            feeds = {
+                port.name: to_value(self._ort, pixels.get(port.name), port.dtype)
+                for port in leg.record.inputs
+                if port.name not in kept
+            }
             before = turn.states | brought
             made = session.run(feeds | before, on_device=made_states & set(session.outputs))
             turn.after = next_states(leg.states, before, made, self._arrived(leg, values))
@@ -221,6 +223,7 @@ class Stage:
         return made
 
     def _feeds(self, record: SliceRecord, values: Values) -> dict[str, Any]:
+        values = in_pixels(values, record.inputs)
         if self._is_plain(record):
             return {port.name: values[port.name] for port in record.inputs}
         return {port.name: to_value(self._ort, values.get(port.name), port.dtype) for port in record.inputs}
@@ -322,6 +325,8 @@ class Stage:
 
     def _open(self, record: SliceRecord) -> Session:
         check_files(self.folder, record)
+        if any(port.is_file for port in record.inputs):
+            need_pillow()  # better now than at the first request
         start = time.perf_counter()
         try:
             # Of its own, so that files that are written over change no answer.

@@ -71,7 +71,7 @@ def misfit(port: Port, datatype: Datatype | None, shape: Sequence[int]) -> str |
     expected = BY_ONNX[port.dtype or ""]
     if datatype is not expected:
         return f"is {datatype.name if datatype else 'of another type'}; it must be {expected.name}"
-    if port.shape is None:
+    if port.shape is None or (port.is_file and len(shape) == 1):
         return None
     fits = len(port.shape) == len(shape) and all(
         not isinstance(size, int) or size == given for size, given in zip(port.shape, shape, strict=True)
@@ -82,8 +82,8 @@ def misfit(port: Port, datatype: Datatype | None, shape: Sequence[int]) -> str |
 
 
 def fixed_shape(port: Port) -> list[int]:
-    """A port's shape as the protocol writes it, -1 for what may differ; `[-1]` for any rank."""
-    if port.shape is None:
+    """A port's shape as the protocol writes it, -1 for what may differ; `[-1]` for any rank, and a file."""
+    if port.shape is None or port.is_file:
         return [-1]
     return [size if isinstance(size, int) else -1 for size in port.shape]
 
@@ -91,7 +91,12 @@ def fixed_shape(port: Port) -> list[int]:
 def fixed_nbytes(port: Port) -> int | None:
     """The bytes of a port's value, None if they differ from request to request."""
     itemsize = BY_ONNX[port.dtype or ""].itemsize
-    if port.shape is None or itemsize is None or not all(isinstance(size, int) for size in port.shape):
+    if (
+        port.shape is None
+        or port.is_file
+        or itemsize is None
+        or not all(isinstance(size, int) for size in port.shape)
+    ):
         return None
     return math.prod(fixed_shape(port)) * itemsize
 
