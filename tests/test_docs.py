@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dnnsplit_onnx.machines.inputs import InputCode
 from dnnsplit_onnx.machines.tiers import Tier
 from dnnsplit_onnx.machines.tiers_file import parse_topology
 from dnnsplit_onnx.machines.topology import Limits, Link, Topology
@@ -127,11 +128,11 @@ def test_the_page_of_files_has_every_key() -> None:
     page = (DOCS / "files.md").read_text(encoding="utf-8")
     keys = (
         (name, field.alias)
-        for table in (Tier, Link, Limits, Topology)
+        for table in (Tier, Link, Limits, InputCode, Topology)
         for name, field in table.model_fields.items()
     )
     tiers = {alias or name for name, alias in keys}
-    tables = {"tier", "link", "limits", "input_nbytes"}
+    tables = {"tier", "link", "limits", "input", "input_nbytes"}
     manifest = {*Manifest.model_fields, *SliceRecord.model_fields} - {"nbytes"}
     plan = set(json.loads(schema_text("plan"))["properties"])
     told = set(re.findall(r"`\[*([a-z_0-9]+)(?:\[\])?\]*`", page))
