@@ -219,20 +219,84 @@ def test_what_the_other_end_takes_is_learnt(monkeypatch: pytest.MonkeyPatch) -> 
     assert decides.is_worth_it("another cut", values)
 
 
-def test_a_link_that_grows_faster_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    Clock(monkeypatch, 10e-9, 5e-9)
-    decides, values = Packing(), {"a": np.zeros(1 << 15, np.float32)}
-    decides.learn("cut", crossed(1 << 20, 1e6))
-    sent = []
-    for _ in range(200):
-        packs = decides.is_worth_it("cut", values)
-        sent.append(packs)
-        if packs:  # too short to tell anything of the link
-            decides.learn("cut", crossed(1 << 15, 1e9, 1 << 16, pack_s=1e-3, unpack_s=5e-4))
-        else:
-            decides.learn("cut", crossed(1 << 17, 1e9))
-    assert sent.count(True) == 63
-    assert not any(sent[64:])
+class Way:
+    """A link and its ends as they really are, whatever the trial of a piece told.
+
+    Args:
+        bytes_per_s: Of the link.
+        share: Packed bytes over raw ones.
+        pack_s, unpack_s: Seconds a raw byte.
+        spread: Of the logarithm of each request's seconds.
+    """
+
+    NBYTES = 1 << 20
+
+    def __init__(
+        self, bytes_per_s: float, share: float, pack_s: float, unpack_s: float, spread: float = 0.0
+    ) -> None:
+        self.bytes_per_s, self.share = bytes_per_s, share
+        self.pack_s, self.unpack_s, self.spread = pack_s, unpack_s, spread
+        self.rng = np.random.default_rng(0)
+
+    def seconds(self, *, packs: bool) -> float:
+        """What one request takes, without chance."""
+        raw_s = self.NBYTES / self.bytes_per_s
+        return (self.pack_s + self.unpack_s) * self.NBYTES + self.share * raw_s if packs else raw_s
+
+    def send(self, decides: Packing, requests: int) -> list[bool]:
+        """Sends requests, each as is decided, and says which were packed."""
+        values, sent = {"a": np.zeros(self.NBYTES // 4, np.float32)}, []
+        for _ in range(requests):
+            sent.append(packs := decides.is_worth_it("cut", values))
+            slower = math.exp(self.spread * self.rng.standard_normal())
+            nbytes = round(self.NBYTES * self.share) if packs else self.NBYTES
+            hop = crossed(nbytes, self.bytes_per_s / slower, self.NBYTES - nbytes)
+            if packs:
+                hop.pack_s = self.pack_s * self.NBYTES * slower
+                hop.tiers[0].unpack_s = self.unpack_s * self.NBYTES * slower
+            decides.learn("cut", hop)
+        return sent
+
+
+# What a trial of a piece says: half is saved, 15 ns a byte are spent.
+TRIED = (10e-9, 5e-9)
+
+
+@pytest.mark.parametrize("mbps", [5, 20, 100, 200, 500, 1000])
+@pytest.mark.parametrize("slower", [0.5, 1.0, 2.0, 10.0])
+@pytest.mark.parametrize("spread", [0.0, 0.2])
+def test_it_is_never_slower_than_raw_however_wrong_the_trial_was(
+    monkeypatch: pytest.MonkeyPatch, mbps: float, slower: float, spread: float
+) -> None:
+    Clock(monkeypatch, *TRIED)
+    way = Way(mbps * 125e3, 0.5, TRIED[0] * slower, TRIED[1] * slower, spread)
+    sent = way.send(Packing(), 1000)
+    raw, packed = (way.seconds(packs=packs) for packs in (False, True))
+    took = sum(packed if packs else raw for packs in sent)
+    assert took <= 1.02 * 1000 * raw
+    assert took <= 1.06 * 1000 * min(raw, packed)
+    if not 0.95 < packed / raw < 1.05:  # the median request is the quicker one
+        assert sent[16:].count(packed < raw) > 0.9 * len(sent[16:])
+
+
+def test_a_wrong_guess_is_paid_for_in_a_few_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch, *TRIED)
+    way = Way(20e6, 0.5, 5 * TRIED[0], 5 * TRIED[1])  # twice as slow as raw, and promised to be 20% quicker
+    sent = way.send(Packing(), 1000)
+    assert sum(sent[:40]) <= 12
+    assert sum(sent[40:]) <= 960 / 100 + 2
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_another_bandwidth_is_noticed(monkeypatch: pytest.MonkeyPatch, before: bool) -> None:
+    Clock(monkeypatch, *TRIED)
+    slow, fast = Way(2e6, 0.5, *TRIED), Way(200e6, 0.5, *TRIED)
+    decides = Packing()
+    first, then = (slow, fast) if before else (fast, slow)
+    sent = first.send(decides, 200)
+    assert sent[20:].count(before) > 170
+    sent = then.send(decides, 400)
+    assert sent[150:].count(before) <= 5
 
 
 def test_what_does_not_pack_is_tried_again_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
