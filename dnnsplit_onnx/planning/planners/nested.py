@@ -209,10 +209,13 @@ class _Copies:
             node = self._block(t, len(self.blocks.work) + at)
             tail = Network.SOURCE if maker is None else self._block(t, maker)
             price = None if nbytes is None else self.figure.links[t].up * nbytes
+            if len(readers) == 1:  # one edge says as much as a node between
+                node = self._block(t, readers[0])
             self.edges.append((tail, node, price))
             for reader in readers:
                 head = self._block(t, reader)
-                self.edges.append((node, head, None))
+                if head != node:
+                    self.edges.append((node, head, None))
                 if maker is not None:
                     self.edges.append((head, tail, None))
 
