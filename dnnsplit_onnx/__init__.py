@@ -51,11 +51,14 @@ if TYPE_CHECKING:
     from dnnsplit_onnx.measuring.profiling.predicting import fit_predictor
     from dnnsplit_onnx.measuring.profiling.whole import profile
     from dnnsplit_onnx.measuring.verification import Verification, verify
+    from dnnsplit_onnx.planning.cascades import SmallModel
     from dnnsplit_onnx.planning.choosing import plan
     from dnnsplit_onnx.planning.comparing import Comparison, compare
     from dnnsplit_onnx.planning.objective import evaluate
     from dnnsplit_onnx.planning.plans import Plan, load_plan
     from dnnsplit_onnx.planning.problem import Problem, Solution
+    from dnnsplit_onnx.planning.rivalry import rivals
+    from dnnsplit_onnx.planning.rivals import Rivals
     from dnnsplit_onnx.planning.sweeping import Sweep, sweep
     from dnnsplit_onnx.planning.weights import Weights
     from dnnsplit_onnx.reporting.plan_html import plan_html
@@ -116,10 +119,12 @@ __all__ = [
     "ProtocolError",
     "RefusedError",
     "RequestError",
+    "Rivals",
     "ServeOptions",
     "ServingError",
     "SessionOptions",
     "ShapeError",
+    "SmallModel",
     "Solution",
     "Steps",
     "Sweep",
@@ -150,6 +155,7 @@ __all__ = [
     "plan_renderables",
     "profile",
     "report",
+    "rivals",
     "serve",
     "slice_model",
     "sweep",
@@ -201,6 +207,9 @@ _HOME = {
     "verify": "measuring.verification",
     "plan": "planning.choosing",
     "compare": "planning.comparing",
+    "Rivals": "planning.rivals",
+    "rivals": "planning.rivalry",
+    "SmallModel": "planning.cascades",
     "evaluate": "planning.objective",
     "Plan": "planning.plans",
     "load_plan": "planning.plans",

@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 
 from dnnsplit_onnx.cli import completion
-from dnnsplit_onnx.cli.conditions import JudgedOptions
 from dnnsplit_onnx.cli.options import Force, Format, Model, takes
 from dnnsplit_onnx.cli.plotting import Plot, refuse_early
+from dnnsplit_onnx.cli.rivals import RivalOptions
 
 
-@takes(JudgedOptions)
+@takes(RivalOptions)
 def compare(
     model: Model,
-    options: JudgedOptions,
+    options: RivalOptions,
     planners: Annotated[
         list[str] | None,
         typer.Option(
@@ -30,15 +30,23 @@ def compare(
     force: Force = False,
     form: Format = "table",
 ) -> None:
-    """Run planners side by side: value, gap to the best, effort.
+    """Run planners side by side, or a split beside its rivals.
 
     Every plan is priced by the same rules, with all values that cross a cut, whatever its
     planner believed. Planners of published systems are run as published; those that do not
     know the objective say so. With --tolerance or --agreement, plans whose codes lose more on
     the samples count as breaking a limit; `exact` looks for the best that does not.
 
-    Example: dnnsplit-onnx compare model.onnx --tiers tiers.toml --planners exact,dads
+    With --rivals the rows are what could be done in place of a split, each by the same price and
+    with what it takes for granted.
+
+    Example: dnnsplit-onnx compare model.onnx --tiers tiers.toml --rivals --small small.onnx
     """
+    options.refuse_unused()
+    if options.rivals:
+        _refuse_planners(planners, plot)
+        _compare_rivals(model, options, form)
+        return
     from dnnsplit_onnx.cli.loading import load_analysis
     from dnnsplit_onnx.planning.comparing import compare
     from dnnsplit_onnx.reporting.progress import progress
@@ -75,3 +83,35 @@ def compare(
         raise InfeasibleError(
             "no planner found a plan within the limits", hint="`plan` says which limits conflict"
         )
+
+
+def _refuse_planners(planners: list[str] | None, plot: object) -> None:
+    """Refuses what is about planners.
+
+    Raises:
+        InputError: It is given beside `--rivals`.
+    """
+    from dnnsplit_onnx.errors import InputError
+
+    for option, given in (("--planners", planners), ("--plot", plot)):
+        if given is not None:
+            raise InputError(
+                f"`{option}` is about planners, and `--rivals` is not", hint=f"leave {option} out"
+            )
+
+
+def _compare_rivals(model: str, options: RivalOptions, form: str) -> None:
+    """Prints the table of rivals."""
+    from dnnsplit_onnx.cli.output import print_as
+    from dnnsplit_onnx.cli.rivals import rivals_of
+
+    found = rivals_of(model, options)
+    if not print_as(form, found, json=options.json):
+        from dnnsplit_onnx.reporting.console import stdout_console
+        from dnnsplit_onnx.reporting.rivals_view import print_rivals
+
+        print_rivals(stdout_console(), found)
+    if found.best() is None:
+        from dnnsplit_onnx.errors import InfeasibleError
+
+        raise InfeasibleError("no rival keeps to the limits", hint="`plan` says which limits conflict")

@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "profile": ("profile", "profile", "Measure a model on this machine, or a link to another."),
     "sweep": ("sweep", "sweep", "Plan over a grid of conditions, and map what is best where."),
-    "compare": ("compare", "compare", "Run planners side by side: value, gap to the best, effort."),
+    "compare": ("compare", "compare", "Run planners side by side, or a split beside its rivals."),
     "report": ("report", "report", "Write one HTML page about a folder of slices, to read and to send."),
     "convert": (
         "convert",

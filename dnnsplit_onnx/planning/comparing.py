@@ -248,10 +248,16 @@ def compared(rows: Sequence[Row], truth: Problem, accounting: Accounting = "live
 def _with_gap(row: Row, best: float, objective: Objective) -> Row:
     if row.value is None:
         return row
-    mine, theirs = (best, row.value) if objective == "throughput" else (row.value, best)
+    gap = worse_by(row.value, best, objective)
+    return row if gap is None else replace(row, gap=gap)
+
+
+def worse_by(value: float, best: float, objective: Objective) -> float | None:
+    """How much worse than the best a figure is, 0.1 being ten percent; None where there is no ratio."""
+    mine, theirs = (best, value) if objective == "throughput" else (value, best)
     if theirs == 0:  # no ratio, but for two of nothing
-        return replace(row, gap=0.0) if mine == 0 else row
-    return replace(row, gap=(mine / theirs - 1) * math.copysign(1, theirs))
+        return 0.0 if mine == 0 else None
+    return (mine / theirs - 1) * math.copysign(1, theirs)
 
 
 def _reason(error: DnnsplitError) -> str:

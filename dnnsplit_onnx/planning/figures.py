@@ -37,7 +37,7 @@ Figure = Annotated[Real, BeforeValidator(lambda value: math.nan if value is None
 Truth = Annotated[bool, Field(strict=True)]
 
 
-class _Valued:
+class Valued:
     """What has the figures that objectives are about."""
 
     __slots__ = ()
@@ -195,7 +195,7 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures(_Valued):
+class Figures(Valued):
     """What one request takes under a plan.
 
     Attributes:
@@ -233,7 +233,7 @@ class Figures(_Valued):
 
 
 @dataclass(frozen=True, slots=True)
-class SingleTier(_Valued):
+class SingleTier(Valued):
     """Everything on one tier, for comparison.
 
     Attributes:

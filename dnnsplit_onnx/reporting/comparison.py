@@ -51,13 +51,18 @@ def figure(objective: Objective, value: float | None) -> str:
 
 def gap(row: Row) -> str:
     """How far a row is from the best, in a word."""
-    if not row.feasible:
-        return "breaks a limit" if row.violations else units.UNKNOWN
-    if row.gap is None:
+    return gap_text(row.gap, feasible=row.feasible, broken=bool(row.violations))
+
+
+def gap_text(gap: float | None, *, feasible: bool, broken: bool) -> str:
+    """How far something is from the best, in a word."""
+    if not feasible:
+        return "breaks a limit" if broken else units.UNKNOWN
+    if gap is None:
         return units.UNKNOWN
-    if abs(row.gap) <= _SAME:
+    if abs(gap) <= _SAME:
         return "best"
-    return units.times(1 + row.gap) if row.gap >= _MANY_TIMES else f"+{units.three_digits(100 * row.gap)}%"
+    return units.times(1 + gap) if gap >= _MANY_TIMES else f"+{units.three_digits(100 * gap)}%"
 
 
 def _remarks(comparison: Comparison) -> list[str]:

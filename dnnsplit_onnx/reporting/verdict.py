@@ -23,7 +23,8 @@ _WORTH = 0.01
 # A bound farther away than this is not worth a sentence.
 _LOOSE = 0.5
 
-_BETTER = {
+#: How a better figure of each objective is told.
+BETTER = {
     "latency": "faster than",
     "cost": "cheaper than",
     "throughput": "the throughput of",
@@ -77,7 +78,7 @@ def _verdict(plan: Plan) -> tuple[str, ...]:
     where = f"everything on `{clean(best.tier)}`"
     codes = ", ".join(dict.fromkeys(link.code for link in plan.figures.links if link.code != RAW))
     if not plan.is_split and codes and gain > 1 + _SAME:
-        better = f"{times(gain)} {_BETTER[plan.objective]} {where} with its input sent raw"
+        better = f"{times(gain)} {BETTER[plan.objective]} {where} with its input sent raw"
         return (f"Splitting does not pay, sending the input as {codes} does: {better}.",)
     if not plan.is_split:
         return _on_one_tier(plan, best, gain)
@@ -86,7 +87,7 @@ def _verdict(plan: Plan) -> tuple[str, ...]:
             f"Splitting gains {gain - 1:.2%}, under 1%: everything on `{clean(best.tier)}` is recommended.",
         )
     if gain > 1 + _SAME:
-        return (f"Splitting pays: {times(gain)} {_BETTER[plan.objective]} {where}, the best single tier.",)
+        return (f"Splitting pays: {times(gain)} {BETTER[plan.objective]} {where}, the best single tier.",)
     if gain >= 1 - _SAME:
         return (f"Splitting does not pay: {where} is {_EQUAL[plan.objective]}.",)
     return (f"Splitting does not pay: {where} is {times(1 / gain)} {_WORSE[plan.objective]}.",)

@@ -17,6 +17,8 @@ from dnnsplit_onnx.planning.costs import on_links
 from dnnsplit_onnx.planning.planners.pareto import pareto_front
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.planning.problem import Problem
+from dnnsplit_onnx.planning.rivalry import rivals
+from dnnsplit_onnx.planning.rivals import Rivals
 from dnnsplit_onnx.planning.sensitivity import Sample, Sensitivity, bandwidth_sensitivity, samples
 from dnnsplit_onnx.reporting.page.measured import Bench
 from dnnsplit_onnx.reporting.page.proof import Proof, recorded_proof
@@ -57,6 +59,7 @@ class Facts:
         proof: What `verify` found when the slices were made; None if that is not recorded.
         notes: What is missing from the page and why, each a sentence.
         problem: What the plan answers, to explore; None if nothing can be planned again.
+        rivals: What could be done in place of this plan; None if that cannot be priced.
     """
 
     manifest: Manifest
@@ -68,6 +71,7 @@ class Facts:
     proof: Proof | None
     notes: tuple[str, ...]
     problem: Problem | None = None
+    rivals: Rivals | None = None
 
     @property
     def model_name(self) -> str:
@@ -130,7 +134,24 @@ def gather(
         plan, links = _with_front(plan, problem), _studies(problem, notes)
     proof = recorded_proof(manifest, notes)
     inspection = Inspection(seen, _accounting(plan))
-    return Facts(manifest, plan, inspection, topology, links, bench, proof, tuple(notes), problem)
+    others = None if problem is None else _rivals(problem, notes)
+    return Facts(manifest, plan, inspection, topology, links, bench, proof, tuple(notes), problem, others)
+
+
+def _rivals(problem: Problem, notes: list[str]) -> Rivals | None:
+    """What could be done in place of a split, with the codes that the links allow."""
+    assert problem.analysis is not None, "a plan is of a graph"
+    try:
+        return rivals(
+            problem.analysis,
+            problem.topology,
+            objective=problem.objective,
+            weights=problem.weights,
+            codes=(),
+        )
+    except DnnsplitError as error:
+        notes.append(f"What could be done in place of a split is left out: {error.message}")
+        return None
 
 
 def _accounting(plan: Plan) -> Accounting:

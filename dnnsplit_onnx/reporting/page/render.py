@@ -52,6 +52,10 @@ def _chapters(facts: Facts) -> list[tuple[str, str, Content]]:
         found.append(("what-if", "What if", what_if(facts)))
     found += [
         ("rivals", "Against a single tier", sections.rivals(facts)),
+    ]
+    if facts.rivals is not None:
+        found.append(("in-place", "In place of a split", sections.in_place(facts)))
+    found += [
         ("order", "The model along its order", sections.order(facts)),
         ("nodes", "The graph", graph_section.graph(facts)),
         ("trade-offs", "Latency against cost", sections.trade_offs(facts)),

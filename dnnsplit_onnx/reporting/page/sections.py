@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dnnsplit_onnx.planning.figures import Transfer
 from dnnsplit_onnx.planning.plans import Plan
-from dnnsplit_onnx.reporting import units
+from dnnsplit_onnx.reporting import rivals_view, units
 from dnnsplit_onnx.reporting.comparison import figure as value_text
 from dnnsplit_onnx.reporting.page.bands import bands, letter
 from dnnsplit_onnx.reporting.page.chart import figure, table
@@ -185,6 +185,28 @@ def rivals(facts: Facts) -> Markup:
         )
     headings = ["where", ">latency", ">cost", ">throughput", ">energy", f"{plan.objective} against this plan"]
     return table("This plan and every single tier.", headings, rows)
+
+
+def in_place(facts: Facts) -> list[Content]:
+    """What could be done in place of a split, each by the same price, and what it takes for granted."""
+    assert facts.rivals is not None, "the section is left out without them"
+    found: list[list[Content]] = []
+    for row in facts.rivals.rows:
+        figures: list[Content] = [
+            units.seconds(row.latency_s),
+            units.usd(row.cost_usd),
+            units.per_second(row.throughput_per_s),
+            units.joules(row.energy_j),
+            rivals_view.gap(row),
+        ]
+        found.append([row.name, *(["", "", "", "", "none"] if row.reason else figures), row.answers])
+    headings = ["what", ">latency", ">cost", ">throughput", ">energy", f"{facts.plan.objective}", "answers"]
+    said = [tag("li", sentence(line)) for line in rivals_view.remarks(facts.rivals)]
+    return [
+        *(tag("p", sentence(line)) for line in rivals_view.verdict(facts.rivals)),
+        table("What could be done in place of this plan.", headings, found),
+        tag("details", tag("summary", "What each takes for granted"), tag("ul", said)) if said else "",
+    ]
 
 
 def order(facts: Facts) -> Markup:
