@@ -112,7 +112,7 @@ def web(
         typer.Option(
             "--tier",
             metavar="NAME",
-            help="The tier that the browser is: the first by default, or the last of two.",
+            help="The tier that the browser is: the first by default, or the last.",
             show_default=False,
         ),
     ] = None,

@@ -127,8 +127,10 @@ class Inference:
         tile = message.parameters.get("dnnsplit_tile")
         if isinstance(tile, str):
             return routes.tile(self._stage.tier, tile)
-        cuts = message.parameters.get("dnnsplit_cuts")
-        return routes.default if cuts is None else routes.route(parse_cuts(cuts))
+        cuts, until = message.parameters.get("dnnsplit_cuts"), message.parameters.get("dnnsplit_until")
+        if until is not None and (type(until) is not int or not self._stage.tier < until < len(routes.tiers)):
+            raise ProtocolError("`dnnsplit_until` is no tier above this one")
+        return routes.route(routes.cuts if cuts is None else parse_cuts(cuts), until)
 
     def _available(self, leg: Leg) -> list[str]:
         """Names of what this tier can answer with."""

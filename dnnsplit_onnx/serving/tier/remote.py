@@ -227,6 +227,7 @@ class Remote:
                 "dnnsplit_cuts": format_cuts(route.cuts),
                 "dnnsplit_trace": True,
                 **({} if route.tile is None else {"dnnsplit_tile": route.tile}),
+                **({} if route.until is None else {"dnnsplit_until": route.until}),
                 # Less than there is left here: what goes wrong above is to be told in time.
                 "timeout": _rounded_us(_SHARE_ABOVE * deadline.need("sending on")),
             }

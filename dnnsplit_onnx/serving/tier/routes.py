@@ -12,13 +12,16 @@ arrives where another tier makes it, or where it is an input of the model; and a
 bring what it is now, which the first must for one that stays for the whole sequence:
 
     begins at t   =  the states that t, or a tier above it, keeps
+
+A client that is itself the last tier, as a page may be, asks for the tiers below it alone
+(`until`): they answer with what it reads as well, and keep no states but their own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -76,11 +79,13 @@ class Route:
         cuts: The position that each link crosses.
         legs: From tier 0 up.
         tile: The file of the one tile that is asked for, in place of all else.
+        until: The tiers from this one up are the client's own; None if there are none.
     """
 
     cuts: Cuts
     legs: tuple[Leg, ...]
     tile: str | None = None
+    until: int | None = None
 
     def sent(self, tier: int, live: Mapping[str, _Value]) -> dict[str, _Value | None]:
         """Of some values, those that a tier sends on, and the states that are brought for tiers above."""
@@ -118,7 +123,7 @@ class Routes:
         self._ports = _ports(manifest, self._records.values())
         self._states = {state.input: state for state in manifest.states}
         self._next = {state.output for state in manifest.states}
-        self._routes: dict[Cuts, Route] = {}
+        self._routes: dict[tuple[Cuts, int | None], Route] = {}
         self.default = self.route(self.cuts)
 
     @cached_property
@@ -129,19 +134,23 @@ class Routes:
     @cached_property
     def staying(self) -> tuple[Port, ...]:
         """The states that stay for a whole sequence, and that a slice reads."""
-        kept = {s.input for r in self.manifest.slices for s in self._kept(r) if s.output is None}
+        kept = {s.input for r in self.manifest.slices for s in self.kept(r) if s.output is None}
         return tuple(port for port in self.states if port.name in kept)
 
-    def route(self, cuts: Sequence[int]) -> Route:
+    def route(self, cuts: Sequence[int], until: int | None = None) -> Route:
         """The route of some cuts.
+
+        Args:
+            cuts: The position that each link crosses.
+            until: The tiers from this one up are the client's own; None if there are none.
 
         Raises:
             ProtocolError: They are no cuts of this model, or there is no slice for a range.
         """
-        key = tuple(cuts)
+        key = tuple(cuts), until
         found = self._routes.get(key)
         if found is None:
-            found = self._make(key)
+            found = self._make(*key)
             if len(self._routes) >= _MOST_ROUTES:
                 self._routes.clear()
             self._routes[key] = found
@@ -202,7 +211,7 @@ class Routes:
         sizes = [fixed_nbytes(self._ports[name]) for name in names]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
-    def _make(self, cuts: Cuts) -> Route:
+    def _make(self, cuts: Cuts, until: int | None) -> Route:
         bounds = (0, *cuts, self.size)
         if len(cuts) != len(self.tiers) - 1 or any(low > high for low, high in pairwise(bounds)):
             raise ProtocolError(f"{list(cuts)} are no cuts of this model over {len(self.tiers)} tiers")
@@ -210,23 +219,33 @@ class Routes:
         legs: list[Leg] = []
         needed: dict[str, None] = {}
         begins: dict[str, None] = {}
+        asked: dict[str, None] = {}  # what the client's own tiers read of what is made below
         answers: set[str] = set()
         owner: dict[str, int] = {}  # who makes an output; above, one that crosses in a code is made again
         for tier, record in enumerate(records):
             for port in record.outputs if record is not None else ():
                 owner.setdefault(port.name, tier)
         for tier in reversed(range(len(self.tiers))):
+            if tier + 1 == until:
+                asked, needed, begins, answers = needed, {}, {}, set()
             record, sends = records[tier], tuple(needed)
             if record is not None:
                 made = {port.name for port in record.outputs}
-                needed = self._reads(record, made) | {name: None for name in needed if name not in made}
+                needed = self.reads(record) | {name: None for name in needed if name not in made}
                 answers.update(name for name in made - self._next if owner[name] == tier)
-                begins = {state.input: None for state in self._kept(record)} | begins
-            leg = self._leg(tier, record, needed, sends, begins)
-            returned = tuple(port for port in self.manifest.model.outputs if port.name in answers)
-            legs.insert(0, replace(leg, answers=returned, goes_on=any(records[tier + 1 :])))
+                answers.update(made & asked.keys())
+                begins = {state.input: None for state in self.kept(record)} | begins
+            leg = self._leg(tier, record, needed, sends, begins, asked)
+            returned = tuple(port for port in self._answering(asked) if port.name in answers)
+            legs.insert(0, replace(leg, answers=returned, goes_on=any(records[tier + 1 : until])))
         self._check(legs[0])
-        return Route(cuts, tuple(legs))
+        return Route(cuts, tuple(legs), until=until)
+
+    def _answering(self, asked: Collection[str]) -> tuple[Port, ...]:
+        """What tiers may answer with: the model's outputs, and what a client reads besides."""
+        outputs = self.manifest.model.outputs
+        names = {port.name for port in outputs}
+        return (*outputs, *self._named(name for name in asked if name not in names))
 
     def _leg(
         self,
@@ -235,9 +254,10 @@ class Routes:
         arrives: Iterable[str],
         sends: Collection[str],
         begins: Iterable[str],
+        asked: Collection[str],
     ) -> Leg:
         """A leg by what passes its ends, without answers."""
-        states = self._kept(record)
+        states = self.kept(record)
         outputs = record.outputs if record is not None else ()
         return Leg(
             tier,
@@ -250,19 +270,22 @@ class Routes:
             states=states,
             keeps=self._named(state.input for state in states),
             begins=self._named(begins),
-            own_outputs=tuple(p for p in outputs if p.name not in self._next or p.name in sends),
+            own_outputs=tuple(
+                p for p in outputs if p.name not in self._next or p.name in sends or p.name in asked
+            ),
         )
 
     def _named(self, names: Iterable[str]) -> tuple[Port, ...]:
         return tuple(self._ports[name] for name in names)
 
-    def _reads(self, record: SliceRecord, made: Set[str]) -> dict[str, None]:
+    def reads(self, record: SliceRecord) -> dict[str, None]:
         """What a slice needs of others: what it reads but states, and what these are next."""
+        made = {port.name for port in record.outputs}
         names = [port.name for port in record.inputs if port.name not in self._states]
         names += [port.name for port in self._arriving(record) if port.name not in made]
         return dict.fromkeys(names)
 
-    def _kept(self, record: SliceRecord | None) -> tuple[StateRecord, ...]:
+    def kept(self, record: SliceRecord | None) -> tuple[StateRecord, ...]:
         """The states that a tier keeps for its slice: that it reads, or that are handed to one of these."""
         left = [port.name for port in record.inputs if port.name in self._states] if record else []
         kept: dict[str, StateRecord] = {}
@@ -275,7 +298,7 @@ class Routes:
 
     def _arriving(self, record: SliceRecord) -> tuple[Port, ...]:
         """What the states of a slice are next, where no state of it is that."""
-        names = (state.output for state in self._kept(record) if state.output is not None)
+        names = (state.output for state in self.kept(record) if state.output is not None)
         return tuple(self._ports[name] for name in names if name not in self._states)
 
     def _record(self, tier: int, start: int, stop: int) -> SliceRecord | None:

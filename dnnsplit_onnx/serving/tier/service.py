@@ -19,11 +19,11 @@
 A model is named after its tier, and may be followed by `/versions/1`.
 
 Parameters of an inference request that are this project's own: `dnnsplit_cuts` (which
-slices to run, `12,40`), `dnnsplit_manifest` (what the sender's slices were cut from) and
-`dnnsplit_trace` (asks for times). `timeout`, in microseconds, is Triton's, and so are
-`sequence_id`, `sequence_start` and `sequence_end` of requests that belong together, which
-`dnnsplit_step` numbers. A tensor with `dnnsplit_packed` is packed, which the server's metadata offers
-under the same name.
+slices to run, `12,40`), `dnnsplit_until` (the tiers from this one up are the client's own),
+`dnnsplit_manifest` (what the sender's slices were cut from) and `dnnsplit_trace` (asks for
+times). `timeout`, in microseconds, is Triton's, and so are `sequence_id`, `sequence_start` and
+`sequence_end` of requests that belong together, which `dnnsplit_step` numbers. A tensor with
+`dnnsplit_packed` is packed, which the server's metadata offers under the same name.
 """
 
 from __future__ import annotations
@@ -214,7 +214,8 @@ class Service:
         """
         if self.draining:
             # To the tier below, that is a link that goes down.
-            raise LinkError("the server is stopping", link=max(0, self.stage.tier - 1))
+            below = self.stage.tier - 1 if self.stage.tier else None
+            raise LinkError("the server is stopping", link=below)
         with self.admission.enter(nbytes) as grow:
             try:
                 yield Inference(self.stage, self.remote, self._numbering, self.limits, self.metrics, grow)

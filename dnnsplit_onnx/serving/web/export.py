@@ -30,11 +30,12 @@ from dnnsplit_onnx.running.origin import bindings_of, slices_folder
 from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.web.fitness import check_fitness, files_of
 from dnnsplit_onnx.serving.web.runtime import WASM, WEBGPU, runtime_folder
+from dnnsplit_onnx.serving.web.ways import written_routes
 from dnnsplit_onnx.serving.wire.origins import read_origin
-from dnnsplit_onnx.slicing.manifest import FILE_NAME, Manifest, SliceRecord, check_files, load_manifest
+from dnnsplit_onnx.slicing.manifest import FILE_NAME, Manifest, check_files, load_manifest
 from dnnsplit_onnx.slicing.staging import staged_folder
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _EMPTY = "empty.onnx"
 _RUNTIME = "ort"
 #: In the page's content security policy: where it may send to.
@@ -73,7 +74,7 @@ def export_web(
     Args:
         folder: The folder of slices.
         output: The folder to make. It appears whole or not at all.
-        tier: Which tier: the first (the default), or the last of two.
+        tier: Which tier: the first (the default), or the last.
         ort_web: Files of onnxruntime-web; None gets them from npm.
         urls: Servers that the page may use, the first by default; none is its own.
         webgpu: Whether to bring what runs on WebGPU as well, 27 MB more.
@@ -122,17 +123,12 @@ def _which(routes: Routes, tier: str | None) -> int:
         InputError: There is no such tier, or a browser cannot stand there.
     """
     names = routes.tiers
-    if routes.manifest.states:
-        raise InputError(
-            "the model keeps states from request to request, which the page does not",
-            hint="split it with its caches as inputs and outputs: split --state none",
-        )
     at = 0 if tier is None else names.index(tier) if tier in names else -1
     if at < 0:
         raise InputError(f"no tier is named `{tier}`", hint=f"the tiers are {', '.join(names)}")
-    if at and (at != 1 or len(names) != 2):
+    if 0 < at < len(names) - 1:
         raise InputError(
-            f"a browser cannot be tier `{names[at]}`: it is the first of the line, or the last of two",
+            f"a browser cannot be tier `{names[at]}`: it is the first of the line, or the last",
             hint=f"--tier {names[0]}",
         )
     if not routes.ranges(at):
@@ -179,32 +175,25 @@ def _digests(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
 def _site_manifest(routes: Routes, at: int, digests: Mapping[str, Any]) -> dict[str, Any]:
     """What the page needs of the manifest: no plan, no prices, no path of the model's."""
     manifest: Manifest = routes.manifest
-    model = manifest.model
     return {
         "schema_version": SCHEMA_VERSION,
         "producer": f"dnnsplit-onnx {__version__}",
         "identity": routes.identity,
+        "tiers": list(routes.tiers),
         "tier": routes.tiers[at],
-        "model": {
-            "name": Path(model.path).name,
-            "sha256": model.sha256,
-            "inputs": [port.model_dump(mode="json") for port in model.inputs],
-            "outputs": [port.model_dump(mode="json") for port in model.outputs],
-        },
+        "size": routes.size,
+        "cuts": list(routes.cuts),
+        "model": {"name": Path(manifest.model.path).name, "sha256": manifest.model.sha256},
+        "inputs": [port.name for port in manifest.model.inputs],
+        "outputs": [port.name for port in manifest.results],
+        "states": [state.model_dump(mode="json") for state in manifest.states],
         "order": manifest.plan.get("order", "file"),
         "node_order": manifest.node_order,
         "bindings": bindings_of(manifest),
-        "slices": [_record(record) for record in manifest.slices],
-        "candidates": [_record(record) for record in manifest.candidates],
+        **written_routes(routes, at),
         "files": dict(digests),
         "empty": _EMPTY,
     }
-
-
-def _record(record: SliceRecord) -> dict[str, Any]:
-    kept = {"tier", "file", "start", "stop", "inputs", "outputs"}
-    data = record.model_dump(mode="json", include=kept)
-    return data | {"data": [{"file": file.file} for file in record.data]}
 
 
 def _is_site(folder: Path) -> bool:

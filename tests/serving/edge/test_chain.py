@@ -15,9 +15,11 @@ from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.serving.edge.choosing import FixedCuts
 from dnnsplit_onnx.serving.edge.edge import Answer
 from dnnsplit_onnx.serving.tier.remote import Remote
+from dnnsplit_onnx.serving.tier.routes import Cuts, Routes
 from dnnsplit_onnx.serving.wire.errors import LinkError, ServingError
 from dnnsplit_onnx.serving.wire.pool import Target
 from dnnsplit_onnx.serving.wire.stream import Deadline
+from dnnsplit_onnx.slicing.manifest import load_manifest
 from tests.serving.conftest import CUTS, NODES, Network, cut_model, inputs, same
 
 ALL_CUTS = list(itertools.combinations_with_replacement(range(NODES + 1), 2))
@@ -105,6 +107,33 @@ def test_cuts_that_are_none_are_refused(network: Network, cuts: object):
     status, error = post(url + "/v2/models/cloud/infer", body)
     assert status == 400
     assert "error" in error
+
+
+@pytest.mark.parametrize("until", [0, 1, 3, -1, 2.0, True, "2"])
+def test_a_client_is_no_tier_but_one_above(network: Network, until: object):
+    url = network.serve("near").url
+    body = json.dumps({"inputs": [], "parameters": {"dnnsplit_cuts": "0,3", "dnnsplit_until": until}})
+    status, error = post(url + "/v2/models/near/infer", body.encode())
+    assert status == 400
+    assert "is no tier above this one" in error["error"]
+
+
+@pytest.mark.parametrize("cuts", [(0, 3), (2, 4), (3, 3), (5, 7)])
+def test_a_client_that_is_the_last_tier_gets_what_it_reads(network: Network, slices: Path, whole, cuts: Cuts):
+    """And nothing that only tiers below it need."""
+    edge = network.serve("edge", network.serve("near").url)
+    routes = Routes(load_manifest(slices))
+    below = Remote(Target(edge.url), routes, 0)
+    given, _ = below.infer(routes.route(cuts, until=2), inputs(), Deadline(5))
+    below.close()
+    mine = routes.route(cuts).legs[2]
+    live = {
+        **inputs(),
+        **given,
+        **network.serve("cloud").service.stage.run(mine, {**inputs(), **given}, Deadline(5)),
+    }
+    assert same({name: live[name] for name in whole(inputs())}, whole(inputs()))
+    assert set(given) <= {port.name for port in (*mine.arrives, *routes.manifest.model.outputs)}
 
 
 def test_tiers_of_different_manifests_refuse_each_other(network: Network, plain_slices: Path, whole):

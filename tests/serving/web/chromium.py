@@ -169,7 +169,7 @@ class Browser:
 
 
 _OPEN = """(async (options) => {
-  const { TYPES, open } = await import("./dnnsplit.js");
+  const { Conversation, TYPES, open } = await import("./dnnsplit.js");
   const { choices, profile } = await import("./measure.js");
   const ort = await import(options.webgpu ? "./ort/ort.webgpu.min.mjs" : "./ort/ort.wasm.min.mjs");
   ort.env.logLevel = "error";
@@ -192,11 +192,17 @@ _OPEN = """(async (options) => {
   };
   const each = (all, how) => Object.fromEntries(
     Object.entries(all).filter(([, one]) => one).map(([name, one]) => [name, how(one)]));
+  const talks = new Map();
   globalThis.tab = {
     client,
     read: (inputs) => each(inputs, read),
     infer: async ({ inputs, how }) => {
       const answer = await client.infer(each(inputs, read), how);
+      return { ...answer, outputs: each(answer.outputs, write) };
+    },
+    talk: async ({ inputs, who = "", cuts, how }) => {
+      if (!talks.has(who)) talks.set(who, new Conversation(client, cuts));
+      const answer = await talks.get(who).infer(each(inputs, read), how);
       return { ...answer, outputs: each(answer.outputs, write) };
     },
     profile: ({ budget_s }) => profile(client, { budget_s }),
@@ -227,4 +233,11 @@ class TabClient:
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Outputs, and what else the answer says."""
         answer = self.call("infer", inputs=to_json(inputs), how=how)
+        return from_json(answer.pop("outputs")), answer
+
+    def talk(
+        self, inputs: dict[str, np.ndarray], cuts: list[int] | None = None, who: str = "", **how: Any
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The same for the next request of a conversation, of which there may be several."""
+        answer = self.call("talk", inputs=to_json(inputs), cuts=cuts, who=who, how=how)
         return from_json(answer.pop("outputs")), answer

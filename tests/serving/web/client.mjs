@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 const { library, site, url, ort, options } = JSON.parse(process.argv[2]);
-const { TYPES, open } = await import(pathToFileURL(`${library}/dnnsplit.js`));
+const { Conversation, TYPES, open } = await import(pathToFileURL(`${library}/dnnsplit.js`));
 const { choices, profile } = await import(pathToFileURL(`${library}/measure.js`));
 const runtime = ort ? await import(pathToFileURL(`${ort}/ort.node.min.mjs`)) : null;
 if (runtime) {
@@ -38,9 +38,14 @@ const calls = {
   fell: () => fell,
   notes: (client) => [...client.runner.notes],
   backend: (client) => client.runner.backend,
-  prepare: (client, { cuts }) => client.prepare(cuts),
   async infer(client, { inputs, how }) {
     const answer = await client.infer(each(inputs, read), how);
+    return { ...answer, outputs: each(answer.outputs, write) };
+  },
+  // The next request of a conversation, by its name.
+  async talk(client, { inputs, who = "", cuts, how }) {
+    if (!talks.has(who)) talks.set(who, new Conversation(client, cuts));
+    const answer = await talks.get(who).infer(each(inputs, read), how);
     return { ...answer, outputs: each(answer.outputs, write) };
   },
   profile: (client, { budget_s }) => profile(client, { budget_s }),
@@ -48,8 +53,7 @@ const calls = {
   async overhead(client, { inputs, cuts, runs }) {
     const given = each(inputs, read);
     const route = client.routes.route(cuts);
-    const leg = route.legs[client.remote.tier];
-    const { bytes, jsonLength } = client.remote.body(route, given, leg.answers, 30);
+    const { bytes, jsonLength } = client.remote.body(route, given, 30);
     const headers = { "Content-Type": "application/octet-stream", "Inference-Header-Content-Length": String(jsonLength) };
     const times = [[], []];
     for (let run = 0; run < runs + 5; run += 1) {
@@ -69,6 +73,7 @@ const calls = {
 };
 
 let client = null;
+const talks = new Map();
 let fell = 0; // how often a link went down
 const watched = async (opening) => {
   const opened = await opening;

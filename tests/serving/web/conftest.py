@@ -18,6 +18,7 @@ from dnnsplit_onnx.serving.web.runtime import WASM, WEBGPU
 from dnnsplit_onnx.slicing.candidates import slice_all_candidates
 from dnnsplit_onnx.work.analysing import analyse
 from tests.serving.conftest import Network, topology
+from tests.serving.web.chromium import Browser
 from tests.serving.web.node import NodeClient, chromium_program, node_program, ort_web
 
 # All types that travel; `f` is made below the cut.
@@ -125,3 +126,9 @@ def client(node: None) -> Iterator[Callable[..., NodeClient]]:
             return stack.enter_context(NodeClient(*given, **options))
 
         yield open_client
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(chromium, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened

@@ -117,6 +117,13 @@ class NodeClient:
         answer = self.call("infer", inputs=to_json(inputs), how=how)
         return from_json(answer.pop("outputs")), answer
 
+    def talk(
+        self, inputs: dict[str, np.ndarray], cuts: list[int] | None = None, who: str = "", **how: Any
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The same for the next request of a conversation, of which there may be several."""
+        answer = self.call("talk", inputs=to_json(inputs), cuts=cuts, who=who, how=how)
+        return from_json(answer.pop("outputs")), answer
+
     def close(self) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None

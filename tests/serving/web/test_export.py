@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from dnnsplit_onnx.errors import InputError, ManifestError, MissingExtraError, OutputError
 from dnnsplit_onnx.serving.tier.routes import Routes
-from dnnsplit_onnx.serving.web import fitness, runtime
+from dnnsplit_onnx.serving.web import fitness, runtime, ways
 from dnnsplit_onnx.serving.web.export import export_web
 from dnnsplit_onnx.slicing.manifest import load_manifest
 from tests.pages import DOCS, run_page
@@ -24,7 +24,7 @@ from tests.serving.conftest import cut_model
 from tests.serving.web.node import LIBRARY
 
 # The client; `runner.js` holds sessions of onnxruntime-web, and the rest is the page.
-CLIENT = ("dnnsplit.js", "remote.js", "routes.js", "wire.js")
+CLIENT = ("dnnsplit.js", "remote.js", "routes.js", "states.js", "wire.js")
 TWO = ("cloud", "page")
 
 
@@ -59,15 +59,14 @@ def test_every_file_that_is_fetched_has_its_digests(site: Path) -> None:
             "sha256": hashlib.sha256(content).hexdigest(),
             "crc32": f"{zlib.crc32(content):08x}",
         }
-    records = [*data["slices"], *data["candidates"]]  # type: ignore[misc]
-    wanted = {name for one in records if one["tier"] == "edge" and one["file"] for name in _files(one)}
+    wanted = {name for one in data["slices"] for name in _files(one)}  # type: ignore[attr-defined]
     assert set(files) == wanted | {"empty.onnx"}
 
 
 def _files(record: dict[str, object]) -> list[object]:
     data = record["data"]
     assert isinstance(data, list)
-    return [record["file"], *(one["file"] for one in data)]
+    return [record["file"], *data]
 
 
 def test_the_client_library_is_small_and_of_no_other_host() -> None:
@@ -126,10 +125,9 @@ def test_an_output_is_replaced_only_if_it_is_a_site(slices: Path, no_runtime: Pa
     [
         ("nobody", "no tier is named `nobody`"),
         ("near", "cannot be tier `near`"),
-        ("cloud", "cannot be tier `cloud`"),
     ],
 )
-def test_a_browser_is_the_first_tier_or_the_last_of_two(
+def test_a_browser_is_the_first_tier_or_the_last(
     slices: Path, no_runtime: Path, tmp_path: Path, tier: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -146,22 +144,27 @@ def test_a_browser_may_be_the_last_of_two(no_runtime: Path, tmp_path: Path) -> N
     assert (made.tier, made.slices) == ("page", 1)
 
 
+@pytest.mark.parametrize(("tier", "link"), [("edge", 0), ("cloud", 1)])
+def test_of_too_many_cuts_the_pages_own_is_moved(
+    slices: Path, no_runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tier: str, link: int
+) -> None:
+    export_web(slices, tmp_path / "all", tier=tier, ort_web=no_runtime, webgpu=False)
+    monkeypatch.setattr(ways, "MOST_ROUTES", 10)
+    export_web(slices, tmp_path / "few", tier=tier, ort_web=no_runtime, webgpu=False)
+    every, few = (manifest_of(tmp_path / name)["routes"] for name in ("all", "few"))
+    assert isinstance(every, dict)
+    assert isinstance(few, dict)
+    assert few.keys() < every.keys()
+    # Each position of its own cut, and what remains of the plan if a tier is lost.
+    assert {key.split(",")[link] for key in few} == {str(at) for at in range(8)}
+    assert {"2,4", "0,0", "7,7", *(["2,7"] if tier == "edge" else ["2,2"])} <= few.keys()
+
+
 def test_a_tier_without_work_is_refused(no_runtime: Path, tmp_path: Path) -> None:
     folder = cut_model(MODEL, tmp_path, (0,), tiers=TWO)
     with pytest.raises(InputError, match="tier `cloud` has no work") as caught:
         export_web(folder, tmp_path / "site", ort_web=no_runtime)
     assert "--all-candidates" in (caught.value.hint or "")
-
-
-def test_states_are_refused_with_the_way_around(no_runtime: Path, tmp_path: Path) -> None:
-    text = """<ir_version: 8, opset_import: ["" : 17]>
-    g (float[B, 8] x, float[B, 8] past_0) => (float[B, 8] y, float[B, 8] present_0) {
-        present_0 = Add(x, past_0)
-        y = Relu(present_0)
-    }"""
-    with pytest.raises(InputError, match="keeps states") as caught:
-        export_web(cut_model(text, tmp_path, (1,), tiers=TWO), tmp_path / "site", ort_web=no_runtime)
-    assert "--state none" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(

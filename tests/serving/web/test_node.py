@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -119,6 +120,19 @@ def test_the_bytes_on_the_wire_are_those_of_the_python_edge(
         np.testing.assert_array_equal(outputs[name], array)
 
 
+def test_packing_is_negotiated_away(client: Open, typed_site: Path, recorder: Recorder) -> None:
+    """The server offers it, and a page, which has no zstandard, neither packs nor asks for it."""
+    offered = json.load(urllib.request.urlopen(f"{recorder.url}/v2/models/cloud"))
+    assert offered["parameters"]["dnnsplit_packed"]
+    values = {name: np.resize(array, (1 << 14, *array.shape[1:])) for name, array in typed_inputs().items()}
+    values |= {name: typed_inputs()[name] for name in "xz"}
+    page = client(typed_site, recorder.url)
+    for _ in range(3):  # the Python edge packs once it knows the link
+        outputs, _ = page.infer(values, cuts=[0])
+    assert not any(b"packed" in body for body in recorder.bodies())
+    assert outputs["d2"].tobytes() == values["d"].tobytes()
+
+
 def test_all_types_come_back_as_they_are(client: Open, typed_site: Path, recorder: Recorder) -> None:
     values = typed_inputs()
     outputs, _ = client(typed_site, recorder.url).infer(values, cuts=[0])
@@ -181,7 +195,7 @@ def test_slices_of_another_manifest_are_refused(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"schema_version": 2, "slices": []}', '{"schema_version": 1, "slices": []}']
+    "text", ["", "[]", "{}", "null", '{"schema_version": 1, "slices": []}', '{"schema_version": 3}']
 )
 def test_what_is_no_manifest_of_a_site_is_refused(client: Open, tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
@@ -300,16 +314,18 @@ def lie(listener: socket.socket, real_port: int, answer: bytes) -> None:
     [
         (answers(output(), tail=63), "not binary data of the body"),
         (answers(output(), tail=65), "bytes follow"),
-        (answers(output(), output(), tail=128), "no name of its own"),
-        (answers(output(shape=[2, 9])), "has 64 bytes for"),
+        (answers(output(), output(), tail=128), "output `y` was not asked for, or comes twice"),
+        (answers(output(shape=[3, 8])), "has 64 bytes for [3,8]"),
         (answers(output(shape=[-2, -8])), "is not a list of sizes"),
-        (answers(output(datatype="FP31")), "no known datatype"),
-        (answers(output(datatype="INT32")), "is int32; it must be float"),
+        (answers(output(datatype="FP31")), "is FP31; it must be FP32"),
+        (answers(output(datatype="INT32")), "is INT32; it must be FP32"),
         (answers(output(shape=[16])), "has the shape [16]; it must be [B, 8]"),
         (answers(output(name="z")), "it lacks `y`"),
-        (answers(None), "no name of its own"),
+        (answers(output(name="w")), "output `w` was not asked for"),
+        (answers(None), "was not asked for"),
+        (answers(tail=0), "it lacks `y`"),
         (answer_with(b"{", None), "is not JSON"),
-        (answer_with(b"{}", 3), "longer than its body"),
+        (answer_with(b"{}", 3), "is not JSON"),
         (answer_with(b"[1]", None), "`outputs` is not a list"),
     ],
 )

@@ -73,12 +73,6 @@ def picture_site(picture_slices: Path, runtime: Path, tmp_path_factory: pytest.T
     return output
 
 
-@pytest.fixture(scope="session")
-def browser(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(chromium, tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
-
-
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server[Service]]]:
     """Serves the upper tier of the model that looks at pictures."""
@@ -187,6 +181,37 @@ def test_the_last_of_two_tiers_runs_what_a_server_begins(
     outputs, answer = page.infer(given)
     assert near(outputs, expected)
     assert answer["cuts"] == [0]
+
+
+@pytest.mark.usefixtures("node")
+def test_the_last_of_three_tiers_gets_what_it_reads_and_falls_back_on_who_is_left(
+    client: Callable[..., NodeClient],
+    slices: Path,
+    runtime: Path,
+    tmp_path: Path,
+    network: Network,
+    whole: Callable[..., dict[str, np.ndarray]],
+) -> None:
+    export_web(slices, tmp_path / "site", tier="cloud", ort_web=runtime, webgpu=False)
+    near_server = network.serve("near")
+    page = client(tmp_path / "site", network.serve("edge", near_server.url).url, ort=runtime)
+    tiers = {(2, 4): 2, (0, 3): 2, (3, 3): 1, (5, 7): 2, (7, 7): 1, (0, 0): 0}
+    for cuts, links in tiers.items():
+        outputs, answer = page.infer(inputs(), cuts=list(cuts))
+        assert near(outputs, whole(inputs())), cuts
+        names = [tier["tier"] for tier in answer["tiers"]]
+        assert names == [*("edge", "near")[:links], "cloud"]
+    # What the page takes up when a tier is lost: at first that one's part, and at last all of it.
+    near_server.close()
+    outputs, answer = page.infer(inputs())
+    assert near(outputs, whole(inputs()))
+    assert (answer["cuts"], answer["attempts"]) == ([2, 2], 2)
+    assert page.call("reach") == 1
+    network.servers["edge"].close()
+    outputs, answer = page.infer(inputs())
+    assert near(outputs, whole(inputs()))
+    assert answer["cuts"] == [0, 0]
+    assert page.call("reach") == 0
 
 
 @pytest.mark.usefixtures("node")

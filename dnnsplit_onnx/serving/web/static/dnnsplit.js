@@ -3,17 +3,18 @@
  * `await (await open("manifest.json", { ort, url })).infer({ x: { dtype: "float", shape: [1], data } })`.
  *
  * Each request gets exactly one answer: the model's outputs, or an error. If a link or the runtime
- * here fails, it is run on the cuts that remain while there is time: all here, or all above.
+ * here fails, it is run on the cuts that remain while there is time: all here, or all on others.
  *
  * @typedef {import("./wire.js").Tensors} Tensors
  * @typedef {{total_s: number, sent_nbytes: number, received_nbytes: number}} Hop
  * @typedef {{outputs: Tensors, cuts: number[], seconds: number, attempts: number, hop: Hop | null,
  *   tiers: import("./remote.js").Trace[]}} Answer
  */
-import { Deadline, Remote } from "./remote.js";
-import { Routes, misfit } from "./routes.js";
+import { Deadline, Remote, mayPass } from "./remote.js";
+import { Routes } from "./routes.js";
 import { Runner, said } from "./runner.js";
-import { BusyError, DeadlineError, DeviceError, InputError, LinkError, ManifestError, mayPass } from "./wire.js";
+import { statesAfter, statesBefore } from "./states.js";
+import { BusyError, DeadlineError, DeviceError, InputError, LinkError, ManifestError, misfit } from "./wire.js";
 
 export * from "./wire.js";
 
@@ -24,7 +25,7 @@ const MOST_ATTEMPTS = 64;
  * A client of a site.
  * @param {string | URL} manifest where its `manifest.json` is
  * @param {{ort: any, url?: string, token?: string, backend?: "webgpu" | "wasm", deadline_s?: number,
- *   fetch?: typeof fetch}} options onnxruntime-web; the next tier, without which all runs here
+ *   fetch?: typeof fetch}} options onnxruntime-web; the other tiers' server, without which all runs here
  */
 export async function open(manifest, options) {
   const base = new URL(manifest, globalThis.location?.href).href;
@@ -38,54 +39,41 @@ export class Client {
   /** @param {any} manifest @param {string} base @param {any} options of `open` */
   constructor(manifest, base, { ort, url, token, backend, deadline_s = 30, fetch } = {}) {
     this.routes = new Routes(manifest);
-    this.isBottom = this.routes.mine === 0;
     this.runner = new Runner(ort, base, manifest.files, { backend, fetch });
-    const links = this.routes.tiers.length - 1;
-    this.remote = url && links ? new Remote(this.routes, this.isBottom ? 1 : 0, url, { token, fetch }) : null;
+    this.links = this.routes.cuts.length;
+    this.remote = url && this.links ? new Remote(this.routes, url, { token, fetch }) : null;
     if (this.remote) this.remote.onFailure = (error) => this.#failed(error);
     this.deadline_s = deadline_s;
-    this.links = links;
-    this.reach = this.remote ? links : 0; // how many links can be used
+    this.reach = this.remote ? this.links : 0; // how many other tiers can be used, the nearest first
     this.reason = this.remote ? "" : "no URL of another tier was given";
     this.cuts = this.routes.cuts; // to be used while all is well
     /** Called when that changes. @type {(reach: number, reason: string) => void} */
     this.onReach = () => {};
     this.local_s = null;
-    this.isClosed = false;
-  }
-
-  /** Opens the slices of some cuts on all tiers, ahead of a request. */
-  async prepare(cuts = this.cuts) {
-    const route = this.routes.route(cuts);
-    const { record } = route.legs[this.routes.mine];
-    await Promise.all([
-      record && this.runner.open(record),
-      this.remote && route.links && this.isBottom && this.remote.prepare(route),
-    ]);
   }
 
   /**
    * Runs one request.
-   * @param {Tensors} inputs @param {{deadline_s?: number, cuts?: number[]}} [how] these cuts and no others
+   * @param {Tensors} inputs and what states are to begin with, those that are not to be empty
+   * @param {{deadline_s?: number, cuts?: number[], sequence?: Conversation}} [how] these cuts and no others
    * @returns {Promise<Answer>}
    */
-  async infer(inputs, { deadline_s = this.deadline_s, cuts } = {}) {
+  async infer(inputs, { deadline_s = this.deadline_s, cuts, sequence } = {}) {
     const start = performance.now();
     this.#check(inputs);
     const deadline = new Deadline(deadline_s);
     const broken = new Set();
     let limit = this.links; // how far this request may still go
     for (let attempts = 1; ; attempts += 1) {
-      const route = cuts ? this.routes.route(cuts) : this.#choose(broken, limit);
+      const route = this.routes.route(cuts ?? this.#choose(broken, limit));
       try {
-        const answer = await this.#attempt(route, inputs, deadline);
+        const answer = await this.#attempt(route, inputs, deadline, sequence);
         return { ...answer, cuts: route.cuts, seconds: (performance.now() - start) / 1e3, attempts };
       } catch (error) {
         const isDevice = error instanceof DeviceError;
-        const mayTry = isDevice ? !cuts : mayPass(error) && error.link !== null;
+        const mayTry = isDevice ? !cuts && !broken.has(error.message) : mayPass(error) && error.link !== null;
         if (!mayTry || deadline.left_s <= 0 || attempts > MOST_ATTEMPTS) throw error;
         if (isDevice) {
-          if (broken.has(error.message)) throw error;
           broken.add(error.message);
         } else if (!cuts && (error instanceof LinkError || this.#pick(Math.min(error.link, this.reach)))) {
           limit = error.link;
@@ -97,81 +85,79 @@ export class Client {
   }
 
   close() {
-    this.isClosed = true;
     clearTimeout(this.prober);
+    this.prober = 0; // for good
     return this.runner.close();
   }
 
-  #check(inputs) {
-    for (const port of this.routes.inputs) {
-      const tensor = inputs[port.name];
-      if (!tensor && port.kind === "optional") continue;
+  #check(values) {
+    const { inputs, states } = this.routes;
+    for (const port of inputs) {
+      const tensor = values[port.name];
+      if (!tensor && (port.kind === "optional" || states.some(({ input }) => input === port.name))) continue;
       const wrong = tensor ? misfit(port, tensor) : `\`${port.name}\` is missing`;
       if (wrong) throw new InputError(`input ${wrong}`);
     }
-    const extra = Object.keys(inputs).find((name) => !this.routes.inputs.some((port) => port.name === name));
+    const extra = Object.keys(values).find((name) => !inputs.some((port) => port.name === name));
     if (extra) throw new InputError(`unknown input \`${extra}\``);
   }
 
-  /** The route to take, by no link from `limit` up. @param {Set<string>} broken what fails here */
+  /** The cuts to use, by no link from `limit` up. @param {Set<string>} broken what fails here */
   #choose(broken, limit) {
-    const { routes } = this;
+    const { routes, cuts } = this;
     const reach = Math.min(this.reach, limit);
     if (broken.size) {
-      const above = this.cuts.map(() => (this.isBottom ? 0 : routes.size));
-      if (reach && routes.has(above) && !routes.route(above).legs[routes.mine].record) return routes.route(above);
+      const others = cuts.map(() => (routes.isBottom ? 0 : routes.size));
+      if (reach && routes.has(others)) return others;
       throw new DeviceError([...broken].join("; "));
     }
-    const cuts = this.#pick(reach);
-    if (cuts) return routes.route(cuts);
+    const picked = this.#pick(reach);
+    if (picked) return picked;
     const fix = "there are no slices for the rest here: split --all-candidates";
     throw new LinkError(`link ${reach} is down (${this.reason}), and ${fix}`, { link: reach });
   }
 
   /** The cuts, changed as little as can be so that they use no link from `reach` up. @returns {number[] | undefined} */
   #pick(reach) {
-    const { routes, cuts } = this;
-    if (!this.isBottom) {
-      return [cuts, cuts.map(() => 0)].find((one) => routes.has(one) && (reach || !routes.route(one).legs[0].record));
-    }
-    const clipped = cuts.map((cut, link) => (link < reach ? cut : routes.size));
-    const lowest = Array.from({ length: reach + 1 }, (_, below) => reach - below);
-    const alone = lowest.map((tier) => cuts.map((_, link) => (link < tier ? 0 : routes.size)));
-    return [cuts, clipped, ...alone].find((one) => routes.has(one) && routes.route(one).links <= reach);
+    const { cuts, routes } = this;
+    const { isBottom, mine, size } = routes;
+    // Who does what the tiers out of reach had to do: at first the last in reach, or this page if it is the last of all.
+    const clipped = cuts.map((cut, link) => (isBottom ? (link < reach ? cut : size) : cuts[Math.min(link, reach - 1)] ?? 0));
+    const tiers = Array.from({ length: reach + 1 }, (_, at) => (at || isBottom ? reach - at : mine));
+    const ways = [cuts, clipped, ...tiers.map((tier) => cuts.map((_, link) => (link < tier ? 0 : size)))];
+    return ways.find((one) => routes.has(one) && routes.route(one).links <= reach);
   }
 
-  async #attempt(route, inputs, deadline) {
+  async #attempt(route, inputs, deadline, sequence) {
+    const { isBottom, manifest, mine, outputs, tiers } = this.routes;
+    const { slice } = route;
     const live = { ...inputs };
-    let mine = null;
+    const trace = { tier: tiers[mine], queue_s: 0, compute_s: 0, total_s: 0 };
     let hop = null;
     const here = async () => {
-      const { record, name } = route.legs[this.routes.mine];
+      if (!slice) return;
       const start = performance.now();
-      const { made, queue_s = 0, compute_s = 0 } = record ? await this.runner.run(record, live) : {};
+      const before = statesBefore(slice, live, sequence?.kept, manifest.ports);
+      const { made, ...times } = await this.runner.run(slice, { ...live, ...before });
+      if (sequence) sequence.after = statesAfter(slice.keeps, before, made, live);
       Object.assign(live, made);
-      mine = { tier: name, queue_s, compute_s, total_s: (performance.now() - start) / 1e3 };
+      Object.assign(trace, times, { total_s: (performance.now() - start) / 1e3 });
     };
-    const there = async () => {
-      const leg = route.legs[this.remote.tier];
-      const wanted = this.isBottom ? leg.answers : leg.makes;
+    if (isBottom) await here();
+    if (route.links) {
       const until = new Deadline(deadline.left_s - this.#reserve(deadline));
-      const { results, ...rest } = await this.remote.infer(route, live, wanted, until);
+      const { results, ...rest } = await this.remote.infer(route, live, until, sequence);
       Object.assign(live, results);
       hop = rest;
-    };
-    if (this.isBottom) {
-      await here();
-      if (route.legs[0].goesOn) await there();
-    } else {
-      if (route.legs[0].record) await there();
-      await here();
     }
-    if (!hop) this.local_s = mine.total_s;
-    const outputs = {};
-    for (const { name } of this.routes.outputs) outputs[name] = live[name];
-    const above = hop?.tiers ?? [];
-    const tiers = this.isBottom ? [mine, ...above] : [...above, mine];
-    return { outputs, tiers, hop };
+    if (!isBottom) await here();
+    if (!hop) this.local_s = trace.total_s;
+    const others = hop?.tiers ?? [];
+    return {
+      outputs: Object.fromEntries(outputs.map((name) => [name, live[name]])),
+      tiers: isBottom ? [trace, ...others] : [...others, trace],
+      hop,
+    };
   }
 
   /** What must be left of a request's time to run it here. */
@@ -194,7 +180,7 @@ export class Client {
   #probe(pause_ms) {
     this.prober ??= setTimeout(async () => {
       const tiers = await this.remote.probe();
-      if (this.isClosed) return;
+      if (this.prober === 0) return;
       const failed = tiers.findIndex((tier) => !tier.ready);
       const before = this.reach;
       this.reach = Math.min(failed < 0 ? tiers.length : failed, this.links);
@@ -205,5 +191,31 @@ export class Client {
       else this.reason = "";
     }, pause_ms);
     this.prober.unref?.(); // Node need not wait for it
+  }
+}
+
+/**
+ * Requests of one sequence, one after another: a text, a stream. The first chooses the cuts, and the
+ * others keep to them: each tier keeps the states of its slices. One that failed may be sent again,
+ * unless a tier has lost the states (status 409).
+ */
+export class Conversation {
+  /** @param {Client} client @param {number[]} [cuts] these and no others */
+  constructor(client, cuts) {
+    Object.assign(this, { client, cuts });
+    const random = new Uint32Array(4).map(() => Math.random() * 2 ** 32); // Node 18 has no other
+    const name = [...(globalThis.crypto?.getRandomValues(random) ?? random)];
+    this.name = name.map((part) => part.toString(16).padStart(8, "0")).join("");
+    this.step = 0;
+    /** The states of the slice here, before a request and after it. @type {Tensors | null} */
+    this.kept = this.after = null;
+  }
+
+  /** The next request, as of `Client`. @param {Tensors} inputs @param {{deadline_s?: number, isLast?: boolean}} [how] */
+  async infer(inputs, { deadline_s, isLast = false } = {}) {
+    this.isLast = isLast;
+    const answer = await this.client.infer(inputs, { deadline_s, cuts: this.cuts, sequence: this });
+    Object.assign(this, { step: this.step + 1, kept: this.after, cuts: answer.cuts });
+    return answer;
   }
 }

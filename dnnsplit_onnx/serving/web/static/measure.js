@@ -14,16 +14,17 @@ const LINK_S = 20;
 
 /** All cuts at this page's own end of the line that there are slices for. @param {import("./routes.js").Routes} routes */
 export function choices(routes) {
-  const link = routes.mine === 0 ? 0 : routes.cuts.length - 1;
-  const positions = new Set([0, ...[...routes.records.values()].flatMap(({ start, stop }) => [start, stop])]);
+  const link = routes.isBottom ? 0 : routes.cuts.length - 1;
+  const all = Object.keys(routes.manifest.routes).map((key) => Number(key.split(",")[link]));
+  const positions = [...new Set(all)].sort((a, b) => a - b);
   const moved = (at) => (cut, other) => (other === link ? at : other < link ? Math.min(cut, at) : Math.max(cut, at));
-  return [...positions].sort((a, b) => a - b).map((at) => routes.cuts.map(moved(at))).filter((cuts) => routes.has(cuts));
+  return positions.map((at) => routes.cuts.map(moved(at))).filter((cuts) => routes.has(cuts));
 }
 
 /** Bytes that cross this page's link, null if a size is not known. @param {import("./routes.js").Routes} routes @param {number[]} cuts */
 export function crossing(routes, cuts) {
-  const { legs } = routes.route(cuts);
-  const ports = routes.mine > 0 ? legs[0].makes : legs[0].goesOn ? legs[1].arrives : [];
+  const { leg, links } = routes.route(cuts);
+  const ports = !links ? [] : routes.isBottom ? leg.arrives.map((name) => routes.manifest.ports[name]) : leg.answers;
   const { bindings } = routes.manifest;
   const nbytes = ports.map(({ name, dtype, shape }) => (shape ?? [null]).reduce(
     (product, size, axis) => product * (typeof size === "number" ? size : bindings[size ?? `${name}.${axis}`] ?? NaN),
@@ -31,6 +32,12 @@ export function crossing(routes, cuts) {
   ));
   const total = nbytes.reduce((sum, one) => sum + one, 0);
   return Number.isNaN(total) ? null : total;
+}
+
+/** The inputs that a request brings: all but states, unless they stay for a whole sequence. @param {import("./routes.js").Routes} routes */
+export function fresh({ inputs, states }) {
+  const renewed = states.filter(({ output }) => output !== null).map(({ input }) => input);
+  return inputs.filter(({ name }) => !renewed.includes(name));
 }
 
 /** @param {number[]} all */
@@ -83,12 +90,12 @@ export async function profile(client, { budget_s = 20, inputs, onProgress = () =
   const { routes, runner } = client;
   const { manifest } = routes;
   const given = inputs ?? madeUp(routes.inputs, manifest.bindings);
-  const ours = (start, stop) => routes.records.get(`${manifest.tier} ${start} ${stop}`);
+  const ours = (start, stop) => routes.slices.find((slice) => slice.start === start && slice.stop === stop);
   const whole = ours(0, routes.size);
-  if (!whole?.file) throw new Error("this site has no slice of the whole model: split --all-candidates");
-  const at = client.isBottom ? (position) => ours(0, position) : (position) => ours(position, routes.size);
-  const positions = [...new Set([...routes.records.values()].flatMap(({ start, stop }) => [start, stop]))]
-    .filter((position) => position > 0 && position < routes.size && at(position)?.file)
+  if (!whole) throw new Error("this site has no slice of the whole model: split --all-candidates");
+  const at = routes.isBottom ? (position) => ours(0, position) : (position) => ours(position, routes.size);
+  const positions = [...new Set(routes.slices.flatMap(({ start, stop }) => [start, stop]))]
+    .filter((position) => position > 0 && position < routes.size && at(position))
     .sort((a, b) => a - b);
   const empty = await emptySession(runner, manifest.empty);
   const times = { whole: [], empty: [] };
@@ -130,10 +137,11 @@ export async function profile(client, { budget_s = 20, inputs, onProgress = () =
 export async function measureLink(client, inputs) {
   try {
     const ways = extremes(client.routes);
+    const brought = Object.fromEntries(fresh(client.routes).map(({ name }) => [name, inputs[name]]));
     const taken = ways.map(() => []);
     for (let run = -1; run < LINK_RUNS; run += 1) {
       for (const [at, cuts] of ways.entries()) {
-        const { hop, seconds, tiers } = await client.infer(inputs, { cuts, deadline_s: LINK_S });
+        const { hop, seconds, tiers } = await client.infer(brought, { cuts, deadline_s: LINK_S });
         const computing_s = tiers.reduce((sum, { compute_s }) => sum + compute_s, 0);
         if (run >= 0) taken[at].push([hop.sent_nbytes + hop.received_nbytes, seconds - computing_s]);
       }
@@ -175,19 +183,20 @@ async function bareLink(client) {
 
 /** What a slice reads, as the tiers below make it. */
 async function below(client, position, given) {
-  if (client.isBottom) return given;
-  const route = client.routes.route([position]);
-  if (!client.remote) throw new Error("what crosses the cuts is made above: a URL is needed");
-  const { results } = await client.remote.infer(route, given, route.legs[0].makes, new Deadline(client.deadline_s));
+  const { routes, remote } = client;
+  if (routes.isBottom) return given;
+  if (!remote) throw new Error("what crosses the cuts is made by others: a URL is needed");
+  const cuts = choices(routes).find((all) => all.at(-1) === position);
+  const { results } = await remote.infer(routes.route(cuts), given, new Deadline(client.deadline_s));
   return { ...given, ...results };
 }
 
 /** Runs nothing, and tells what that takes. */
 async function emptySession(runner, file) {
   const port = { name: "x", dtype: "float", shape: [1], kind: "tensor" };
-  const record = { tier: "", file, start: 0, stop: 0, inputs: [port], outputs: [{ ...port, name: "y" }], data: [] };
+  const slice = { file, start: 0, stop: 0, inputs: [port], outputs: [{ ...port, name: "y" }], keeps: [], data: [] };
   const x = { dtype: "float", shape: [1], data: new Float32Array(1) };
-  return async () => (await runner.run(record, { x })).compute_s;
+  return async () => (await runner.run(slice, { x })).compute_s;
 }
 
 /** The profile as a file has it. */
@@ -197,7 +206,7 @@ function written(client, parts, whole_s, overhead_s, { link, machine }) {
   // Each at the speed that the device had for the whole.
   const scaled = parts.map((part) => ({ ...part, seconds: (part.seconds * whole_s) / part.whole }));
   const other = (seconds) => Math.max(overhead_s, whole_s - seconds + overhead_s);
-  const prefix = (part) => (client.isBottom ? part.seconds : other(part.seconds));
+  const prefix = (part) => (routes.isBottom ? part.seconds : other(part.seconds));
   const ends = [{ position: 0, net: 0, runs: 0, spread_s: 0 }];
   for (const part of scaled) ends.push({ ...part, net: Math.max(prefix(part) - overhead_s, ends.at(-1).net) });
   const net = Math.max(whole_s - overhead_s, 0);
@@ -226,8 +235,8 @@ function written(client, parts, whole_s, overhead_s, { link, machine }) {
     versions: { "onnxruntime-web": manifest.runtime.version },
     parts: scaled.map((part) => ({
       position: part.position,
-      below_s: client.isBottom ? part.seconds : other(part.seconds),
-      above_s: client.isBottom ? other(part.seconds) : part.seconds,
+      below_s: routes.isBottom ? part.seconds : other(part.seconds),
+      above_s: routes.isBottom ? other(part.seconds) : part.seconds,
       spread_s: part.spread_s,
       runs: part.runs,
     })),

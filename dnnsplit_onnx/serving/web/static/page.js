@@ -89,9 +89,9 @@ function showReach(reason) {
 }
 
 function showInputs() {
-  const { model, bindings } = site.manifest;
+  const { inputs: ports, bindings } = site.manifest;
   $("tensors").replaceChildren();
-  for (const port of model.inputs) {
+  for (const port of ports) {
     const place = picture ? null : pictureOf(port, bindings);
     if (place) {
       picture = { port, place };
@@ -183,10 +183,10 @@ $("camera").onclick = async () => {
 };
 
 async function inputs() {
-  const { model, bindings } = site.manifest;
+  const { inputs: ports, bindings } = site.manifest;
   const video = $("video");
   if (video.srcObject) draw(video, video.videoWidth, video.videoHeight);
-  const left = model.inputs.filter(({ name }) => !given.has(name));
+  const left = ports.filter(({ name }) => !given.has(name));
   const values = { ...(await ask("madeUp", { ports: left, bindings })), ...Object.fromEntries(given) };
   const canvas = $("canvas");
   if (picture && canvas.dataset.drawn) {
@@ -204,6 +204,7 @@ $("run").onclick = async () => {
     showAnswer(answer);
     showTimes(answer, cuts);
     showDevice(answer.threads, answer.backend);
+    showKept(answer.kept);
     $("notes").textContent = answer.notes.join(" ");
     if (picture && !$("canvas").dataset.drawn) $("notes").textContent += " The picture was made up: none was chosen.";
   } catch (error) {
@@ -214,6 +215,17 @@ $("run").onclick = async () => {
 };
 
 $("token").onchange = start;
+
+$("forget").onclick = async () => {
+  await ask("forget");
+  showKept(null);
+};
+
+/** What a model with states keeps from one request to the next. */
+function showKept(kept) {
+  $("forget").hidden = !kept;
+  $("kept").textContent = kept ? `Request ${kept.step} of a sequence, whose states go from one to the next: ${bytes(kept.nbytes)} are kept here.` : "";
+}
 
 function showAnswer({ outputs }) {
   const shown = Object.entries(outputs).filter(([, tensor]) => tensor).flatMap(([name, { dtype, shape, data }]) => {

@@ -18,142 +18,107 @@ export class Runner {
     this.notes = new Set();
     /** @type {Map<string, any>} */
     this.sessions = new Map();
-    /** @type {Map<string, Promise<Uint8Array>>} */
+    /** Files of weights, which slices share. @type {Map<string, Promise<Uint8Array>>} */
     this.weights = new Map();
     this.last = Promise.resolve();
   }
 
   /**
-   * Opens a slice ahead of the first request that needs it.
-   * @param {import("./routes.js").SliceRecord} record
-   * @throws {ManifestError} A file is not the one that was written.
-   * @throws {DeviceError} onnxruntime-web cannot open it.
-   */
-  async open(record) {
-    const parts = await this.#load(record);
-    await this.#alone(() => this.#session(record, parts));
-  }
-
-  /**
    * Runs a slice on values by name.
-   * @param {import("./routes.js").SliceRecord} record
+   * @param {import("./routes.js").Slice} slice
    * @param {import("./wire.js").Tensors} values others than it reads are left alone
    * @returns {Promise<{made: import("./wire.js").Tensors, queue_s: number, compute_s: number}>}
+   * @throws {ManifestError} A file is not the one that was written.
+   * @throws {DeviceError} onnxruntime-web cannot open or run it.
    * @throws {InputError} A value is one that the code it is written in cannot hold.
    */
-  async run(record, values) {
+  async run(slice, values) {
     // Files are fetched while others compute.
-    const parts = await this.#load(record);
+    const parts = this.sessions.has(slice.file) ? null : await this.#load(slice);
     const asked = performance.now();
     return this.#alone(async () => {
-      const session = await this.#session(record, parts);
+      const session = await this.#session(slice, parts);
       const start = performance.now();
       const made = {};
       try {
         const feeds = {};
-        for (const { name } of record.inputs) {
+        for (const { name } of slice.inputs) {
           const { dtype, shape, data } = values[name];
           feeds[name] = new this.ort.Tensor(TYPES[dtype][1], data, shape);
         }
         const results = await session.run(feeds);
-        for (const { name, dtype } of record.outputs) {
-          const tensor = results[name];
-          const data = tensor.location === "cpu" ? tensor.data : await tensor.getData(true);
-          made[name] = { dtype, shape: [...tensor.dims], data };
+        for (const { name, dtype } of slice.outputs) {
+          made[name] = { dtype, shape: [...results[name].dims], data: await results[name].getData(true) };
         }
       } catch (error) {
-        throw new DeviceError(`slice \`${record.file}\` fails here: ${said(error)}`);
+        throw new DeviceError(`slice \`${slice.file}\` fails here: ${said(error)}`);
       }
-      const seconds = (performance.now() - start) / 1e3;
-      checkCodes(record.outputs, made);
-      return { made, queue_s: (start - asked) / 1e3, compute_s: seconds };
+      const compute_s = (performance.now() - start) / 1e3;
+      checkCodes(slice.outputs, made);
+      return { made, queue_s: (start - asked) / 1e3, compute_s };
     });
   }
 
   /** Gives up all sessions. */
   close() {
-    return this.#alone(async () => {
-      this.most = 0;
-      await this.#closeOldest();
-      this.weights.clear();
-    });
+    this.most = 0;
+    this.weights.clear();
+    return this.#alone(() => this.#closeOldest());
   }
 
   /** A file of the site, held against its digest. @param {string} file @returns {Promise<Uint8Array>} */
-  async read(file) {
+  async #read(file) {
     const known = this.files[file];
-    if (!known) throw new ManifestError(`\`${file}\` is not in the manifest`);
     // A browser lets few pages look into a cache of its own: by https, or from this machine.
     const cache = await globalThis.caches?.open(CACHE).catch(() => null);
     const url = new URL(file, this.base);
     const key = `${url}?sha256=${known.sha256}`;
     const kept = await cache?.match(key);
-    if (kept) {
-      const bytes = new Uint8Array(await kept.arrayBuffer());
-      if (await isWhole(bytes, known)) return bytes;
-      await cache.delete(key);
-    }
-    const response = await this.fetch(url).catch((error) => {
-      throw new DeviceError(`cannot fetch \`${file}\`: ${said(error)}`);
-    });
-    if (!response.ok) throw new DeviceError(`cannot fetch \`${file}\`: status ${response.status}`);
-    const bytes = new Uint8Array(await response.arrayBuffer());
-    if (!(await isWhole(bytes, known))) {
-      throw new ManifestError(`\`${file}\` is not the file that was exported: its checksum differs`);
-    }
+    const before = kept && (await content(kept, known));
+    if (before) return before;
+    const response = await this.fetch(url).catch((error) => ({ status: said(error) }));
+    if (!response.ok) throw new DeviceError(`cannot fetch \`${file}\`: ${response.status}`);
+    const bytes = await content(response, known);
+    if (!bytes) throw new ManifestError(`\`${file}\` is not the file that was exported: its checksum differs`);
     await cache?.put(key, new Response(bytes)).catch((error) => {
       this.notes.add(`slices are fetched again each time: ${said(error)}`);
     });
     return bytes;
   }
 
-  /** What a session is made of; null if there is one. */
-  async #load(record) {
-    if (this.sessions.has(record.file)) return null;
-    const folder = record.file.slice(0, record.file.lastIndexOf("/") + 1);
-    const externalData = [];
-    for (const { file } of record.data) {
-      // Slices of one tier may share a file of weights.
-      if (!this.weights.has(file)) this.weights.set(file, this.read(file));
-      try {
-        externalData.push({ path: file.slice(folder.length), data: await this.weights.get(file) });
-      } catch (error) {
-        this.weights.delete(file);
-        throw error;
+  /** What a session is made of. @param {import("./routes.js").Slice} slice */
+  async #load({ file, data }) {
+    const folder = file.slice(0, file.lastIndexOf("/") + 1);
+    const externalData = await Promise.all(data.map(async (name) => {
+      if (!this.weights.has(name)) {
+        const reading = this.#read(name);
+        this.weights.set(name, reading);
+        reading.catch(() => this.weights.delete(name));
       }
-    }
-    return { model: await this.read(record.file), externalData };
+      return { path: name.slice(folder.length), data: await this.weights.get(name) };
+    }));
+    return [await this.#read(file), { externalData }];
   }
 
-  async #session(record, parts) {
-    const kept = this.sessions.get(record.file);
-    this.sessions.delete(record.file); // the one unused for longest comes first
-    const session = kept ?? await this.#create(record, parts ?? await this.#load(record));
-    this.sessions.set(record.file, session);
+  async #session(slice, parts) {
+    const { file } = slice;
+    const session = this.sessions.get(file) ?? await this.#create(file, parts ?? await this.#load(slice));
+    this.sessions.delete(file); // the one unused for longest comes first
+    this.sessions.set(file, session);
     await this.#closeOldest();
     return session;
   }
 
-  async #create(record, parts) {
-    const { model, externalData } = parts;
+  async #create(file, [model, options]) {
     const executionProviders = this.backend === "webgpu" ? ["webgpu", "wasm"] : ["wasm"];
-    let session;
     try {
-      session = await this.ort.InferenceSession.create(model, { executionProviders, externalData });
+      return await this.ort.InferenceSession.create(model, { executionProviders, ...options });
     } catch (error) {
-      if (this.backend === "webgpu") { // what it has no driver for, WASM may run all the same
-        this.backend = "wasm";
-        this.notes.add(`WebGPU failed, so all runs in WASM: ${said(error)}`);
-        return this.#create(record, parts);
-      }
-      throw new DeviceError(`slice \`${record.file}\` cannot be opened here: ${said(error)}`);
+      if (this.backend !== "webgpu") throw new DeviceError(`slice \`${file}\` cannot be opened here: ${said(error)}`);
+      this.backend = "wasm"; // what WebGPU has no driver for, it may run all the same
+      this.notes.add(`WebGPU failed, so all runs in WASM: ${said(error)}`);
+      return this.#create(file, [model, options]);
     }
-    for (const [ports, names] of [[record.inputs, session.inputNames], [record.outputs, session.outputNames]]) {
-      if (ports.map(({ name }) => name).sort().join("\0") !== [...names].sort().join("\0")) {
-        throw new ManifestError(`\`${record.file}\` does not read and make the values that the manifest lists`);
-      }
-    }
-    return session;
   }
 
   async #closeOldest() {
@@ -166,7 +131,7 @@ export class Runner {
   /** The runtime does one thing at a time. @template T @param {() => Promise<T>} what @returns {Promise<T>} */
   #alone(what) {
     const result = this.last.then(what);
-    this.last = result.then(() => {}, () => {});
+    this.last = result.catch(() => {});
     return result;
   }
 }
@@ -186,18 +151,20 @@ function checkCodes(ports, made) {
 /** What an error says, in one line. @param {unknown} error */
 export const said = (error) => String(error?.message ?? error).replace(/\s+/g, " ").slice(0, 500);
 
-/** Whether bytes are those that were exported: by SHA-256, or CRC-32 where a page may not use that. */
-async function isWhole(bytes, { nbytes, sha256, crc32: crc }) {
-  if (bytes.length !== nbytes) return false;
+/** Bytes if they are those that were exported: by SHA-256, or CRC-32 where a page may not use that. */
+async function content(response, known) {
+  const bytes = new Uint8Array(await response.arrayBuffer());
   const subtle = globalThis.crypto?.subtle;
-  if (!subtle) return crc32(bytes) === crc;
-  return hex(new Uint8Array(await subtle.digest("SHA-256", bytes))) === sha256;
+  const isWhole = subtle
+    ? hex(new Uint8Array(await subtle.digest("SHA-256", bytes))) === known.sha256
+    : crc32(bytes) === known.crc32;
+  return isWhole ? bytes : null;
 }
 
 const hex = (bytes) => [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 /** CRC-32 as zlib has it, in hexadecimal. @param {Uint8Array} bytes */
-export function crc32(bytes) {
+function crc32(bytes) {
   const table = Uint32Array.from({ length: 256 }, (_, n) => {
     for (let bit = 0; bit < 8; bit += 1) n = n & 1 ? (n >>> 1) ^ 0xedb88320 : n >>> 1;
     return n;

@@ -6,6 +6,7 @@
  * @property {number[]} shape
  * @property {ArrayBufferView | string[]} data Row-major; float16 and bfloat16 as their bits, bool as 0 and 1.
  * @typedef {Record<string, Tensor>} Tensors
+ * @typedef {{name: string, dtype: string, shape: (number | string | null)[] | null, kind: string}} Port
  */
 
 /** A request failed; no other answer will come. */
@@ -24,9 +25,6 @@ export class BusyError extends ServingError {} // no room for it now
 export class DeadlineError extends ServingError {}
 export class RefusedError extends ServingError {}
 
-/** Whether the same request may be answered another way. @param {unknown} error */
-export const mayPass = (error) => [LinkError, DeadlineError, BusyError].some((kind) => error instanceof kind);
-
 /** By onnx's name: the protocol's, the runtime's, what holds elements, and bytes of each. */
 export const TYPES = {
   bool: ["BOOL", "bool", Uint8Array, 1],
@@ -44,28 +42,38 @@ export const TYPES = {
   bfloat16: ["BF16", null, Uint16Array, 2],
   string: ["BYTES", "string", null, 0],
 };
-const BY_WIRE = Object.fromEntries(Object.entries(TYPES).map(([dtype, [name]]) => [name, dtype]));
-const UTF8 = new TextEncoder();
+const WRITER = new TextEncoder();
+const READER = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** How many elements a shape has. @param {number[]} shape */
 export const count = (shape) => shape.reduce((product, size) => product * size, 1);
 
-/** A JSON part as bytes: ASCII alone, nothing needless. @param {unknown} message */
-export function toText(message) {
-  const escape = (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`;
-  return UTF8.encode(JSON.stringify(message).replace(/[\u007f-\uffff]/g, escape));
+/** Why a tensor is not one that a port takes; null if it is. @param {Port} port @param {Tensor} tensor */
+export function misfit(port, { dtype, shape }) {
+  if (dtype !== port.dtype) return `\`${port.name}\` is ${dtype}; it must be ${port.dtype}`;
+  const fits = !port.shape || (port.shape.length === shape.length
+    && port.shape.every((size, at) => typeof size !== "number" || size === shape[at]));
+  const wanted = (port.shape ?? []).map((size) => size ?? "?").join(", ");
+  return fits ? null : `\`${port.name}\` has the shape [${shape.join(", ")}]; it must be [${wanted}]`;
 }
 
-/** Entries of the JSON part, and the bytes that follow it. @param {[string, Tensor][]} tensors */
-export function encode(tensors) {
+/** JSON as bytes: ASCII alone, nothing needless. @param {unknown} message */
+function toText(message) {
+  const escape = (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  return WRITER.encode(JSON.stringify(message).replace(/[\u007f-\uffff]/g, escape));
+}
+
+/** A request's body. @param {[string, Tensor][]} tensors @param {object} rest of its JSON part */
+export function encode(tensors, rest) {
   const buffers = tensors.map(([, tensor]) => raw(tensor));
-  const entries = tensors.map(([name, { dtype, shape }], at) => (
+  const inputs = tensors.map(([name, { dtype, shape }], at) => (
     { name, datatype: TYPES[dtype][0], shape, parameters: { binary_data_size: buffers[at].byteLength } }));
-  return { entries, buffers };
+  const text = toText({ inputs, ...rest });
+  return { bytes: join([text, ...buffers]), jsonLength: text.length };
 }
 
 /** One array of bytes. @param {Uint8Array[]} parts */
-export function join(parts) {
+function join(parts) {
   const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
   let at = 0;
   for (const part of parts) {
@@ -76,17 +84,17 @@ export function join(parts) {
 }
 
 /**
- * The parameters and outputs of an answer. @param {ArrayBuffer} body @param {number} jsonLength of its JSON part
+ * The parameters and outputs of an answer.
+ * @param {ArrayBuffer} body @param {number} jsonLength of its JSON part @param {Port[]} wanted what was asked for
  * @returns {{parameters: Record<string, unknown>, tensors: Tensors}} @throws {RefusedError}
  */
-export function decode(body, jsonLength) {
+export function decode(body, jsonLength, wanted) {
   const need = (holds, what) => {
-    if (!holds) throw new RefusedError(`the answer breaks the protocol: ${what}`);
+    if (!holds) throw new RefusedError(`the answer is wrong: ${what}`);
   };
-  need(jsonLength <= body.byteLength, "its JSON part is longer than its body");
   let message = null;
   try {
-    message = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(new Uint8Array(body, 0, jsonLength)));
+    message = JSON.parse(READER.decode(new Uint8Array(body, 0, jsonLength)));
   } catch {
     need(false, "its JSON part is not JSON");
   }
@@ -95,16 +103,19 @@ export function decode(body, jsonLength) {
   let at = jsonLength;
   for (const entry of message.outputs) {
     const { name, datatype, shape } = entry ?? {};
-    need(typeof name === "string" && !(name in tensors), "an output has no name of its own");
-    need(Object.hasOwn(BY_WIRE, datatype), `output \`${name}\` has no known datatype`);
-    need(Array.isArray(shape) && shape.every((size) => Number.isSafeInteger(size) && size >= 0),
+    const port = wanted.find((one) => one.name === name);
+    need(port && !(name in tensors), `output \`${name}\` was not asked for, or comes twice`);
+    const { dtype } = port;
+    const [type, , Elements, size] = TYPES[dtype];
+    need(datatype === type, `output \`${name}\` is ${datatype}; it must be ${type}`);
+    need(Array.isArray(shape) && shape.every((one) => Number.isSafeInteger(one) && one >= 0),
       `the shape of output \`${name}\` is not a list of sizes`);
+    const wrong = misfit(port, { dtype, shape });
+    need(!wrong, `output ${wrong}`);
     const nbytes = entry.parameters?.binary_data_size;
     need(Number.isSafeInteger(nbytes) && nbytes >= 0 && at + nbytes <= body.byteLength,
       `output \`${name}\` is not binary data of the body`);
-    const dtype = BY_WIRE[datatype];
-    const [, , Elements, size] = TYPES[dtype];
-    need(!size || count(shape) * size === nbytes, `output \`${name}\` has ${nbytes} bytes for ${shape}`);
+    need(!size || count(shape) * size === nbytes, `output \`${name}\` has ${nbytes} bytes for [${shape}]`);
     const part = body.slice(at, at + nbytes);
     const data = Elements ? new Elements(part) : strings(new Uint8Array(part), count(shape), need);
     need(dtype !== "bool" || data.every((byte) => byte < 2), `output \`${name}\` has bytes that are no BOOL`);
@@ -112,6 +123,7 @@ export function decode(body, jsonLength) {
     at += nbytes;
   }
   need(at === body.byteLength, "bytes follow its last output");
+  for (const { name, kind } of wanted) need(name in tensors || kind === "optional", `it lacks \`${name}\``);
   return { parameters: message.parameters ?? {}, tensors };
 }
 
@@ -119,28 +131,25 @@ export function decode(body, jsonLength) {
 function raw({ dtype, data }) {
   if (dtype !== "string") return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   return join(data.flatMap((text) => {
-    const element = UTF8.encode(text);
+    const element = WRITER.encode(text);
     return [new Uint8Array(Uint32Array.of(element.length).buffer), element];
   }));
 }
 
 /** Elements of BYTES: each its length in four bytes, and itself. */
 function strings(bytes, expected, need) {
-  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   const view = new DataView(bytes.buffer);
-  const found = [];
+  const texts = [];
   let at = 0;
   try {
-    while (found.length < expected) {
+    while (texts.length < expected) {
       const start = at + 4;
       at = start + view.getUint32(at, true);
-      need(at <= bytes.length, "the lengths of strings do not add up");
-      found.push(decoder.decode(bytes.subarray(start, at)));
+      texts.push(READER.decode(bytes.subarray(start, at)));
     }
-  } catch (error) {
-    if (error instanceof ServingError) throw error;
+  } catch {
     need(false, "strings are not UTF-8, or too few");
   }
   need(at === bytes.length, "the lengths of strings do not add up");
-  return found;
+  return texts;
 }

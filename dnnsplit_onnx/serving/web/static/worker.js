@@ -1,8 +1,10 @@
 /** Runs the client beside the page, so that the page stays quick while a slice computes. */
-import { open } from "./dnnsplit.js";
-import { choices, crossing, madeUp, profile } from "./measure.js";
+import { Conversation, open } from "./dnnsplit.js";
+import { choices, crossing, fresh, madeUp, profile } from "./measure.js";
 
 let client = null;
+/** The sequence under way, of a model that keeps states. @type {Conversation | null} */
+let talk = null;
 
 /** WebGPU where there is one, else WASM. */
 async function runtime({ wasm, webgpu }) {
@@ -14,15 +16,34 @@ async function runtime({ wasm, webgpu }) {
   return { ort, backend: adapter ? "webgpu" : "wasm" };
 }
 
+/** The next request of a sequence, which goes on as long as the cut is not moved. */
+function next(inputs, cuts, isFixed) {
+  if (talk?.step > 0 && talk.wanted === cuts.join()) {
+    const staying = client.routes.states.map(({ input }) => input);
+    inputs = Object.fromEntries(Object.entries(inputs).filter(([name]) => !staying.includes(name)));
+  } else {
+    talk = Object.assign(new Conversation(client, isFixed ? cuts : undefined), { wanted: cuts.join() });
+  }
+  return talk.infer(inputs);
+}
+
+/** Requests of the sequence so far, and the bytes that are kept here for it. */
+function kept() {
+  const tensors = Object.values(talk?.kept ?? {});
+  return talk && { step: talk.step, nbytes: tensors.reduce((sum, { data }) => sum + (data.byteLength ?? 0), 0) };
+}
+
 const calls = {
   async open({ token }) {
     const manifest = new URL("manifest.json", self.location.href);
     const { runtime: files, url } = await (await fetch(manifest, { cache: "no-cache" })).json();
     const { ort, backend } = await runtime(files);
     await client?.close();
+    talk = null;
     client = await open(manifest, { ort, backend, token, url: url || self.location.origin });
     client.onReach = (reach, reason) => self.postMessage({ event: "reach", reach, reason });
-    const { routes, isBottom, links, cuts, remote } = client;
+    const { routes, links, cuts, remote } = client;
+    const { manifest: { model, bindings } } = routes;
     const tiers = await remote?.probe();
     if (tiers && !tiers[0].ready) {
       client.reach = 0;
@@ -34,12 +55,13 @@ const calls = {
       hasGpu: Boolean(navigator.gpu),
       tiers: routes.tiers,
       mine: routes.mine,
-      isBottom,
+      isBottom: routes.isBottom,
       links,
       cuts,
       choices: choices(routes).map((one) => ({ cuts: one, nbytes: crossing(routes, one) })),
       size: routes.size,
-      manifest: { model: routes.manifest.model, bindings: routes.manifest.bindings, version: routes.manifest.runtime.version },
+      states: routes.states.length,
+      manifest: { model, inputs: fresh(routes), bindings, version: routes.manifest.runtime.version },
       url: remote?.url,
       down: client.reach < links ? client.reason : null,
     };
@@ -47,9 +69,14 @@ const calls = {
   madeUp: ({ ports, bindings }) => madeUp(ports, bindings),
   async infer({ inputs, cuts, isFixed }) {
     if (!isFixed) client.cuts = cuts;
-    const answer = await client.infer(inputs, isFixed ? { cuts } : {});
+    const answer = client.routes.states.length
+      ? await next(inputs, cuts, isFixed)
+      : await client.infer(inputs, isFixed ? { cuts } : {});
     const { backend, notes, ort } = client.runner;
-    return { ...answer, backend, threads: ort.env.wasm.numThreads, notes: [...notes] };
+    return { ...answer, backend, threads: ort.env.wasm.numThreads, notes: [...notes], kept: kept() };
+  },
+  forget() {
+    talk = null;
   },
   profile: ({ budget_s, machine }) => profile(client, {
     budget_s,

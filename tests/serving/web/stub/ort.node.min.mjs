@@ -2,7 +2,10 @@
 export const env = { wasm: {}, versions: {} };
 export class Tensor {
   constructor(type, data, dims) {
-    Object.assign(this, { type, data, dims, location: "cpu" });
+    Object.assign(this, { type, data, dims });
+  }
+  async getData() {
+    return this.data;
   }
 }
 export const InferenceSession = {
