@@ -124,7 +124,9 @@ def test_a_client_that_is_the_last_tier_gets_what_it_reads(network: Network, sli
     edge = network.serve("edge", network.serve("near").url)
     routes = Routes(load_manifest(slices))
     below = Remote(Target(edge.url), routes, 0)
-    given, _ = below.infer(routes.route(cuts, until=2), inputs(), Deadline(5))
+    route = routes.route(cuts, until=2)
+    sent = {port.name: inputs()[port.name] for port in route.legs[0].arrives}
+    given, _ = below.infer(route, sent, Deadline(5))
     below.close()
     mine = routes.route(cuts).legs[2]
     live = {

@@ -34,7 +34,8 @@ STEPS = 4
 # A state that another one is next, one that an input is next, and one that is read above where it is made.
 ODD = """
 <ir_version: 8, opset_import: ["" : 17]>
-g (float[B, 8] x, float[B, 8] past_0, float[B, 8] older) => (float[B, 8] y, float[B, 8] present_0, float[B, 8] past_0) {
+g (float[B, 8] x, float[B, 8] past_0, float[B, 8] older)
+  => (float[B, 8] y, float[B, 8] present_0, float[B, 8] past_0) {
     present_0 = Add(x, past_0)
     a = Mul(present_0, older)
     b = Neg(a)
