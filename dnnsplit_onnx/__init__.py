@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from dnnsplit_onnx.reporting.plan_view import plan_renderables
     from dnnsplit_onnx.reporting.reports import report
     from dnnsplit_onnx.running.chain import Chain
+    from dnnsplit_onnx.running.generating.generator import Completion, Generator
+    from dnnsplit_onnx.running.generating.sampling import Sampling
     from dnnsplit_onnx.running.steps import Steps
     from dnnsplit_onnx.runtime.options import SessionOptions
     from dnnsplit_onnx.serving.edge.aio import AsyncEdge
@@ -92,11 +94,13 @@ __all__ = [
     "BenchReport",
     "Chain",
     "Comparison",
+    "Completion",
     "Conversation",
     "CutError",
     "DeadlineError",
     "DnnsplitError",
     "Edge",
+    "Generator",
     "Graph",
     "InfeasibleError",
     "InputError",
@@ -120,6 +124,7 @@ __all__ = [
     "RefusedError",
     "RequestError",
     "Rivals",
+    "Sampling",
     "ServeOptions",
     "ServingError",
     "SessionOptions",
@@ -220,6 +225,9 @@ _HOME = {
     "report": "reporting.reports",
     "plan_renderables": "reporting.plan_view",
     "Chain": "running.chain",
+    "Completion": "running.generating.generator",
+    "Generator": "running.generating.generator",
+    "Sampling": "running.generating.sampling",
     "Steps": "running.steps",
     "SessionOptions": "runtime.options",
     "AsyncEdge": "serving.edge.aio",

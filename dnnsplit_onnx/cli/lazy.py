@@ -49,6 +49,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "zoo": ("zoo", "app", "Models to try things with: built or already installed, never downloaded."),
     "serve": ("serve", "serve", "Serve a tier over HTTP, by the Open Inference Protocol."),
     "run": ("run_chain", "run", "Run requests through the chain of tiers."),
+    "generate": ("generate", "generate", "Continue a text with a decoder."),
     "up": ("up", "up", "Serve every tier of a folder on this machine, for trying things out."),
     "compose": (
         "compose",

@@ -9,7 +9,7 @@ COMMAND_PANELS = {
     "Cut a model": ("init", "inspect", "plan", "split", "verify", "report"),
     "Measure and study": ("bench", "profile", "sweep", "compare"),
     "Models and machines": ("convert", "zoo", "tiers", "doctor"),
-    "Run across machines": ("serve", "run", "up", "compose", "ship", "export"),
+    "Run across machines": ("serve", "run", "generate", "up", "compose", "ship", "export"),
 }
 #: Options by what they are about; those of one command alone stay under `Options`.
 OPTION_PANELS = {

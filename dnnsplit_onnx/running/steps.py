@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.running.caches import dropped
 from dnnsplit_onnx.running.chain import Chain, OnStage
 from dnnsplit_onnx.running.initial import empty_states, missing_state, next_states, own_value
 from dnnsplit_onnx.running.origin import slices_folder
@@ -121,6 +122,24 @@ class Steps:
     def forget(self) -> None:
         """Makes the next step a first one."""
         self._memory = None
+
+    def fork(self) -> Steps:
+        """Another memory that goes on from what this one holds; the sessions are shared."""
+        other = Steps(self.chain, self.states)
+        other._memory = self._memory  # replaced by each step, and never changed
+        return other
+
+    def drop(self, count: int) -> None:
+        """Forgets the last positions of the text.
+
+        Args:
+            count: How many positions each cache loses.
+
+        Raises:
+            InputError: A state holds fewer, or is not one that only grows.
+        """
+        if count and self._memory is not None:
+            self._memory = dropped(self.states, self._memory, count)
 
     def _given(self, states: Mapping[str, Any]) -> dict[str, Value]:
         """States that the caller gives.

@@ -24,6 +24,7 @@ _PURPOSES = {
     "keras": "converting Keras models, without TensorFlow",
     "keras-tf": "converting Keras models and SavedModels by TensorFlow",
     "pytorch": "converting PyTorch models",
+    "generate": "words of `generate`: tokenizers and chat templates",
     "zoo": "models of the zoo that come from Hugging Face's code",
     "ddpqn": "the planner `ddpqn`",
     "plot": "--plot",

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -222,17 +222,41 @@ class StateRecord(_Record):
         kept_if_empty: Whether an output without elements says that it stays as it was.
         fixed: Sizes of named dimensions that no step changes, such as the width of a head; the
             others of a state that nobody gives are 0 at first.
+        grows: The axis along which each step appends to it and changes nothing else, so that its
+            last positions can be cut off again; None if the graph promises no such thing.
     """
 
     input: str
     output: str | None
     kept_if_empty: bool = Field(default=False, exclude_if=lambda kept: not kept)
     fixed: dict[str, int] = Field(default_factory=dict, exclude_if=lambda fixed: not fixed)
+    grows: Annotated[int, Field(ge=0, le=64)] | None = Field(
+        default=None, exclude_if=lambda axis: axis is None
+    )
 
     @property
     def pair(self) -> str:
         """As `load_graph` takes it."""
         return f"{self.input}={self.output or ''}"
+
+
+class HeadRecord(_Record):
+    """What the top slice leaves of a decoder's logits.
+
+    Attributes:
+        kind: `argmax` is the likeliest token of each position, `topk` the likeliest ones and their
+            logits, `last` the logits of the last position.
+        count: How many tokens `topk` has.
+        of: The model's output that holds the logits.
+        outputs: What takes its place: tokens, and for `topk` their logits.
+    """
+
+    kind: Literal["argmax", "topk", "last"]
+    count: Annotated[int, Field(gt=0, le=1 << 20)] | None = Field(
+        default=None, exclude_if=lambda count: count is None
+    )
+    of: str
+    outputs: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
 
 
 class Manifest(_Record, Tabled):
@@ -250,6 +274,7 @@ class Manifest(_Record, Tabled):
         states: Values that stay on their tier from one run to the next.
         node_order: Where the plan's order has no name that makes it again (`custom`): the
             places of the nodes in the model's file, in the order that positions count.
+        head: What the top slice leaves of the logits; None if all of them.
         verification: What `verify` found of these slices when they were made, as its `--json`
             prints it; None if they were not verified then.
     """
@@ -263,6 +288,7 @@ class Manifest(_Record, Tabled):
     random: tuple[str, ...] = ()
     states: tuple[StateRecord, ...] = ()
     node_order: tuple[int, ...] | None = None
+    head: HeadRecord | None = Field(default=None, exclude_if=lambda head: head is None)
     verification: dict[str, Any] | None = None
 
     @field_validator("schema_version")

@@ -16,6 +16,7 @@ from dnnsplit_onnx.errors import PlanError
 from dnnsplit_onnx.files import read_bounded
 from dnnsplit_onnx.graph.digests import Digests
 from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.graph.growth import growing_axis
 from dnnsplit_onnx.graph.modelfile import ModelFile, data_range, is_external, tensors
 from dnnsplit_onnx.graph.ports import FILES, Port
 from dnnsplit_onnx.graph.unrenewed import is_left_as_it_was
@@ -114,16 +115,29 @@ def manifest(
         slices=_with_files(_on_machines(slices, plan), files),
         candidates=_with_files(_on_machines(candidates, plan), files),
         random=tuple(node.name for node in graph.nodes if node.random),
-        states=tuple(
-            StateRecord(
-                input=state.input,
-                output=state.output,
-                kept_if_empty=is_left_as_it_was(graph.proto.graph, state),
-                fixed=_fixed(inputs[state.input], outputs.get(state.output or ""), plan.bindings),
-            )
-            for state in graph.states
-        ),
+        states=state_records(graph, plan.bindings),
         node_order=plan.node_order,
+    )
+
+
+def state_records(graph: Graph, bindings: Mapping[str, int]) -> tuple[StateRecord, ...]:
+    """What is said of a model's states.
+
+    Args:
+        graph: The model.
+        bindings: Sizes of its open dimensions.
+    """
+    inputs = {value.name: value for value in graph.proto.graph.input}
+    outputs = {value.name: value for value in graph.proto.graph.output}
+    return tuple(
+        StateRecord(
+            input=state.input,
+            output=state.output,
+            kept_if_empty=is_left_as_it_was(graph.proto.graph, state),
+            fixed=_fixed(inputs[state.input], outputs.get(state.output or ""), bindings),
+            grows=growing_axis(graph.proto.graph, state),
+        )
+        for state in graph.states
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from types import TracebackType
 from typing import Any
 
 from dnnsplit_onnx.serving.edge.edge import Answer, Edge
@@ -26,13 +27,20 @@ class Conversation:
 
     Args:
         edge: The client of the chain.
+        positions: How long the text may become: a tier that cannot keep so much refuses the first
+            request, with the figure.
+
+    Attributes:
+        steps: How many requests were answered.
     """
 
-    def __init__(self, edge: Edge) -> None:
+    def __init__(self, edge: Edge, *, positions: int | None = None) -> None:
         self._edge = edge
         self._name = uuid.uuid4().hex
-        self._step = 0
+        self.steps = 0
         self._cuts: Cuts | None = None
+        self._positions, self._drop = positions, 0
+        self._origin: tuple[str, int] | None = None
 
     def infer(
         self,
@@ -59,11 +67,54 @@ class Conversation:
                 conversation must be started again.
         """
         if states is not None:
-            self._step, self._cuts = 0, None
-        place = Sequence(self._name, start=self._step == 0, end=last, step=self._step)
+            self.steps, self._cuts, self._drop, self._origin = 0, None, 0, None
+        place = Sequence(
+            self._name,
+            start=self.steps == 0,
+            end=last,
+            step=self.steps,
+            drop=self._drop,
+            origin=self._origin,
+            positions=None if self.steps else self._positions,
+        )
         answer = self._edge.infer(
             inputs, states=states, deadline_s=deadline_s, sequence=place, cuts=self._cuts
         )
         self._cuts = answer.cuts
-        self._step += 1
+        self.steps += 1
+        self._drop, self._origin = 0, None
         return answer
+
+    def drop(self, count: int) -> None:
+        """Forgets the last positions of the text, with the next request.
+
+        That request fails (status 422) where a model does more to its caches than append.
+        """
+        self._drop += count
+
+    def fork(self) -> Conversation:
+        """Another conversation that goes on from here.
+
+        Its first request has to come before this one has had two more.
+        """
+        other = Conversation(self._edge, positions=self._positions)
+        other._drop = self._drop
+        if self.steps:
+            other._cuts, other._origin = self._cuts, (self._name, self.steps - 1)
+        else:
+            other._origin = self._origin
+        return other
+
+    def close(self) -> None:
+        """Has the tiers forget the states, which they otherwise do when they need the room."""
+        if self.steps:
+            self._edge.forget(self._name)
+            self.steps, self._cuts, self._drop = 0, None, 0
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

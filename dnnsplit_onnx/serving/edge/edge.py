@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -49,6 +50,7 @@ MakeChooser = Callable[[Routes, Remote | None, Prepare], Chooser]
 _MOST_ATTEMPTS = 64
 # All tiers may take to open the slices of new cuts; requests go on meanwhile.
 _PREPARE_S = 60.0
+_FORGET_S = 2.0
 
 Arrays = dict[str, "np.ndarray | None"]
 
@@ -227,6 +229,13 @@ class Edge:
         """
         return all_of(partial(self.infer, states=states), requests, concurrency)
 
+    def forget(self, name: str) -> None:
+        """Has every tier forget the states of a sequence; one that cannot be reached forgets in time."""
+        self.stage.forget(name)
+        if self.remote is not None:
+            with suppress(ServingError):
+                self.remote.forget(name, Deadline(_FORGET_S))
+
     def close(self) -> None:
         """Closes connections, and stops probing."""
         self.chooser.close()
@@ -378,6 +387,8 @@ def _declare(metrics: Metrics) -> Metrics:
     metrics.counter("link_changes_total", "Times that a link went down or came back.")
     metrics.counter("sent_bytes_total", "Bytes of bodies sent to the next tier.")
     metrics.counter("received_bytes_total", "Bytes of bodies received from the next tier.")
+    metrics.counter("replays_total", "Texts that were fed again since a tier had lost them.")
+    metrics.counter("replayed_tokens_total", "Tokens of these texts.")
     metrics.counter("packed_total", "Requests that were packed for the next tier.")
     metrics.counter("packed_saved_bytes_total", "Bytes that packing took off bodies.")
     metrics.histogram("pack_seconds", "Time to pack a request.")

@@ -85,6 +85,9 @@ class Engine(Protocol):
     def open(self, leg: Leg) -> None:
         """Opens a leg's slice ahead of the first request that needs it."""
 
+    def forget(self, name: str) -> None:
+        """Forgets the states of a sequence, if it keeps any."""
+
     def warm_up(self) -> None:
         """Opens the slice of the plan and runs it once on made-up values.
 

@@ -181,6 +181,20 @@ class Remote:
         with self._watching(deadline):
             self._pool.request("POST", "/v2/cuts", self._read_prepared, deadline, buffers=[text])
 
+    def forget(self, name: str, deadline: Deadline) -> None:
+        """Has the tiers from here up forget the states of a sequence.
+
+        Raises:
+            ServingError: A tier cannot be reached.
+        """
+        if not (self._is_known and self._is_ours):
+            return  # another server forgets what is silent
+        self.health.check(self._tier)
+        with self._watching(deadline):
+            self._pool.request(
+                "POST", "/v2/sequences", self._read_prepared, deadline, buffers=[to_text({"end": name})]
+            )
+
     def measure(self, nbytes: int, deadline: Deadline) -> Hop:
         """Sends bytes that mean nothing, to see how the link is when no request tells.
 

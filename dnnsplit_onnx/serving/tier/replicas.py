@@ -129,6 +129,9 @@ class Replicas:
         """Never: replicas are other processes, and get their values by way of these."""
         return False
 
+    def forget(self, name: str) -> None:
+        """Replicas keep no states."""
+
     def warm_up(self) -> None:
         """Starts all replicas, each of which runs the plan's slice once.
 

@@ -4,7 +4,9 @@ A decoder's caches stay on the tier that owns the layer. Requests of one sequenc
 name (`sequence_id`), the first says so (`sequence_start`), the last may (`sequence_end`);
 these are Triton's parameters, and its clients send them. Ours also number the steps
 (`dnnsplit_step`): a request that is sent again, since its answer was lost, is then computed
-from the states that it was first computed from, on every tier that it had reached.
+from the states that it was first computed from, on every tier that it had reached. Caches that
+only grow can be cut back first (`dnnsplit_drop`), and a sequence may go on from another's states
+(`dnnsplit_origin`).
 
 A client that does not number its steps is numbered by the first tier it reaches
 (`Numbering`), so that no request travels on without a number. A request that fails leaves
@@ -42,16 +44,29 @@ class Sequence:
         start: Whether it is the first request.
         end: Whether it is the last one.
         step: Which request it is, counted from 0; None if nobody counts.
+        drop: How many of the last positions are forgotten before it.
+        origin: Another sequence, and its step, from whose states the first request goes on.
+        positions: How long the text may become, which the first request says.
     """
 
     name: str
     start: bool = False
     end: bool = False
     step: int | None = None
+    drop: int = 0
+    origin: tuple[str, int] | None = None
+    positions: int | None = None
 
     def parameters(self) -> dict[str, Any]:
         """As a request carries it."""
-        numbered = {} if self.step is None else {"dnnsplit_step": self.step}
+        numbered: dict[str, Any] = {} if self.step is None else {"dnnsplit_step": self.step}
+        if self.drop:
+            numbered["dnnsplit_drop"] = self.drop
+        if self.positions is not None:
+            numbered["dnnsplit_positions"] = self.positions
+        if self.origin is not None:
+            name, step = self.origin
+            numbered |= {"dnnsplit_origin": name, "dnnsplit_origin_step": step}
         return {
             "sequence_id": self.name,
             "sequence_start": self.start,
@@ -66,7 +81,7 @@ def read_sequence(parameters: Mapping[str, Any]) -> Sequence | None:
     Raises:
         ProtocolError: A parameter is of another type.
     """
-    name, step = parameters.get("sequence_id"), parameters.get("dnnsplit_step")
+    name = parameters.get("sequence_id")
     if name is None or name in (0, ""):  # how Triton's clients say that there is none
         return None
     if not isinstance(name, str | int) or isinstance(name, bool) or len(str(name)) > _LONGEST_NAME:
@@ -74,30 +89,53 @@ def read_sequence(parameters: Mapping[str, Any]) -> Sequence | None:
     flags = [parameters.get(f"sequence_{which}", False) for which in ("start", "end")]
     if not all(isinstance(flag, bool) for flag in flags):
         raise ProtocolError("`sequence_start` and `sequence_end` are true or false")
-    if step is not None and (not isinstance(step, int) or isinstance(step, bool) or step < 0):
-        raise ProtocolError("`dnnsplit_step` is not a number from 0 up")
+    numbers = [parameters.get(f"dnnsplit_{which}") for which in ("step", "drop", "positions", "origin_step")]
+    if any(n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 0) for n in numbers):
+        raise ProtocolError("a `dnnsplit_` parameter of a sequence is not a number from 0 up")
+    step, drop, positions, at = numbers
+    origin = parameters.get("dnnsplit_origin")
+    if origin is not None and (not isinstance(origin, str) or len(origin) > _LONGEST_NAME or at is None):
+        raise ProtocolError("`dnnsplit_origin` is no sequence with a step")
     start, end = flags
-    return Sequence(str(name), start, end, step)
+    begun = None if origin is None or at is None else (origin, at)
+    return Sequence(str(name), start, end, step, drop or 0, begun, positions)
 
 
 @dataclass(slots=True, eq=False)
 class _Memory:
-    """What is kept of one sequence on one slice: states before its last step, and after it."""
+    """What is kept of one sequence on one slice: states before its last step, and after it.
+
+    Where the step only made them longer, they are kept once: `before` is None then, and `grown`
+    says how many positions to cut off.
+    """
 
     step: int = -1
     before: Any = None
     after: Any = None
+    grown: int | None = None
     nbytes: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(slots=True)
 class Turn:
-    """A request's turn in its sequence."""
+    """A request's turn in its sequence.
+
+    Attributes:
+        step: Which it is.
+        states: What it starts from.
+        after: What comes of it.
+        grown: By how many positions that is longer, and otherwise the same; None if it is not so.
+    """
 
     step: int
     states: Any
     after: Any = None
+    grown: int | None = None
+
+
+#: States without their last positions.
+Cut = Callable[[Any, int], Any]
 
 
 class Memories:
@@ -124,7 +162,12 @@ class Memories:
 
     @contextmanager
     def step(
-        self, sequence: Sequence, part: str, empty: Callable[[], Any], deadline: Deadline
+        self,
+        sequence: Sequence,
+        part: str,
+        empty: Callable[[], Any],
+        deadline: Deadline,
+        cut: Cut = lambda states, _: states,
     ) -> Iterator[Turn]:
         """One request's turn; others of the same sequence wait for its end.
 
@@ -133,6 +176,7 @@ class Memories:
             part: What runs it: the states of one slice mean nothing to another.
             empty: Makes what a sequence starts from.
             deadline: When to give up waiting for the turn.
+            cut: Cuts states back.
 
         Yields:
             The states to start from; what is set as `after` is kept if nothing is raised.
@@ -146,9 +190,14 @@ class Memories:
         memory = self._find(key, start=sequence.start)
         try:
             with _held(memory.lock, sequence.name, deadline):
-                turn = Turn(*self._begin(memory, sequence, empty))
+                if sequence.start and sequence.origin is not None:
+                    states = self._states_of(*sequence.origin, part, deadline, cut)
+                    turn = Turn(0, cut(states, sequence.drop))
+                else:
+                    turn = Turn(*self._begin(memory, sequence, empty, cut))
                 yield turn
-                memory.step, memory.before, memory.after = turn.step, turn.states, turn.after
+                memory.step, memory.after, memory.grown = turn.step, turn.after, turn.grown
+                memory.before = turn.states if turn.grown is None else None
                 self._measure(key, memory)
             if sequence.end:
                 self._drop(key, memory)
@@ -157,16 +206,42 @@ class Memories:
                 self._drop(key, memory)
             raise
 
-    def _begin(self, memory: _Memory, sequence: Sequence, empty: Callable[[], Any]) -> tuple[int, Any]:
+    def forget(self, name: str) -> None:
+        """Forgets a sequence, whatever it was."""
+        with self._lock:
+            left = [(key, memory) for key, memory in self._kept.items() if key[0] == name]
+        for key, memory in left:
+            self._drop(key, memory)
+
+    def _states_of(self, name: str, step: int, part: str, deadline: Deadline, cut: Cut) -> Any:
+        """The states of another sequence after one of its last two steps.
+
+        Raises:
+            ProtocolError: They are not here (409).
+        """
+        with self._lock:
+            memory = self._kept.get((name, part))
+        if memory is None:
+            raise _unknown(name)
+        with _held(memory.lock, name, deadline):
+            if step == memory.step:
+                return memory.after
+            if step == memory.step - 1:
+                return _before(memory, cut)
+        raise _unknown(name)
+
+    def _begin(
+        self, memory: _Memory, sequence: Sequence, empty: Callable[[], Any], cut: Cut
+    ) -> tuple[int, Any]:
         if sequence.start:
             return 0, empty()
         if memory.step < 0:
             raise _unknown(sequence.name)
         step = memory.step + 1 if sequence.step is None else sequence.step
         if step == memory.step + 1:
-            return step, memory.after
-        if step == memory.step:  # sent again
-            return step, memory.before
+            return step, cut(memory.after, sequence.drop) if sequence.drop else memory.after
+        if step == memory.step:  # sent again, and cut back already
+            return step, _before(memory, cut)
         raise ProtocolError(
             f"sequence `{sequence.name}` is at step {memory.step}, and this is step {step}", status=409
         )
@@ -220,6 +295,11 @@ class Memories:
             if self._kept.get(key) is memory:
                 self._nbytes -= memory.nbytes
                 del self._kept[key]
+
+
+def _before(memory: _Memory, cut: Cut) -> Any:
+    """States before the last step of a sequence."""
+    return memory.before if memory.grown is None else cut(memory.after, memory.grown)
 
 
 @dataclass(slots=True, eq=False)

@@ -10,6 +10,7 @@
     POST /v2/models/NAME/infer        one request
     GET  /v2/chain                    this tier and those above it (an extension)
     POST /v2/link                     measures the link that leads here (an extension)
+    POST /v2/sequences                forgets the states of a sequence, here and above (an extension)
     POST /v2/cuts                     opens the slices of some cuts, here and above (an extension)
     POST /v2/systemsharedmemory/region/NAME/register    memory of a client on this machine
     GET  /metrics                     for Prometheus
@@ -194,6 +195,9 @@ class Service:
         if parts == ["v2", "cuts"]:
             send(self._prepare(body))
             return
+        if parts == ["v2", "sequences"]:
+            send(self._forget(body))
+            return
         if parts[:3] == ["v2", "systemsharedmemory", "region"] and parts[4:] == ["register"]:
             arena.shared.register(parts[3], _read_short(body))
             send(json_response({}))
@@ -242,6 +246,16 @@ class Service:
         if leg.goes_on and self.remote is not None:
             self.remote.prepare(route, Deadline(self.limits.request_s))
         return json_response({"cuts": format_cuts(route.cuts)})
+
+    def _forget(self, body: Body) -> Response:
+        """Forgets the states of a sequence that has ended."""
+        name = _read_short(body).get("end")
+        if not isinstance(name, str):
+            raise ProtocolError("`end` is no name of a sequence")
+        self.stage.forget(name)
+        if self.remote is not None:
+            self.remote.forget(name, Deadline(self.limits.request_s))
+        return json_response({"end": name})
 
     def _check_lengths(self, body: Body) -> None:
         if body.length == 0:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from dnnsplit_onnx.errors import DnnsplitError, InputError
+from dnnsplit_onnx.running.caches import caches_nbytes, dropped, grown
 from dnnsplit_onnx.running.initial import empty_states, missing_state, next_states, own_value
 from dnnsplit_onnx.running.origin import bindings_of
 from dnnsplit_onnx.running.slices import open_slice, options_on
@@ -173,9 +174,17 @@ class Stage:
         part = leg.record.file or ""
 
         def first() -> dict[str, Any]:
+            if sequence is not None and sequence.positions is not None:
+                self._refuse_long(leg, sequence.positions)
             return self._first(leg, values)
 
-        turns = self._memories.step(sequence, part, first, deadline) if sequence else _once(first)
+        def cut(states: dict[str, Any], count: int) -> dict[str, Any]:
+            try:
+                return dropped(leg.states, states, count)
+            except InputError as error:
+                raise ProtocolError(error.message, status=422, hint=error.hint) from error
+
+        turns = self._memories.step(sequence, part, first, deadline, cut) if sequence else _once(first)
         with turns as turn, self._computing(deadline, times):
             pixels = in_pixels(values, leg.record.inputs)
             feeds = {
@@ -186,8 +195,28 @@ class Stage:
             before = turn.states | brought
             made = session.run(feeds | before, on_device=made_states & set(session.outputs))
             turn.after = next_states(leg.states, before, made, self._arrived(leg, values))
+            turn.grown = None if brought else grown(leg.states, before, turn.after)
         results = {port.name: to_python(self._ort, made[port.name]) for port in leg.own_outputs}
         return self._checked(leg.record, results)
+
+    def _refuse_long(self, leg: Leg, positions: int) -> None:
+        """Refuses a text whose states are more than may be kept, before it is begun.
+
+        Raises:
+            ProtocolError: They are (413).
+        """
+        nbytes = caches_nbytes(leg.keeps, leg.states, positions)
+        if nbytes is not None and nbytes > self.states_nbytes:
+            raise ProtocolError(
+                f"tier `{self.name}`: the states of {positions} positions take {nbytes} bytes; at most "
+                f"{self.states_nbytes} are kept",
+                status=413,
+                hint="serve with more: --max-states-mb",
+            )
+
+    def forget(self, name: str) -> None:
+        """Forgets the states of a sequence."""
+        self._memories.forget(name)
 
     def _arrived(self, leg: Leg, values: Values) -> dict[str, Any]:
         """Values from below that states are next."""

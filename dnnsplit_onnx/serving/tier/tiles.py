@@ -155,6 +155,10 @@ class Machines:
         for tile in self._own(leg.record):
             self.stage.open(self._leg(tile))
 
+    def forget(self, name: str) -> None:
+        """Forgets the states of a sequence."""
+        self.stage.forget(name)
+
     def warm_up(self) -> None:
         """Runs this machine's tiles on made-up values.
 

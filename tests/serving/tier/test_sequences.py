@@ -124,9 +124,9 @@ def test_a_request_whose_answer_was_lost_is_sent_again(chain: Network, decoder: 
     expected = whole_tokens(decoder, PROMPT, 9)
     talk = Conversation(edge)
     assert says(talk, PROMPT, 4) == expected[:4]
-    lost, new = talk._step, np.array([[expected[3]]])
+    lost, new = talk.steps, np.array([[expected[3]]])
     talk.infer({"input_ids": new})
-    talk._step = lost  # as if the answer had not come
+    talk.steps = lost  # as if the answer had not come
     assert says(talk, new, 5) == expected[4:]
 
 

@@ -1,0 +1,195 @@
+"""`generate`: a decoder's text, over slices, servers, or the whole model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dnnsplit_onnx.cli.options import takes
+from dnnsplit_onnx.cli.serving_options import NetworkOptions, log_to_stderr
+from dnnsplit_onnx.errors import InputError
+
+if TYPE_CHECKING:
+    from dnnsplit_onnx.running.generating.decoder import Decoder
+    from dnnsplit_onnx.running.generating.generator import Completion, Generator, Prompt
+    from dnnsplit_onnx.running.generating.sampling import Sampling
+
+
+@takes(NetworkOptions)
+def generate(
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|MODEL", help="A folder that `split` made, or a whole model.", show_default=False
+        ),
+    ],
+    options: NetworkOptions,
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", metavar="TEXT", help="The text to continue.", show_default=False),
+    ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option("--tokens", metavar="N,N,...", help="The same as token ids.", show_default=False),
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="The prompt is a message, put into the model's chat template.")
+    ] = False,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            "--tokenizer",
+            metavar="FILE",
+            help="The tokenizer (extra `generate`). [default: tokenizer.json beside the model]",
+            show_default=False,
+        ),
+    ] = None,
+    most: Annotated[int, typer.Option("--max-new", metavar="N", min=1, help="Most tokens to make.")] = 128,
+    temperature: Annotated[
+        float,
+        typer.Option("--temperature", metavar="T", min=0, help="Draw tokens; 0 takes the likeliest."),
+    ] = 0.0,
+    top_p: Annotated[
+        float,
+        typer.Option("--top-p", metavar="P", help="Draw among the likeliest that have this much together."),
+    ] = 1.0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Of the draws.", show_default=False)
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option("--stop", metavar="TEXT", help="Ends the answer. Repeatable.", show_default=False),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url",
+            metavar="URL",
+            help="The next tier's address. [default: run the slices of all tiers in this process]",
+            show_default=False,
+        ),
+    ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            "--draft",
+            metavar="MODEL",
+            help="A small model, run here, that proposes tokens; the answer stays the same.",
+            show_default=False,
+        ),
+    ] = None,
+    draft_tokens: Annotated[
+        int, typer.Option("--draft-tokens", metavar="K", min=1, help="Tokens that it proposes a pass.")
+    ] = 4,
+) -> None:
+    """Continue a text with a decoder.
+
+    Runs a whole model, its slices in this process, or with `--url` the edge's slice here and
+    the others where they are served. Masks and positions are filled in, and each tier keeps the
+    caches of its layers. The likeliest tokens are those of the whole model, one for one.
+
+    Example: dnnsplit-onnx generate slices --prompt "Once upon a time" --url http://near:8000
+    """
+    from dnnsplit_onnx.running.generating.sampling import Sampling
+
+    if url is not None:
+        log_to_stderr()
+    if (prompt is None) == (tokens is None):
+        raise InputError(
+            "there is nothing to continue, or twice", hint="pass --prompt TEXT or --tokens 1,2,3"
+        )
+    sampling = Sampling(max_new=most, temperature=temperature, top_p=top_p, seed=seed, stop=tuple(stop or ()))
+    drafting = None if draft is None else (draft, draft_tokens)
+    with open_generator(place, options, tokenizer, url, drafting) as generator:
+        asked: Prompt = _numbers(tokens) if tokens is not None else prompt or ""
+        if chat and prompt is not None:
+            asked = [{"role": "user", "content": prompt}]
+        _say(generator, asked, sampling, json=options.json)
+
+
+def open_generator(
+    place: str,
+    options: NetworkOptions,
+    tokenizer: Path | None,
+    url: str | None,
+    drafting: tuple[str, int] | None,
+) -> Generator:
+    """A generator as the options ask.
+
+    Raises:
+        InputError: There is no such model, or what is given does not fit it.
+        MissingExtraError: A library is not installed.
+    """
+    from dnnsplit_onnx.cli.loading import model_file
+    from dnnsplit_onnx.running.generating.drafting import Draft, check_exact
+    from dnnsplit_onnx.running.generating.generator import Generator
+    from dnnsplit_onnx.running.generating.opening import folder_of, is_sliced, models_of, open_decoder
+
+    path = model_file(place)
+    if not path.exists():
+        raise InputError(f"no such folder or file: `{place}`", hint="make slices with `dnnsplit-onnx split`")
+    folder, draft = folder_of(path, tokenizer), None
+    decoder: Decoder
+    if drafting is not None:
+        check_exact(models_of(path))
+        small = model_file(drafting[0])
+        draft = Draft(open_decoder(small, options.session), drafting[1])
+    if url is None:
+        decoder = open_decoder(path, options.session)
+    elif is_sliced(path):
+        decoder = _served(path, url, options)
+    else:
+        raise InputError("a whole model has no next tier", hint="split it, or leave out --url")
+    try:
+        return Generator(decoder, folder.open_tokenizer(), folder, draft)
+    except BaseException:
+        decoder.close()
+        raise
+
+
+def _served(path: Path, url: str, options: NetworkOptions) -> Decoder:
+    from dnnsplit_onnx.serving.edge.edge import Edge
+    from dnnsplit_onnx.serving.edge.talking import ServedDecoder
+    from dnnsplit_onnx.serving.wire.pool import Target
+    from dnnsplit_onnx.serving.wire.security import read_token
+
+    target = Target(url, read_token(options.token_file), options.tls)
+    return ServedDecoder(Edge(path, target, options=options.session))
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        raise InputError(f"`{text}` are no token ids", hint="write them as in --tokens 1,2,3") from None
+
+
+def _say(generator: Generator, prompt: Prompt, sampling: Sampling, *, json: bool) -> None:
+    """Prints the answer as it comes, or as JSON when it is whole."""
+    if json:
+        from dnnsplit_onnx.cli.output import print_json
+
+        print_json(generator(prompt, sampling).to_dict())
+        return
+
+    def show(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    words = generator.tokenizer is not None
+    answer = generator(prompt, sampling, on_piece=lambda piece: show(piece.text if words else piece.number))
+    show("\n")
+    _sum_up(answer)
+
+
+def _sum_up(answer: Completion) -> None:
+    count = len(answer.tokens)
+    each = (
+        f", then {(answer.seconds - answer.first_s) / (count - 1) * 1e3:.1f} ms a token" if count > 1 else ""
+    )
+    sys.stderr.write(
+        f"{count} tokens after {answer.prompt_tokens}: the first in {answer.first_s * 1e3:.0f} ms{each}\n"
+    )
