@@ -9,7 +9,7 @@ import numpy as np
 
 from dnnsplit_onnx import plan, slice_model
 from dnnsplit_onnx.graph.graph import load_graph
-from dnnsplit_onnx.machines.topology import parse_topology
+from dnnsplit_onnx.machines.tiers_file import parse_topology
 from dnnsplit_onnx.models import write_model
 from dnnsplit_onnx.work.cuts import parted_states
 
