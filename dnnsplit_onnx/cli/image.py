@@ -58,7 +58,8 @@ def image(
     Example: dnnsplit-onnx image model.onnx --size 224x224 --mean 127.5 --scale 1/127.5 -o photo.onnx
     """
     from dnnsplit_onnx.cli.loading import model_file
-    from dnnsplit_onnx.slicing.picturing import Normalisation, with_picture
+    from dnnsplit_onnx.graph.picturing import Normalisation
+    from dnnsplit_onnx.slicing.picturing import with_picture
 
     normalisation = Normalisation(layout, order, _numbers("--mean", mean), _numbers("--scale", scale))
     path = model_file(model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from dnnsplit_onnx.cli.options import ModelOptions
 from dnnsplit_onnx.errors import DnnsplitError
 
 if TYPE_CHECKING:
+    from dnnsplit_onnx.machines.inputs import InputCode
     from dnnsplit_onnx.machines.tiers import Tier
     from dnnsplit_onnx.planning.plans import Plan
     from dnnsplit_onnx.work.analysis import Analysis
@@ -48,8 +49,16 @@ def register_libraries(tiers: Iterable[Tier]) -> None:
                 note(f"{error.message}: {error.hint}")
 
 
-def load_analysis(model: str, options: ModelOptions) -> Analysis:
-    """Analyses a model as the options ask, and tells what there is to know of it."""
+def load_analysis(
+    model: str, options: ModelOptions, inputs: Mapping[str, InputCode] | None = None
+) -> Analysis:
+    """Analyses a model as the options ask, and tells what there is to know of it.
+
+    Args:
+        model: As a person names it.
+        options: Of the command.
+        inputs: What of its inputs is a picture; as the tiers file says by default.
+    """
     from dnnsplit_onnx.cli.output import note
     from dnnsplit_onnx.reporting.progress import progress
     from dnnsplit_onnx.work.analysing import analyse
@@ -57,7 +66,9 @@ def load_analysis(model: str, options: ModelOptions) -> Analysis:
     if isinstance(options, ConditionOptions) and options.tiers is not None and not options.device_words:
         from dnnsplit_onnx.machines.tiers_file import load_topology
 
-        register_libraries(load_topology(options.tiers).tiers)
+        machines = load_topology(options.tiers)
+        register_libraries(machines.tiers)
+        inputs = machines.input
     with progress("reading the model"):
         analysis = analyse(
             model_file(model),
@@ -67,6 +78,10 @@ def load_analysis(model: str, options: ModelOptions) -> Analysis:
             trips=options.trip_counts,
             sample_input=options.sample_input,
         )
+        if inputs:
+            from dnnsplit_onnx.work.pictured import pictured
+
+            analysis = pictured(analysis, inputs)
     for said in analysis.notes:
         note(said)
     return analysis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +23,7 @@ from dnnsplit_onnx.cli.options import (
 from dnnsplit_onnx.errors import InputError
 
 if TYPE_CHECKING:
+    from dnnsplit_onnx.machines.inputs import InputCode
     from dnnsplit_onnx.machines.profiles import Profile
     from dnnsplit_onnx.runtime.sessions import SessionOptions
 
@@ -206,7 +208,9 @@ def _measured(model: str, tier: str, options: ProfileOptions) -> Profile:
     from dnnsplit_onnx.reporting.progress import progress
 
     settings = _session_options(tier, options)
-    analysis = load_analysis(model, ModelOptions(bind=options.bind, order=options.order))
+    analysis = load_analysis(
+        model, ModelOptions(bind=options.bind, order=options.order), _pictures(options.tiers)
+    )
     with progress("measuring") as update:
         return measured(
             analysis,
@@ -219,6 +223,15 @@ def _measured(model: str, tier: str, options: ProfileOptions) -> Profile:
             samples=options.samples,
             progress=update,
         )
+
+
+def _pictures(tiers: Path | None) -> Mapping[str, InputCode]:
+    """What the tiers file says of inputs that are pictures."""
+    if tiers is None:
+        return {}
+    from dnnsplit_onnx.machines.tiers_file import load_topology
+
+    return load_topology(tiers).input
 
 
 def _session_options(tier: str, options: ProfileOptions) -> SessionOptions:

@@ -144,11 +144,15 @@ class _Temporary:
         return type(None), ()  # a copy in another process does not own the folder
 
 
-def open_proto(model: onnx.ModelProto | bytes) -> ModelFile:
+def open_proto(model: onnx.ModelProto | bytes, name: str = "model.onnx") -> ModelFile:
     """Opens a model that is in memory, weights included, by way of a temporary file.
 
     Slicing copies weights as ranges of a file. The file is there for as long as the result,
     or a graph made of it, is.
+
+    Args:
+        model: The model.
+        name: What the file is called.
 
     Raises:
         ModelError: It is not ONNX, is too large for one file, or keeps weights elsewhere.
@@ -168,7 +172,7 @@ def open_proto(model: onnx.ModelProto | bytes) -> ModelFile:
                 hint="save it with `onnx.save(model, path, save_as_external_data=True)`, and pass the path",
             ) from None
     owner = _Temporary()
-    path = owner.path / "model.onnx"
+    path = owner.path / name
     path.write_bytes(model)
     return replace(open_model(path), owner=owner)
 

@@ -30,10 +30,11 @@ from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.planning.rules import rules_of
 from dnnsplit_onnx.planning.unknowns import interpolated_cuts, too_little, unknowns
 from dnnsplit_onnx.planning.weights import Weights
-from dnnsplit_onnx.work.analysing import Source, analysis_from
+from dnnsplit_onnx.work.analysing import Source
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, check_states, crossing_values
 from dnnsplit_onnx.work.orders import in_order_of
+from dnnsplit_onnx.work.pictured import analysis_for
 
 
 def plan(
@@ -93,7 +94,8 @@ def plan(
             "`costs` is an array, and the order of its columns is that of no analysis",
             hint="plan an analysis, or give a function of analysis and topology",
         )
-    analysis, topology = analysis_from(model, bindings), topology_of(topology)
+    topology = topology_of(topology)
+    analysis = analysis_for(model, topology, bindings)
     positions = None
     if cuts is not None:
         given = analysis

@@ -29,8 +29,9 @@ from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.planning.unknowns import too_little
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.views import Tabled
-from dnnsplit_onnx.work.analysing import Source, analysis_from
+from dnnsplit_onnx.work.analysing import Source
 from dnnsplit_onnx.work.cuts import Accounting
+from dnnsplit_onnx.work.pictured import analysis_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,8 @@ def compare(
     if not chosen:
         raise InputError("no planner to compare", hint=f"known planners: {', '.join(planner_names())}")
     names = [planner_of(planner)[0] for planner in chosen]  # refuses an unknown one before others take time
-    analysis, topology = analysis_from(model, bindings), topology_of(topology)
+    topology = topology_of(topology)
+    analysis = analysis_for(model, topology, bindings)
     truth = problem_of(analysis, topology, objective, "live", weights, costs)
     shown = truth
     if accounting != "live":

@@ -13,9 +13,11 @@ from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.identity import model_digest, order_digest, with_order
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.graph.states import parse_states
+from dnnsplit_onnx.machines.inputs import InputCode
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.work.analysis import CUSTOM, Analysis, measure
 from dnnsplit_onnx.work.orders import in_order, in_order_of
+from dnnsplit_onnx.work.pictured import pictured, pictured_graph
 
 
 def graph_of(plan: Plan, graph: Graph, model: str | None = None) -> Graph:
@@ -30,7 +32,8 @@ def graph_of(plan: Plan, graph: Graph, model: str | None = None) -> Graph:
         PlanError: The plan is of another model, or of one that has changed, or counts in an
             order that cannot be made again.
     """
-    model = model or model_digest(graph)
+    given, graph = graph, pictured_graph(graph, _inputs(plan))
+    model = model_digest(graph) if model is None or graph is not given else model
     _check_model(plan, graph, model)
     if plan.states is not None:
         pairs = tuple(state.pair for state in graph.states)
@@ -59,6 +62,7 @@ def analysis_of(plan: Plan, analysis: Analysis) -> Analysis:
     Raises:
         PlanError: As for `graph_of`.
     """
+    analysis = pictured(analysis, _inputs(plan))
     if plan.order_digest is None and plan.order in (analysis.order, "file"):
         _check_model(plan, analysis.graph, analysis.model_digest)
         return in_order(analysis, plan.order)
@@ -66,6 +70,12 @@ def analysis_of(plan: Plan, analysis: Analysis) -> Analysis:
     if graph.nodes == analysis.graph.nodes:
         return analysis if graph.states == analysis.graph.states else replace(analysis, graph=graph)
     return replace(in_order_of(analysis, graph), order=plan.order)
+
+
+def _inputs(plan: Plan) -> dict[str, InputCode]:
+    """The plan's inputs that are pictures."""
+    said = (plan.topology or {}).get("input", {})
+    return {name: InputCode(**row) for name, row in said.items()}
 
 
 def _check_model(plan: Plan, graph: Graph, model: str) -> None:

@@ -33,9 +33,10 @@ from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.views import Tabled
-from dnnsplit_onnx.work.analysing import Source, analysis_from
+from dnnsplit_onnx.work.analysing import Source
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import Accounting
+from dnnsplit_onnx.work.pictured import analysis_for
 
 #: A grid of more points is refused: it is a typing error more often than a wish.
 MOST_POINTS = 1_000_000
@@ -277,7 +278,8 @@ def sweep(
     """
     varied = tuple(parse_axis(axis) if isinstance(axis, str) else axis for axis in axes)
     total = _check(varied)
-    analysis, topology = analysis_from(model, bindings), topology_of(topology)
+    topology = topology_of(topology)
+    analysis = analysis_for(model, topology, bindings)
     keys = tuple(axis.key for axis in varied)
     if codes:
         topology = topology.with_codes(code_names(codes))

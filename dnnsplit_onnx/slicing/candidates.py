@@ -31,7 +31,7 @@ from dnnsplit_onnx.slicing.extract import extract
 from dnnsplit_onnx.slicing.files import Content, as_it_is, lay_out_data, refer_to, weight_ranges
 from dnnsplit_onnx.slicing.index import SliceIndex
 from dnnsplit_onnx.slicing.manifest import FILE_NAME, DataFile, Manifest, SliceRecord
-from dnnsplit_onnx.slicing.records import check_stages, empty_record, manifest, recorded_path, slice_record
+from dnnsplit_onnx.slicing.records import check_stages, empty_record, manifest, model_place, slice_record
 from dnnsplit_onnx.slicing.slicer import Progress, counting, output_folder
 from dnnsplit_onnx.slicing.tags import tag_nodes
 from dnnsplit_onnx.work.codes import RAW
@@ -97,7 +97,7 @@ def slice_all_candidates(
             plan,
             [known[stage.tier, stage.start, stage.stop] for stage in stages],
             list(known.values()),
-            model_path=recorded_path(model_path or graph.file.path, Path(output)),
+            model_path=model_place(graph.file, model_path, folder, Path(output)),
             digests=graph.file.digests(),
         )
         (folder / FILE_NAME).write_text(made.to_json(), encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -34,6 +35,9 @@ from dnnsplit_onnx.slicing.manifest import (
 )
 from dnnsplit_onnx.work.cuts import check_states
 
+#: A model that was in memory, beside its slices.
+WHOLE_NAME = "whole.onnx"
+
 
 def check_stages(graph: Graph, stages: Sequence[Stage]) -> None:
     """Holds the stages of a plan against the graph.
@@ -51,7 +55,7 @@ def check_stages(graph: Graph, stages: Sequence[Stage]) -> None:
             hint="the plan was made for another model, or another order of its nodes: plan again",
         )
     check_states(graph, (stage.stop for stage in stages))
-    folders = [FILE_NAME, *(stage.tier.lower() for stage in stages)]
+    folders = [FILE_NAME, WHOLE_NAME, *(stage.tier.lower() for stage in stages)]
     for stage in stages:
         name = stage.tier
         if (
@@ -201,6 +205,21 @@ def _on_machine(record: SliceRecord, tier: Mapping[str, Any] | None) -> SliceRec
         "custom_ops": tuple(tier.get("custom_ops", ())),
     }
     return record.model_copy(update=machine)
+
+
+def model_place(file: ModelFile, given: Path | None, folder: Path, output: Path) -> str:
+    """Where the manifest says the model lies; one that is in memory is kept beside its slices.
+
+    Args:
+        file: The model.
+        given: Where the caller says it is.
+        folder: The folder of slices, while it is made.
+        output: What that will be.
+    """
+    if given is None and file.owner is not None:
+        shutil.copyfile(file.path, folder / WHOLE_NAME)
+        return WHOLE_NAME
+    return recorded_path(given or file.path, output)
 
 
 def recorded_path(model: Path, output: Path) -> str:

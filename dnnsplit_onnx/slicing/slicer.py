@@ -27,7 +27,7 @@ from dnnsplit_onnx.slicing.records import (
     empty_record,
     is_output,
     manifest,
-    recorded_path,
+    model_place,
     slice_record,
     source_files,
 )
@@ -91,7 +91,7 @@ def slice_model(
         ]
         copier.report = counting(progress, sum(draft.nbytes for draft in drafts))
         written = [_write(draft, folder / draft.tier, copier) for draft in drafts]
-        path = recorded_path(model_path or graph.file.path, Path(output))
+        path = model_place(graph.file, model_path, folder, Path(output))
         slices = [part.record() for part in written]
         made = manifest(graph, plan, slices, model_path=path, digests=graph.file.digests())
         graph.file.check_unchanged()

@@ -11,11 +11,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dnnsplit_onnx.errors import InputError, ModelError
+from dnnsplit_onnx.graph.picturing import Normalisation
 from dnnsplit_onnx.measuring.verification import verify
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.runtime.sessions import open_session
 from dnnsplit_onnx.slicing import slice_model
-from dnnsplit_onnx.slicing.picturing import Normalisation, with_picture
+from dnnsplit_onnx.slicing.picturing import with_picture
 from dnnsplit_onnx.work.analysing import analyse
 from tests.serving.conftest import topology
 
