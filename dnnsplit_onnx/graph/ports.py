@@ -36,3 +36,16 @@ class Port(BaseModel):
     def is_file(self) -> bool:
         """Whether it may travel as the bytes of a picture's file: uint8 of one dimension."""
         return self.code in FILES
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is the pixels of one picture: uint8 of shape [1, height, width, 3]."""
+        if self.kind != "tensor" or self.dtype != "uint8" or self.shape is None or len(self.shape) != 4:
+            return False
+        batch, height, width, channels = self.shape
+        return (
+            channels == 3
+            and (batch == 1 or not isinstance(batch, int))
+            and isinstance(height, int)
+            and isinstance(width, int)
+        )

@@ -93,7 +93,7 @@ def picture_of(file: bytes | Path, port: Port) -> Picture:
     Raises:
         InputError: The input does not take pictures, or the file cannot be read.
     """
-    if not takes_pictures(port):
+    if not port.is_picture:
         raise InputError(
             f"input `{port.name}` is no picture: that is uint8 of shape [1, height, width, 3]",
             hint="put the normalisation into the model: dnnsplit-onnx image MODEL -o IMAGE_MODEL",
@@ -107,8 +107,8 @@ def picture_of(file: bytes | Path, port: Port) -> Picture:
 def as_picture(value: Any, port: Port) -> Any:
     """A value; a file, or its bytes, as the picture that it is if its input takes pictures."""
     if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype == np.uint8:
-        return picture_of(value.tobytes(), port) if takes_pictures(port) else value
-    return picture_of(value, port) if isinstance(value, bytes | Path) and takes_pictures(port) else value
+        return picture_of(value.tobytes(), port) if port.is_picture else value
+    return picture_of(value, port) if isinstance(value, bytes | Path) and port.is_picture else value
 
 
 def sent(value: Picture, port: Port) -> np.ndarray:
@@ -144,19 +144,6 @@ def need_pillow() -> ModuleType:
     if image is None:
         raise MissingExtraError("pictures need Pillow, which is not installed", hint=INSTALL)
     return image
-
-
-def takes_pictures(port: Port) -> bool:
-    """Whether an input is the pixels of one picture."""
-    if port.kind != "tensor" or port.dtype != "uint8" or port.shape is None or len(port.shape) != 4:
-        return False
-    batch, height, width, channels = port.shape
-    return (
-        channels == 3
-        and (batch == 1 or not isinstance(batch, int))
-        and isinstance(height, int)
-        and isinstance(width, int)
-    )
 
 
 def decode(data: bytes | memoryview, height: int, width: int) -> np.ndarray:

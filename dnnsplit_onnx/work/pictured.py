@@ -19,7 +19,6 @@ from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.graph.shapes import free_dimensions, value_type
 from dnnsplit_onnx.machines.inputs import InputCode
 from dnnsplit_onnx.machines.topology import Topology
-from dnnsplit_onnx.runtime.pictures import takes_pictures
 from dnnsplit_onnx.work.analysing import Source, analyse, analysis_from
 from dnnsplit_onnx.work.analysis import CUSTOM, Analysis
 
@@ -88,4 +87,4 @@ def pictured_graph(graph: Graph, inputs: Mapping[str, InputCode]) -> Graph:
 
 def _is_picture(graph: Graph, name: str) -> bool:
     kind = value_type(next(value.type for value in graph.proto.graph.input if value.name == name))
-    return takes_pictures(Port(name=name, dtype=kind.dtype_name, shape=kind.shape, kind=kind.kind))
+    return Port(name=name, dtype=kind.dtype_name, shape=kind.shape, kind=kind.kind).is_picture

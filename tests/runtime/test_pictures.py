@@ -15,7 +15,7 @@ from dnnsplit_onnx.errors import InputError, MissingExtraError
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.runtime import pictures
 from dnnsplit_onnx.runtime.inputs import check_inputs, input_sets
-from dnnsplit_onnx.runtime.pictures import Picture, decode, load_pictures, picture_of, takes_pictures
+from dnnsplit_onnx.runtime.pictures import Picture, decode, load_pictures, picture_of
 from dnnsplit_onnx.runtime.samples import sample_sets
 
 image = pytest.importorskip("PIL.Image", reason="needs Pillow: pip install 'dnnsplit-onnx[images]'")
@@ -69,7 +69,7 @@ def test_jpeg_is_read_as_pillow_reads_it() -> None:
 )
 def test_what_takes_pictures(shape: tuple[int | str, ...] | None, dtype: str, takes: bool) -> None:
     port = Port(name="x", dtype=dtype, shape=shape)
-    assert takes_pictures(port) is takes
+    assert port.is_picture is takes
     if not takes:
         with pytest.raises(InputError, match="no picture") as caught:
             picture_of(b"", port)
