@@ -89,7 +89,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   const { id, call, ...given } = JSON.parse(line);
   // Not waited for: requests may be under way together.
   (async () => {
-    client ??= watched(open(pathToFileURL(`${site}/manifest.json`), { ort: runtime, url, fetch: fetchAny, ...options }));
+    client ??= watched(open(pathToFileURL(`${site}/manifest.json`), { ort: runtime, spare: async () => runtime, url, fetch: fetchAny, ...options }));
     return calls[call](await client, given);
   })().then(
     (ok) => say({ id, ok: ok ?? null }),

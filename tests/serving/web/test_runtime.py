@@ -320,6 +320,43 @@ def test_a_picture_becomes_the_tensor(
     assert {at: round(float(value), 3) for at, value in shown.items()} == {"0": 0.2, "1": 0.4, "2": 0.8}
 
 
+FAILING = """
+Object.defineProperty(navigator, "gpu", { value: {
+  wgslLanguageFeatures: new Set(),
+  getPreferredCanvasFormat: () => "bgra8unorm",
+  requestAdapter: async () => ({
+    features: new Set(),
+    limits: {},
+    info: {},
+    isFallbackAdapter: false,
+    requestDevice: async () => { throw new Error("the driver is gone"); },
+  }),
+} });
+"""
+
+
+def test_webgpu_that_fails_is_said_and_wasm_goes_on(
+    browser: Browser,
+    picture_slices: Path,
+    runtime: Path,
+    tmp_path: Path,
+    serve: Callable[..., Server[Service]],
+) -> None:
+    """A browser here has no adapter, so the worker is given one whose device cannot be had."""
+    site = tmp_path / "site"
+    export_web(picture_slices, site, ort_web=runtime)
+    (site / "failing.js").write_text(FAILING)
+    worker = (site / "worker.js").read_text()
+    (site / "worker.js").write_text(f'import "./failing.js";\n{worker}')
+    page = browser.page(f"{serve(picture_slices, site=site).url}/")
+    page.until("!document.getElementById('run').disabled")
+    assert re.search(r"onnxruntime-web \S+ on WebGPU", text_of(page, "device"))
+    for _ in range(2):
+        assert "scores: float [1, 3]" in run(page)
+        assert "on WASM (WebGPU failed), " in text_of(page, "device")
+        assert "WebGPU failed, so all runs in WASM: " in text_of(page, "notes")
+
+
 def test_a_profile_is_saved_from_the_page(
     browser: Browser, picture_site: Path, picture_slices: Path, serve: Callable[..., Server[Service]]
 ) -> None:

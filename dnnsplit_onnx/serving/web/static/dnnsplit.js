@@ -24,8 +24,9 @@ const MOST_ATTEMPTS = 64;
 /**
  * A client of a site.
  * @param {string | URL} manifest where its `manifest.json` is
- * @param {{ort: any, url?: string, token?: string, backend?: "webgpu" | "wasm", deadline_s?: number,
- *   fetch?: typeof fetch}} options onnxruntime-web; the other tiers' server, without which all runs here
+ * @param {{ort: any, url?: string, token?: string, backend?: "webgpu" | "wasm", spare?: () => Promise<any>,
+ *   deadline_s?: number, fetch?: typeof fetch}} options onnxruntime-web, and one on WASM where its WebGPU
+ *   fails; the other tiers' server, without which all runs here
  */
 export async function open(manifest, options) {
   const base = new URL(manifest, globalThis.location?.href).href;
@@ -37,11 +38,12 @@ export async function open(manifest, options) {
 
 export class Client {
   /** @param {any} manifest @param {string} base @param {any} options of `open` */
-  constructor(manifest, base, { ort, url, token, backend, deadline_s = 30, fetch } = {}) {
+  constructor(manifest, base, options) {
+    const { url, deadline_s = 30 } = options;
     this.routes = new Routes(manifest);
-    this.runner = new Runner(ort, base, manifest.files, { backend, fetch });
+    this.runner = new Runner(base, manifest.files, options);
     this.links = this.routes.cuts.length;
-    this.remote = url && this.links ? new Remote(this.routes, url, { token, fetch }) : null;
+    this.remote = url && this.links ? new Remote(this.routes, url, options) : null;
     if (this.remote) this.remote.onFailure = (error) => this.#failed(error);
     this.deadline_s = deadline_s;
     this.reach = this.remote ? this.links : 0; // how many other tiers can be used, the nearest first

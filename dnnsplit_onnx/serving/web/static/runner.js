@@ -6,13 +6,13 @@ const CACHE = "dnnsplit-onnx";
 /** Runs slices, one at a time. */
 export class Runner {
   /**
-   * @param {any} ort onnxruntime-web
    * @param {string} base URL of the manifest
    * @param {Record<string, {nbytes: number, sha256: string, crc32: string}>} files
-   * @param {{backend?: string, most?: number, fetch?: typeof fetch}} [options] `most` sessions are kept
+   * @param {{ort: any, backend?: string, spare?: () => Promise<any>, most?: number, fetch?: typeof fetch}} options
+   *   onnxruntime-web; `most` sessions are kept
    */
-  constructor(ort, base, files, { backend = "wasm", most = 4, fetch = globalThis.fetch } = {}) {
-    Object.assign(this, { ort, base, files, backend, most });
+  constructor(base, files, { ort, backend = "wasm", spare, most = 4, fetch = globalThis.fetch } = {}) {
+    Object.assign(this, { ort, base, files, backend, spare, most });
     this.fetch = (...given) => fetch(...given);
     /** What went otherwise than it might have. @type {Set<string>} */
     this.notes = new Set();
@@ -110,12 +110,13 @@ export class Runner {
   }
 
   async #create(file, [model, options]) {
-    const executionProviders = this.backend === "webgpu" ? ["webgpu", "wasm"] : ["wasm"];
     try {
-      return await this.ort.InferenceSession.create(model, { executionProviders, ...options });
+      return await this.ort.InferenceSession.create(model, { executionProviders: [this.backend], ...options });
     } catch (error) {
-      if (this.backend !== "webgpu") throw new DeviceError(`slice \`${file}\` cannot be opened here: ${said(error)}`);
-      this.backend = "wasm"; // what WebGPU has no driver for, it may run all the same
+      if (this.backend === "wasm" || !this.spare) throw new DeviceError(`slice \`${file}\` cannot be opened here: ${said(error)}`);
+      // A runtime whose WebGPU has failed hangs when it is asked for anything more.
+      this.sessions.clear();
+      Object.assign(this, { ort: await this.spare(), backend: "wasm" });
       this.notes.add(`WebGPU failed, so all runs in WASM: ${said(error)}`);
       return this.#create(file, [model, options]);
     }

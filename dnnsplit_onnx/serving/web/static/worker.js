@@ -6,14 +6,19 @@ let client = null;
 /** The sequence under way, of a model that keeps states. @type {Conversation | null} */
 let talk = null;
 
-/** WebGPU where there is one, else WASM. */
-async function runtime({ wasm, webgpu }) {
-  const adapter = webgpu && (await navigator.gpu?.requestAdapter().catch(() => null));
-  const ort = await import(`./${adapter ? webgpu : wasm}`);
+async function runtime(file) {
+  const ort = await import(`./${file}`);
   ort.env.logLevel = "error";
   // Threads share memory, for which a page must be isolated from others.
   if (!self.crossOriginIsolated) ort.env.wasm.numThreads = 1;
-  return { ort, backend: adapter ? "webgpu" : "wasm" };
+  return ort;
+}
+
+/** WebGPU where there is one, else WASM. */
+async function backends({ wasm, webgpu }) {
+  const adapter = webgpu && (await navigator.gpu?.requestAdapter().catch(() => null));
+  if (!adapter) return { ort: await runtime(wasm), backend: "wasm" };
+  return { ort: await runtime(webgpu), backend: "webgpu", spare: () => runtime(wasm) };
 }
 
 /** The next request of a sequence, which goes on as long as the cut is not moved. */
@@ -37,10 +42,10 @@ const calls = {
   async open({ token }) {
     const manifest = new URL("manifest.json", self.location.href);
     const { runtime: files, url } = await (await fetch(manifest, { cache: "no-cache" })).json();
-    const { ort, backend } = await runtime(files);
+    const chosen = await backends(files);
     await client?.close();
     talk = null;
-    client = await open(manifest, { ort, backend, token, url: url || self.location.origin });
+    client = await open(manifest, { ...chosen, token, url: url || self.location.origin });
     client.onReach = (reach, reason) => self.postMessage({ event: "reach", reach, reason });
     const { routes, links, cuts, remote } = client;
     const { manifest: { model, bindings } } = routes;
@@ -50,7 +55,7 @@ const calls = {
       client.reason = tiers[0].error ?? "it is not ready";
     }
     return {
-      backend,
+      backend: chosen.backend,
       isIsolated: self.crossOriginIsolated,
       hasGpu: Boolean(navigator.gpu),
       tiers: routes.tiers,
