@@ -123,7 +123,7 @@ export class Client {
   #pick(reach) {
     const { cuts, routes } = this;
     const { isBottom, mine, size } = routes;
-    // Who does what the tiers out of reach had to do: at first the last in reach, or this page if it is the last of all.
+    // What tiers out of reach had to do falls to the last one in reach, or to this page at the top.
     const clipped = cuts.map((cut, link) => (isBottom ? (link < reach ? cut : size) : cuts[Math.min(link, reach - 1)] ?? 0));
     const tiers = Array.from({ length: reach + 1 }, (_, at) => (at || isBottom ? reach - at : mine));
     const ways = [cuts, clipped, ...tiers.map((tier) => cuts.map((_, link) => (link < tier ? 0 : size)))];
