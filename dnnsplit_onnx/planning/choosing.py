@@ -148,7 +148,7 @@ def plan_of(
     is_bounded = bound and cuts is None and problem.accounting == "live" and not problem.costs.codes
     least = solution.bound if solution.bound is not None and is_bounded else None
     if least is None and is_bounded:
-        least = lower_bound(problem, analysis)
+        least = lower_bound(problem, analysis, figures)
     gap = None if least is None else gap_above(least, problem, figures)
     limits = problem.topology.limits.model_dump()
     front = _front(planned, pareto if cuts is None else False)

@@ -9,12 +9,14 @@ step, stage or transfer, of any plan:
    nodes and crossing values, so its least over all downward-closed sets is a minimum cut, whatever
    the weights: each gives a bound that knows links, and the best weights that of the Lagrangian
    dual. They are looked for by multiplicative weights (Plotkin, Shmoys and Tardos 1995; Arora,
-   Hazan and Kale 2012): steps that were slow at the last minimum cut count more at the next.
+   Hazan and Kale 2012): steps that are slow in a known plan, or at the last minimum cut, count more
+   at the next.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,29 +28,28 @@ from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.planning.waiting import Station, link_station, tier_station
 from dnnsplit_onnx.work.analysis import Analysis
 
-# Minimum cuts of small networks, and of larger ones, which take a tenth of a second each.
-_CUTS, _FEW_CUTS, _SMALL = 16, 5, 400
+# Minimum cuts of small networks, of larger ones, and of those which take a tenth of a second each.
+_CUTS = ((400, 16), (2_000, 5), (5_000, 3))
 #: So many in a row that better nothing are enough.
 _PATIENCE = 4
-# On larger networks not even one is tried.
-_LARGE = 5_000
-_EAGER = 1.5
+_EAGER, _KNOWN = 1.5, 2.0
 
 
-def lower_bound(problem: Problem, analysis: Analysis) -> float | None:
+def lower_bound(problem: Problem, analysis: Analysis, known: Figures | None = None) -> float | None:
     """What no plan over the DAG can fall below; see `plans.Plan.lower_bound`.
 
-    None where machines share rows: what they take is no sum over nodes.
+    A known plan tells where to look for that of throughput. None where machines share rows: what they
+    take is no sum over nodes.
     """
     if problem.costs.rows is not None:
         return None
     if problem.objective == "throughput":
-        return slowest_step_bound(problem)
+        return slowest_step_bound(problem, known)
     optimum = dag_optimum(problem, analysis)
     return None if optimum is None else optimum.value
 
 
-def slowest_step_bound(problem: Problem) -> float:
+def slowest_step_bound(problem: Problem, known: Figures | None = None) -> float:
     """Seconds that the slowest step of any plan takes at least, for throughput."""
     per_node = np.diff(problem.costs.seconds_below, axis=1)
     if not per_node.size:
@@ -57,19 +58,23 @@ def slowest_step_bound(problem: Problem) -> float:
     quickest = (per_node / shares[:, None]).min(axis=0)
     work = per_node.min(axis=0).sum() / shares.sum()
     bound = max(float(quickest.max()), float(work)) * (1 - ROUNDING)
-    return max(bound, _bottleneck(problem, bound))
+    return max(bound, _bottleneck(problem, bound, known))
 
 
-def _bottleneck(problem: Problem, bound: float) -> float:
+def _bottleneck(problem: Problem, bound: float, known: Figures | None) -> float:
     """The largest bound of weighted means; `bound` if none is larger, or they take too long."""
     topology, analysis = problem.topology, problem.analysis
     work = problem.costs.size * len(topology.links)
-    if analysis is None or not topology.links or problem.accounting != "live" or work > _LARGE:
+    if analysis is None or not topology.links or problem.accounting != "live":
         return bound
+    cuts = next((count for most, count in _CUTS if work <= most), 0)  # on larger networks not even one
+    bare = replace(problem, costs=replace(problem.costs, memory=None))  # of all figures, seconds alone count
     weights = np.full(len(topology.tiers) + len(topology.links), 1.0)
+    if known is not None and 0 < (steps := _steps(problem, known)).max() < math.inf:
+        weights = np.exp(_KNOWN * steps / steps.max())
     weights /= weights.sum()
     waited = 0
-    for _ in range(_CUTS if work <= _SMALL else _FEW_CUTS):
+    for _ in range(cuts):
         optimum = minimum_of(problem, analysis, _mean(problem, weights))
         if optimum is None or waited == _PATIENCE:
             break
@@ -77,7 +82,7 @@ def _bottleneck(problem: Problem, bound: float) -> float:
         waited = 0 if least > bound * (1 + 1e-3) else waited + 1
         bound = max(bound, least)
         plan = Solution.of_sets(optimum.sets, problem.costs.size, 1)
-        steps = _steps(problem, problem.in_order(plan.order).figures(plan.cuts))
+        steps = _steps(bare, bare.in_order(plan.order).figures(plan.cuts))
         slowest = steps.max()
         if not math.isfinite(slowest) or slowest <= bound * (1 + ROUNDING):
             break  # the mean's own plan is as fast as the bound: no bound is larger

@@ -22,6 +22,8 @@ from dnnsplit_onnx.work.analysis import Analysis
 
 #: Relative rounding of the terms that `evaluate` adds.
 ROUNDING = 1e-12
+#: A plan no further above a bound is proven best: both round, and a search may end within as much.
+NO_GAP = 3 * ROUNDING
 
 
 def dag_optimum(
@@ -131,7 +133,7 @@ def rates_of(link: Link, measure: Measure, weights: Weights | None) -> LinkRates
 
 
 def gap_above(bound: float, problem: Problem, figures: Figures) -> float:
-    """How far a plan is above a bound, relative to the plan; 0 within rounding."""
+    """How far a plan is above a bound, relative to the plan; 0 within rounding (`NO_GAP`)."""
     return relative_gap(bound, problem.objective, figures.value(problem.objective))
 
 
@@ -140,4 +142,4 @@ def relative_gap(bound: float, objective: Objective, value: float) -> float:
     if objective == "throughput":
         value = 1 / value if value > 0 else math.inf
     gap = 0.0 if value == 0 else 1 - bound / value
-    return gap if gap > ROUNDING else 0.0
+    return gap if gap > NO_GAP else 0.0

@@ -28,9 +28,8 @@ from dnnsplit_onnx.work.envelope import readers_over_runs
 
 #: Graphs with more ideals are planned along orders.
 MOST = 20_000
-# Each ideal is tried with each node: a graph of so many nodes that this would take seconds is
-# planned along orders too.
-_MOST_TRIED = 10_000_000
+#: Ideals are numbers of as many bits as there are nodes; all of them together have no more.
+_MOST_BITS = 20_000_000
 _STEPS = 80
 _SLACK = 1e-9
 
@@ -46,18 +45,21 @@ def widest_of_ideals(problem: Problem, own: Solution | None) -> Solution | None:
     lattice = _lattice(problem, problem.analysis)
     if lattice is None:
         return None
-    low = 0.0
     high = lattice.slowest if own is None else 1 / problem.figures(own.cuts).throughput_per_s
     # Seconds of ideals add up in another order than those of positions, and round otherwise.
     sets = lattice.sets(high * (1 + _SLACK))
     if sets is None:
         return None
-    high = lattice.pace(sets)
+    low, high = 0.0, lattice.pace(sets)
+    is_new = True
     for _ in range(_STEPS):
-        if high <= low * (1 + ROUNDING) or high == 0:
+        least = high * (1 - ROUNDING)
+        if least <= low:
             break
-        middle = (low + high) / 2
+        # A pace that was found is first tried to be the best; if it is not, halving is sooner there.
+        middle = least if is_new else (low + high) / 2
         found = lattice.sets(middle)
+        is_new = found is not None and not is_new
         if found is None:
             low = middle
         else:
@@ -89,16 +91,14 @@ class _Lattice:
     Attributes:
         problem: What is asked.
         masks: Their nodes, as bits of a number; the last has all.
-        levels: Where each size of ideal begins, and the end.
-        covers: For each size, ideals of it and the ideals one node smaller inside these.
+        covers: Ideals, and ideals one node smaller inside these, smaller ones first.
         below: Shape (K, ideals): seconds of each tier for an ideal.
         links: Shape (K - 1, ideals): seconds of each link; infinite where it may not be cut.
     """
 
     problem: Problem
     masks: list[int]
-    levels: list[int]
-    covers: list[tuple[NDArray[np.intp], NDArray[np.intp]]]
+    covers: list[tuple[int, int]]
     below: NDArray[np.float64]
     links: NDArray[np.float64]
 
@@ -132,10 +132,11 @@ class _Lattice:
 
     def _longest(self, own: NDArray[np.float64]) -> NDArray[np.float64]:
         """For each ideal, the greatest value of those inside it."""
-        best = own.copy()
-        for ideals, smaller in self.covers:
-            np.maximum.at(best, ideals, best[smaller])
-        return best
+        best: list[float] = own.tolist()
+        for ideal, smaller in self.covers:  # some to a size: sooner done one by one than as arrays
+            if best[smaller] > best[ideal]:
+                best[ideal] = best[smaller]
+        return np.array(best)
 
     def _inside(self, ideal: int, t: int, reached: NDArray[np.bool_], best: NDArray[np.float64]) -> int:
         """The ideal inside one that left tier t least to do."""
@@ -155,53 +156,53 @@ class _Lattice:
 
 def _lattice(problem: Problem, analysis: Analysis) -> _Lattice | None:
     graph = analysis.graph
-    most = min(MOST, _MOST_TRIED // max(len(graph.nodes), 1))
-    if most <= len(graph.nodes):  # a graph has more ideals than nodes
+    size = len(graph.nodes)
+    most = min(MOST, _MOST_BITS // max(size, 1))
+    if most <= size:  # a graph has more ideals than nodes
         return None
-    needs = [
-        sum(1 << at for at in {graph.producer[v] for v in node.inputs if v in graph.producer})
-        for node in graph.nodes
-    ]
-    place, levels = {0: 0}, [0]
-    masks, added = [0], [-1]
-    covers: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
-    while levels[-1] < len(masks):
-        begin, end = levels[-1], len(masks)
-        levels.append(end)
-        pairs: list[tuple[int, int]] = []
-        for j in range(begin, end):
-            mask = masks[j]
-            for at, need in enumerate(needs):
-                if mask >> at & 1 or need & ~mask:
-                    continue
-                bigger = mask | 1 << at
-                if bigger not in place:
-                    if len(masks) >= most:
-                        return None
-                    place[bigger] = len(masks)
-                    masks.append(bigger)
-                    added.append(at)
-                pairs.append((place[bigger], j))
-        if pairs:
-            columns = np.array(pairs, dtype=np.intp)
-            covers.append((columns[:, 0], columns[:, 1]))
-    below = _seconds(problem, masks, added, place)
-    return _Lattice(problem, masks, levels, covers, below, _links(problem, analysis, masks))
+    makers = [{graph.producer[v] for v in node.inputs if v in graph.producer} for node in graph.nodes]
+    needs = [sum(1 << at for at in before) for before in makers]
+    after: list[list[int]] = [[] for _ in range(size)]
+    for at, before in enumerate(makers):
+        for maker in before:
+            after[maker].append(at)
+    place, masks, added = {0: 0}, [0], [-1]
+    ready = [[at for at, need in enumerate(needs) if not need]]
+    covers: list[tuple[int, int]] = []
+    j = 0
+    while j < len(masks):  # of each size, all are there before the first is looked at
+        mask = masks[j]
+        for at in ready[j]:
+            bigger = mask | 1 << at
+            if bigger not in place:
+                if len(masks) >= most:
+                    return None
+                place[bigger] = len(masks)
+                masks.append(bigger)
+                added.append(at)
+                rest = [other for other in ready[j] if other != at]
+                ready.append(rest + [later for later in after[at] if not needs[later] & ~bigger])
+            covers.append((place[bigger], j))
+        j += 1
+    came = [place[mask ^ 1 << at] if at >= 0 else 0 for mask, at in zip(masks, added, strict=True)]
+    below = _seconds(problem, added, came)
+    return _Lattice(problem, masks, covers, below, _links(problem, analysis, masks, added, came))
 
 
-def _seconds(
-    problem: Problem, masks: list[int], added: list[int], place: dict[int, int]
-) -> NDArray[np.float64]:
+def _seconds(problem: Problem, added: list[int], came: list[int]) -> NDArray[np.float64]:
+    """Shape (K, ideals): each ideal is one that came before, and a node."""
     each = np.diff(problem.costs.seconds_below, axis=1)
-    below = np.zeros((len(each), len(masks)))
-    for j in range(1, len(masks)):
-        below[:, j] = below[:, place[masks[j] ^ 1 << added[j]]] + each[:, added[j]]
+    below = np.zeros((len(each), len(added)))
+    for j in range(1, len(added)):
+        below[:, j] = below[:, came[j]] + each[:, added[j]]
     return below
 
 
-def _links(problem: Problem, analysis: Analysis, masks: list[int]) -> NDArray[np.float64]:
+def _links(
+    problem: Problem, analysis: Analysis, masks: list[int], added: list[int], came: list[int]
+) -> NDArray[np.float64]:
     """Seconds of each link at each ideal, by the very function that prices positions."""
-    up, down = _nbytes(analysis, masks)
+    up, down = _nbytes(analysis, masks, added, came)
     at_ideals = replace(problem.costs, up_nbytes=up, down_nbytes=down)
     back = problem.topology.limits.return_output
     rows = np.array([link_seconds(link, at_ideals, back) for link in problem.topology.links])
@@ -221,22 +222,53 @@ def _links(problem: Problem, analysis: Analysis, masks: list[int]) -> NDArray[np
     return rows
 
 
-def _nbytes(analysis: Analysis, masks: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _nbytes(
+    analysis: Analysis, masks: list[int], added: list[int], came: list[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Bytes that cross each ideal upwards, and bytes of outputs made above it."""
     graph, types = analysis.graph, analysis.types
-    values = [
-        (
-            analysis.link_nbytes(value),
-            1 << graph.producer[value] if value in graph.producer else 0,
-            sum(1 << at for at in set(readers)),
-        )
-        for value, readers in readers_over_runs(graph).items()
-    ]
-    outputs = [(types.nbytes(v), 1 << graph.producer[v]) for v in graph.results if v in graph.producer]
-    up, down = np.zeros(len(masks), dtype=np.int64), np.zeros(len(masks), dtype=np.int64)
-    for j, mask in enumerate(masks):
-        sizes = [size for size, made, used in values if made & mask == made and used & ~mask]
-        up[j] = UNKNOWN if None in sizes else sum(size or 0 for size in sizes)
-        sizes = [size for size, made in outputs if not made & mask]
-        down[j] = UNKNOWN if None in sizes else sum(size or 0 for size in sizes)
-    return up, down
+    # What crosses changes only with values that the added node makes or reads.
+    crossing = _Sums(len(graph.nodes))
+    for value, readers in readers_over_runs(graph).items():
+        made = 1 << graph.producer[value] if value in graph.producer else 0
+        crossing.add(analysis.link_nbytes(value), made, sum(1 << at for at in set(readers)))
+    everything = (1 << len(graph.nodes)) - 1
+    outputs = _Sums(len(graph.nodes))
+    for value in graph.results:
+        if value in graph.producer:  # as if it were read by all but its maker, and made by nobody
+            outputs.add(types.nbytes(value), 0, 1 << graph.producer[value])
+    assert masks[-1] == everything, "the last ideal has all nodes"
+    return crossing.along(masks, added, came), outputs.along(masks, added, came)
+
+
+class _Sums:
+    """Bytes of values with a node below and another above, for ideals that grow by a node each."""
+
+    def __init__(self, size: int) -> None:
+        self._all: list[tuple[int | None, int, int]] = []
+        self._touched: list[list[tuple[int | None, int, int]]] = [[] for _ in range(size)]
+
+    def add(self, nbytes: int | None, made: int, used: int) -> None:
+        """A value that counts where all of `made` is below, and not all of `used`."""
+        value = nbytes, made, used
+        self._all.append(value)
+        nodes = made | used
+        while nodes:
+            self._touched[(nodes & -nodes).bit_length() - 1].append(value)
+            nodes &= nodes - 1
+
+    def along(self, masks: list[int], added: list[int], came: list[int]) -> NDArray[np.int64]:
+        """The sum at each ideal; `UNKNOWN` where a value of unknown size counts."""
+        sums, unknown = [0], [0]
+        for j, mask in enumerate(masks):
+            if j:
+                sums.append(sums[came[j]])
+                unknown.append(unknown[came[j]])
+            before = masks[came[j]] if j else None
+            for nbytes, made, used in self._touched[added[j]] if j else self._all:
+                counts = (made & mask == made and used & ~mask != 0) - (
+                    before is not None and made & before == made and used & ~before != 0
+                )
+                sums[j] += counts * (nbytes or 0)
+                unknown[j] += counts * (nbytes is None)
+        return np.where(unknown, UNKNOWN, np.array(sums, dtype=np.int64))

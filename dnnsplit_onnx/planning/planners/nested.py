@@ -16,7 +16,8 @@ that copy, one that must be above it on the sink. What a tier charges for a requ
 node that whatever runs there holds on to; for a tier between others, whether it runs anything
 is no minimum cut, so both answers are tried.
 
-Capacities are floats as exact fractions, multiplied to whole numbers, so the optimum is exact.
+Floats are exact fractions, and capacities these times a common denominator, whole numbers, so the
+optimum is exact.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import product
+from itertools import chain, pairwise, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,31 +122,42 @@ def minimum(
 
 @dataclass
 class _Copies:
-    """The network of nested copies; edges are gathered as fractions, then made whole."""
+    """The network of nested copies; all it weighs is whole, in units of one over `scale`."""
 
     figure: DagFigure
     analysis: Analysis
     blocks: Blocks
     rules: Rules | None
     back: bool
-    edges: list[tuple[int, int, Fraction | None]] = field(default_factory=list)
-    constant: Fraction = Fraction(0)
+    edges: list[tuple[int, int, int | None]] = field(default_factory=list)
+    constant: int = 0
 
     def __post_init__(self) -> None:
         self.links = len(self.figure.links)
-        self.taken = self._taken()
         self.width = len(self.blocks.work) + len(self.blocks.values) + 2  # of a copy: two for delays
-        self.fees = [Fraction(fee) for fee in self.figure.fees] or [Fraction(0)] * (self.links + 1)
+        below = [[entry.as_integer_ratio() for entry in row] for row in self.figure.below.tolist()]
+        fees = [Fraction(fee) for fee in self.figure.fees] or [Fraction(0)] * (self.links + 1)
+        rates = [(link.up, link.down, link.delay) for link in self.figure.links]
+        start = Fraction(self.figure.constant)
+        denominators = {under for row in below for _, under in row}
+        denominators |= {part.denominator for part in (start, *fees, *chain.from_iterable(rates))}
+        self.scale = math.lcm(*denominators)
+        self.start = self._whole(start)
+        self.taken = self._taken([[over * (self.scale // under) for over, under in row] for row in below])
+        self.rates = [tuple(map(self._whole, parts)) for parts in rates]
+        self.fees = list(map(self._whole, fees))
         self.charging = [t for t in range(1, self.links) if self.fees[t]][:MOST_CHARGING]
 
-    def _taken(self) -> list[list[Fraction]]:
+    def _whole(self, part: Fraction) -> int:
+        return part.numerator * (self.scale // part.denominator)
+
+    def _taken(self, below: list[list[int]]) -> list[list[int]]:
         """For each tier, what each block takes, from the very floats that `evaluate` uses."""
         rows = []
-        for below in self.figure.below:
-            row = [Fraction(0)] * len(self.blocks.work)
-            exact = [Fraction(entry) for entry in below.tolist()]
-            for at, block in enumerate(self.blocks.block):
-                row[block] += exact[at + 1] - exact[at]
+        for sums in below:
+            row = [0] * len(self.blocks.work)
+            for block, (low, high) in zip(self.blocks.block, pairwise(sums), strict=True):
+                row[block] += high - low
             rows.append(row)
         return rows
 
@@ -157,7 +169,7 @@ class _Copies:
     def solve(self, idle: frozenset[int]) -> DagOptimum | None:
         """The best plan that leaves some tiers idle; None if there is none."""
         self.edges = []
-        self.constant = sum(self.taken[-1], Fraction(0)) + Fraction(self.figure.constant)
+        self.constant = sum(self.taken[-1]) + self.start
         for t in range(self.links):
             self._blocks(t)
             self._values(t)
@@ -166,11 +178,10 @@ class _Copies:
             if self.back:
                 self._outputs(t)
         self._charges(idle)
-        scale = math.lcm(*(edge[2].denominator for edge in self.edges if edge[2] is not None))
         ranks = [0, 0, *(rank for t in range(self.links) for rank in self._ranks(t)), -1]
         network = Network(ranks)
         for tail, head, capacity in self.edges:
-            network.add(tail, head, None if capacity is None else int(capacity * scale))
+            network.add(tail, head, capacity)
         try:
             flow, below = network.minimum_cut()
         except ValueError:
@@ -181,7 +192,7 @@ class _Copies:
             )
             for t in range(self.links)
         ]
-        return DagOptimum(float(Fraction(flow, scale) + self.constant), tuple(sets))
+        return DagOptimum(float(Fraction(flow + self.constant, self.scale)), tuple(sets))
 
     def _ranks(self, t: int) -> list[float]:
         """Blocks in order, each value after the block that makes it, copies side by side."""
@@ -208,7 +219,7 @@ class _Copies:
         for at, (nbytes, maker, readers) in enumerate(self.blocks.values):
             node = self._block(t, len(self.blocks.work) + at)
             tail = Network.SOURCE if maker is None else self._block(t, maker)
-            price = None if nbytes is None else self.figure.links[t].up * nbytes
+            price = None if nbytes is None else self.rates[t][0] * nbytes
             if len(readers) == 1:  # one edge says as much as a node between
                 node = self._block(t, readers[0])
             self.edges.append((tail, node, price))
@@ -222,7 +233,7 @@ class _Copies:
     def _delay(self, t: int) -> None:
         """Paid if any block is above: then one whose outputs no later block reads is."""
         node = self._block(t, self.width - 2)
-        price = self.figure.links[t].delay
+        price = self.rates[t][2]
         if t == self.links - 1:  # the last tier runs something
             price += self.fees[-1]
         self.edges.append((Network.SOURCE, node, price))
@@ -262,13 +273,13 @@ class _Copies:
         """Outputs made above the link come back over it."""
         graph, types = self.analysis.graph, self.analysis.types
         delay = self._block(t, self.width - 1)
-        self.edges.append((Network.SOURCE, delay, self.figure.links[t].delay))
+        self.edges.append((Network.SOURCE, delay, self.rates[t][2]))
         for value in graph.results:
             maker = graph.producer.get(value)
             if maker is None:
                 continue
             node, nbytes = self._block(t, self.blocks.block[maker]), types.nbytes(value)
-            price = None if nbytes is None else self.figure.links[t].down * nbytes
+            price = None if nbytes is None else self.rates[t][1] * nbytes
             self.edges.append((Network.SOURCE, node, price))
             if nbytes != 0:
                 self.edges.append((delay, node, None))

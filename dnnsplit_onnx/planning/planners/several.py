@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from dnnsplit_onnx.errors import InfeasibleError
 from dnnsplit_onnx.planning.figures import Measure
-from dnnsplit_onnx.planning.planners.dag import ROUNDING, dag_optimum, gap_above, tangent_optimum
+from dnnsplit_onnx.planning.planners.dag import NO_GAP, dag_optimum, gap_above, tangent_optimum
 from dnnsplit_onnx.planning.planners.ideals import widest_of_ideals
 from dnnsplit_onnx.planning.planners.nested import DagOptimum
 from dnnsplit_onnx.planning.problem import Planner, Problem, Solution
@@ -109,7 +109,7 @@ def _proven(problem: Problem, own: Solution | None, optimum: DagOptimum) -> Solu
     figures = there.figures(best.cuts)
     if there.violations(figures):
         return None
-    assert abs(gap_above(optimum.value, there, figures)) <= 2 * ROUNDING, "a minimum cut is what it weighs"
+    assert abs(gap_above(optimum.value, there, figures)) <= NO_GAP, "a minimum cut is what it weighs"
     evaluated = 1 if own is None else own.evaluated + 1
     return replace(best, optimality="dag", bound=optimum.value, evaluated=evaluated)
 
