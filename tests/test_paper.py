@@ -134,3 +134,19 @@ def test_all_goes_on_after_a_failure_and_says_so(tmp_path):
     assert "ran a_bad" in done.stdout
     assert "ran b_good" in done.stdout
     assert "1 of 2 scripts failed: a_bad" in done.stderr
+
+
+def test_the_decision_table_on_its_page_is_what_the_script_says(lib):
+    script = runpy.run_path(str(FOLDER / "decision_table"))
+    page = (FOLDER.parents[1] / "docs" / "should-i-split.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    said = {row[0]: row[1:] for row in rows}
+    networks = [name.removeprefix("light_") for name in script["NETWORKS"]]
+    assert said["you want"] == [*networks, "elsewhere best"]
+    assert [row[0] for row in rows if row[0] in {one.said for one in script["SITUATIONS"]}] == [
+        one.said for one in script["SITUATIONS"]
+    ]
+    model = lib.networks.analysis(script["NETWORKS"][0])
+    for at in (1, 4, 5):  # the others take a minute
+        situation = script["SITUATIONS"][at]
+        assert str(script["cell"](situation, model)) == said[situation.said][0]
