@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -422,6 +423,99 @@ def test_a_token_is_asked_for_on_the_page(
     page.until("document.getElementById('server').innerText.includes('ready')")
     run(page)
     assert "cloud: computing" in text_of(page, "times")
+
+
+def test_a_server_of_another_manifest_is_named_and_all_runs_in_the_page(
+    browser: Browser,
+    picture_site: Path,
+    picture_slices: Path,
+    typed_slices: Path,
+    serve: Callable[..., Server[Service]],
+) -> None:
+    host = serve(picture_slices, site=picture_site)
+    page = browser.page()
+    page.send("Page.setBypassCSP", enabled=True)
+    page.go(f"{host.url}/")
+    tab = TabClient(page, url=serve(typed_slices, allow_origins=(host.url,)).url)
+    given = {"picture": np.ones((1, 3, 16, 16), np.float32)}
+    with pytest.raises(NodeError, match="has slices of another manifest: export again") as caught:
+        tab.infer(given, cuts=[2])
+    assert caught.value.name == "LinkError"
+    outputs, answer = tab.infer(given)
+    assert np.array_equal(outputs["scores"], np.ones((1, 3), np.float32))
+    assert answer["cuts"] == [4]
+
+
+def test_a_server_that_is_not_there_is_named_and_all_runs_in_the_page(
+    browser: Browser,
+    picture_slices: Path,
+    runtime: Path,
+    tmp_path: Path,
+    serve: Callable[..., Server[Service]],
+) -> None:
+    gone = serve(picture_slices)
+    url = gone.url
+    gone.close()
+    export_web(picture_slices, tmp_path / "site", ort_web=runtime, webgpu=False, urls=[url])
+    page = browser.page(f"{serve(picture_slices, site=tmp_path / 'site').url}/")
+    page.until("document.getElementById('server').innerText.includes('down: ')")
+    assert f"cannot reach `{url}`" in text_of(page, "server")
+    assert "scores: float [1, 3]" in run(page)
+    page.evaluate("document.getElementById('fixed').checked = true")
+    assert "cannot reach" in run(page)
+
+
+def test_a_slice_that_was_changed_on_the_host_is_not_opened(
+    browser: Browser,
+    picture_site: Path,
+    picture_slices: Path,
+    tmp_path: Path,
+    serve: Callable[..., Server[Service]],
+) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(picture_site, site)
+    for path in site.glob("page/*.onnx"):
+        path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    page = browser.page(f"{serve(picture_slices, site=site).url}/")
+    assert re.search(r"`page/\S+.onnx` is not the file that was exported: its checksum differs", run(page))
+
+
+WRONG = """(before, after) => {
+  const real = globalThis.fetch;
+  globalThis.fetch = async (url, init) => {
+    const response = await real(url, init);
+    if (!String(url).endsWith("/infer")) return response;
+    const text = new TextDecoder("latin1").decode(await response.arrayBuffer()).replace(before, after);
+    return new Response(Uint8Array.from(text, (letter) => letter.charCodeAt(0)), response);
+  };
+}"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('"FP32"', '"BF16"', "output `scores` is BF16; it must be FP32"),
+        ("[1,3]", "[3,1]", r"`scores` has the shape \[3, 1\]; it must be \[1, 3\]"),
+        ('_size":12', '_size":11', "output `scores` has 11 bytes for"),
+        ('"scores"', '"shores"', "output `shores` was not asked for"),
+        ("{", "[", "its JSON part is not JSON"),
+    ],
+)
+def test_answers_of_another_shape_or_type_are_refused(
+    browser: Browser,
+    picture_site: Path,
+    picture_slices: Path,
+    serve: Callable[..., Server[Service]],
+    before: str,
+    after: str,
+    message: str,
+) -> None:
+    url = serve(picture_slices, site=picture_site).url
+    page = browser.page(f"{url}/")
+    page.evaluate(f"({WRONG})({json.dumps(before)}, {json.dumps(after)})")
+    with pytest.raises(NodeError, match=message) as caught:
+        TabClient(page, url=url).infer({"picture": np.ones((1, 3, 16, 16), np.float32)}, cuts=[2])
+    assert caught.value.name == "RefusedError"
 
 
 def test_a_full_disk_costs_the_cache_and_not_the_answer(
