@@ -35,7 +35,7 @@ def node_program() -> str | None:
 
 
 def ort_web() -> Path | None:
-    """The files of onnxruntime-web, where `scripts/test --all` puts them or a person says they are."""
+    """The files of onnxruntime-web, where `scripts/test` puts them or a person says they are."""
     named = os.environ.get("DNNSPLIT_ORT_WEB")
     folder = Path(named) if named else ROOT / ".venv/web/node_modules/onnxruntime-web/dist"
     return folder if (folder / "ort.node.min.mjs").is_file() else None
