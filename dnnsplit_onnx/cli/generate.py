@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,6 +85,21 @@ def generate(
     draft_tokens: Annotated[
         int, typer.Option("--draft-tokens", metavar="K", min=1, help="Tokens that it proposes a pass.")
     ] = 4,
+    serve: Annotated[
+        int | None,
+        typer.Option(
+            "--serve",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Answer OpenAI's completions and chat completions on this port, 0 for any free one.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address for --serve to listen on.")] = "127.0.0.1",
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Serve beyond loopback without TLS or token.")
+    ] = False,
 ) -> None:
     """Continue a text with a decoder.
 
@@ -97,13 +113,18 @@ def generate(
 
     if url is not None:
         log_to_stderr()
-    if (prompt is None) == (tokens is None):
+    if serve is not None and (prompt is not None or tokens is not None):
+        raise InputError("prompts come from clients of `--serve`", hint="leave out --prompt and --tokens")
+    if serve is None and (prompt is None) == (tokens is None):
         raise InputError(
             "there is nothing to continue, or twice", hint="pass --prompt TEXT or --tokens 1,2,3"
         )
     sampling = Sampling(max_new=most, temperature=temperature, top_p=top_p, seed=seed, stop=tuple(stop or ()))
     drafting = None if draft is None else (draft, draft_tokens)
     with open_generator(place, options, tokenizer, url, drafting) as generator:
+        if serve is not None:
+            _serve(generator, Path(place), options, (host, serve), insecure=insecure)
+            return
         asked: Prompt = _numbers(tokens) if tokens is not None else prompt or ""
         if chat and prompt is not None:
             asked = [{"role": "user", "content": prompt}]
@@ -158,6 +179,27 @@ def _served(path: Path, url: str, options: NetworkOptions) -> Decoder:
 
     target = Target(url, read_token(options.token_file), options.tls)
     return ServedDecoder(Edge(path, target, options=options.session))
+
+
+def _serve(
+    generator: Generator, place: Path, options: NetworkOptions, address: tuple[str, int], *, insecure: bool
+) -> None:
+    """Answers requests until the process is told to stop."""
+    from dnnsplit_onnx.serving.edge.completions import Completions
+    from dnnsplit_onnx.serving.tier.launch import until_told
+    from dnnsplit_onnx.serving.wire.security import check_exposure, read_token, server_context
+    from dnnsplit_onnx.serving.wire.server import Server
+
+    log_to_stderr()
+    host, port = address
+    token, tls = read_token(options.token_file), server_context(options.tls)
+    check_exposure(host, tls, token, insecure=insecure)
+    service = Completions(generator, place.stem, token=token, host=host)
+    with until_told() as stop, Server(service, host, port, tls) as server:
+        told = dumps({"model": service.name, "url": f"{server.url}/v1"})
+        sys.stdout.write(told + "\n" if options.json else f"`{service.name}` answers at {server.url}/v1\n")
+        sys.stdout.flush()
+        stop.wait()
 
 
 def _numbers(text: str) -> list[int]:

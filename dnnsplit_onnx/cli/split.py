@@ -58,6 +58,15 @@ def split(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not prove that the chain equals the whole.")
     ] = False,
+    head: Annotated[
+        str,
+        typer.Option(
+            "--head",
+            metavar="argmax|topk:K|last|full",
+            help="What the top tier returns of a decoder's logits: a token, the K likeliest, the last "
+            "position's, or all.",
+        ),
+    ] = "full",
 ) -> None:
     """Plan, write one sub-model per tier, and prove that the chain equals the whole.
 
@@ -104,7 +113,7 @@ def split(
         record_verification(folder, proof)
 
     checking = None if no_verify else check
-    manifest = _slice(analysis.graph, made, output, candidates, force=force, check=checking)
+    manifest = _slice(analysis.graph, made, output, candidates, head, force=force, check=checking)
     if options.json:
         print_json(made.to_dict() | _result(output, manifest, proof))
         return
@@ -117,6 +126,7 @@ def _slice(
     made: Plan,
     output: Path,
     candidates: tuple[int, ...] | None,
+    head: str,
     *,
     force: bool,
     check: Callable[[Path], object] | None,
@@ -126,9 +136,9 @@ def _slice(
 
     with progress("slicing") as update:
         if candidates is None:
-            return slice_model(graph, made, output, force=force, progress=update, check=check)
+            return slice_model(graph, made, output, force=force, progress=update, check=check, head=head)
         return slice_all_candidates(
-            graph, made, candidates, output, force=force, progress=update, check=check
+            graph, made, candidates, output, force=force, progress=update, check=check, head=head
         )
 
 

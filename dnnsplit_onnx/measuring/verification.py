@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
+
+import onnx
 
 from dnnsplit_onnx.errors import InputError, ModelError
 from dnnsplit_onnx.graph.graph import Graph, load_graph
@@ -45,6 +46,7 @@ from dnnsplit_onnx.runtime.provider import runtime
 from dnnsplit_onnx.runtime.samples import sample_sets
 from dnnsplit_onnx.runtime.sessions import TIER, Session, SessionOptions, open_session
 from dnnsplit_onnx.runtime.values import Value, to_python
+from dnnsplit_onnx.slicing.heads import append_head
 from dnnsplit_onnx.slicing.manifest import Manifest, check_files, load_manifest
 
 __all__ = ["TIER", "Progress", "Verification", "verify"]
@@ -283,12 +285,19 @@ class _Proof:
             self.options(optimize),
             label="the whole model",
             expose=expose,
-            rewrite=partial(fence, fences=self.fences) if self.fences else None,
+            rewrite=self.rewrite if self.fences or self.manifest.head is not None else None,
         )
         for _ in range(rounds - 1):
             for values in self.values:
                 self.run_whole(session, values)
         return [self.python(self.run_whole(session, values)) for values in self.values]
+
+    def rewrite(self, model: onnx.ModelProto) -> None:
+        """Gives the whole model what the slices have besides its nodes: roundings, and a head."""
+        if self.fences:
+            fence(model, self.fences)
+        if self.manifest.head is not None:
+            append_head(model, self.manifest.head)
 
     def run_whole(self, session: Session, values: Mapping[str, Value]) -> dict[str, Value]:
         """Runs the whole model; where it fails, the inputs are to blame."""
@@ -337,7 +346,12 @@ class _Proof:
             del chain
         except ModelError as failure:
             return replace(found, passed=False, error=failure.message)
-        session = open_session(self.path, self.options(optimize=True), label="the whole model")
+        session = open_session(
+            self.path,
+            self.options(optimize=True),
+            label="the whole model",
+            rewrite=None if self.manifest.head is None else self.rewrite,
+        )
         theirs = [self.python(self.run_whole(session, one)) for one in values]
         comparable = [name for name in self.names if name not in {o.name for o in found.not_comparable}]
         apart = output_error(

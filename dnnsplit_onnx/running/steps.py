@@ -13,6 +13,7 @@ states are to begin with, where it is given.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from dnnsplit_onnx.runtime.inputs import listed_names, to_values
 from dnnsplit_onnx.runtime.provider import runtime
 from dnnsplit_onnx.runtime.sessions import SessionOptions, open_session
 from dnnsplit_onnx.runtime.values import Value, to_python, to_value
+from dnnsplit_onnx.slicing.heads import append_head
 from dnnsplit_onnx.slicing.manifest import Manifest, StateRecord, load_manifest
 
 
@@ -75,7 +77,8 @@ class Steps:
             ModelError: onnxruntime cannot load it.
         """
         options = SessionOptions(custom_ops=with_libraries(SessionOptions(), manifest.slices))
-        session = open_session(Path(model), options, label="the whole model")
+        rewrite = None if manifest.head is None else partial(append_head, head=manifest.head)
+        session = open_session(Path(model), options, label="the whole model", rewrite=rewrite)
         outputs = [port.name for port in manifest.model.outputs]
         return cls(Chain([("whole", session)], manifest.model.inputs, outputs), manifest.states)
 

@@ -29,8 +29,9 @@ from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.slicing.copying import Copier
 from dnnsplit_onnx.slicing.extract import extract
 from dnnsplit_onnx.slicing.files import Content, as_it_is, lay_out_data, refer_to, weight_ranges
+from dnnsplit_onnx.slicing.heads import FULL, head_of, headed, with_head
 from dnnsplit_onnx.slicing.index import SliceIndex
-from dnnsplit_onnx.slicing.manifest import FILE_NAME, DataFile, Manifest, SliceRecord
+from dnnsplit_onnx.slicing.manifest import FILE_NAME, DataFile, HeadRecord, Manifest, SliceRecord
 from dnnsplit_onnx.slicing.records import check_stages, empty_record, manifest, model_place, slice_record
 from dnnsplit_onnx.slicing.slicer import Progress, counting, output_folder
 from dnnsplit_onnx.slicing.tags import tag_nodes
@@ -51,6 +52,7 @@ def slice_all_candidates(
     force: bool = False,
     progress: Progress | None = None,
     check: Callable[[Path], object] | None = None,
+    head: str = FULL,
 ) -> Manifest:
     """Writes the slices of a plan, and of every other plan over these cuts.
 
@@ -63,15 +65,17 @@ def slice_all_candidates(
         force: As for `slice_model`.
         progress: As for `slice_model`.
         check: As for `slice_model`.
+        head: As for `slice_model`.
 
     Returns:
         The manifest, as written.
 
     Raises:
         ValueError: A position is not one of the graph's.
-        PlanError, CutError, OutputError, ModelError: As for `slice_model`.
+        PlanError, CutError, OutputError, InputError, ModelError: As for `slice_model`.
     """
     graph = graph_of(plan, graph)
+    top = head_of(graph, head)
     stages = plan.figures.stages
     check_stages(graph, stages)
     if any(link.code != RAW for link in plan.figures.links):
@@ -88,7 +92,7 @@ def slice_all_candidates(
     users = _users_of_ranges([stage.tier for stage in stages], cuts)
     with output_folder(graph, output, force) as folder, Copier(graph.file) as copier:
         graph.file.begin_digests()
-        writer = _Writer(SliceIndex(graph), folder, copier)
+        writer = _Writer(SliceIndex(graph), folder, copier, top)
         writer.write_weights([stage.tier for stage in stages], progress)
         known = {key: record for users_of_one in users.items() for key, record in writer.write(*users_of_one)}
         graph.file.check_unchanged()
@@ -100,6 +104,7 @@ def slice_all_candidates(
             model_path=model_place(graph.file, model_path, folder, Path(output)),
             digests=graph.file.digests(),
         )
+        made = headed(made, top)
         (folder / FILE_NAME).write_text(made.to_json(), encoding="utf-8")
         if check is not None:
             check(folder)
@@ -132,8 +137,9 @@ def tier_ranges(cuts: Sequence[int], *, bottom: bool, top: bool) -> Iterator[tup
 class _Writer:
     """Writes slices of one graph whose weights lie in one file in each tier's folder."""
 
-    def __init__(self, index: SliceIndex, folder: Path, copier: Copier) -> None:
+    def __init__(self, index: SliceIndex, folder: Path, copier: Copier, head: HeadRecord | None) -> None:
         self._index = index
+        self._head = head
         self._folder = folder
         self._copier = copier
         # The whole graph needs every weight that some range needs.
@@ -155,7 +161,7 @@ class _Writer:
 
     def write(self, span: Span, tiers: Sequence[str]) -> Iterator[tuple[tuple[str, int, int], SliceRecord]]:
         """Writes one range for the tiers that may be given it; yields their records."""
-        part = extract(self._index, *span)
+        part = with_head(extract(self._index, *span), self._head)
         if part.is_empty:
             yield from (((tier, *span), empty_record(tier, part)) for tier in tiers)
             return

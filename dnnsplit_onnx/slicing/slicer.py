@@ -20,8 +20,9 @@ from dnnsplit_onnx.slicing.coded import Codes, codes_of, with_codes
 from dnnsplit_onnx.slicing.copying import Copier
 from dnnsplit_onnx.slicing.extract import Extract, extract
 from dnnsplit_onnx.slicing.files import Content, as_it_is, lay_out, lay_out_data, refer_to, weight_ranges
+from dnnsplit_onnx.slicing.heads import FULL, head_of, headed, with_head
 from dnnsplit_onnx.slicing.index import SliceIndex
-from dnnsplit_onnx.slicing.manifest import FILE_NAME, DataFile, Manifest, SliceRecord
+from dnnsplit_onnx.slicing.manifest import FILE_NAME, DataFile, HeadRecord, Manifest, SliceRecord
 from dnnsplit_onnx.slicing.records import (
     check_stages,
     empty_record,
@@ -51,6 +52,7 @@ def slice_model(
     force: bool = False,
     progress: Progress | None = None,
     check: Callable[[Path], object] | None = None,
+    head: str = FULL,
 ) -> Manifest:
     """Writes one self-contained ONNX model per tier, and the manifest.
 
@@ -67,6 +69,7 @@ def slice_model(
         progress: Called with the bytes written and the bytes there are to write.
         check: Called with the folder when it is complete and before it appears as `output`;
             if it raises, nothing appears.
+        head: What is returned of a decoder's logits: `full`, `last`, `argmax` or `topk:K`.
 
     Returns:
         The manifest, as written.
@@ -75,18 +78,20 @@ def slice_model(
         PlanError: The plan is of another model, or counts in an order that cannot be made.
         CutError: A value that crosses a cut has a type that nobody knows.
         OutputError: The output exists, or cannot be written.
+        InputError: There is no such head, or the model makes no logits.
         ModelError: The model's files have changed, or cannot be read.
     """
     if isinstance(model, Analysis):
         model = model.graph
     graph = graph_of(plan, model if isinstance(model, Graph) else load_graph(model))
     check_stages(graph, plan.figures.stages)
+    top = head_of(graph, head)
     with output_folder(graph, output, force) as folder, Copier(graph.file) as copier:
         graph.file.begin_digests()
         index = SliceIndex(graph)
         codes: list[Codes] = [{}, *codes_of(index, plan), {}]
         drafts = [
-            _draft(index, stage, ends, plan.bindings)
+            _draft(index, stage, ends, plan.bindings, top)
             for stage, ends in zip(plan.figures.stages, pairwise(codes), strict=True)
         ]
         copier.report = counting(progress, sum(draft.nbytes for draft in drafts))
@@ -94,6 +99,7 @@ def slice_model(
         path = model_place(graph.file, model_path, folder, Path(output))
         slices = [part.record() for part in written]
         made = manifest(graph, plan, slices, model_path=path, digests=graph.file.digests())
+        made = headed(made, top)
         graph.file.check_unchanged()
         (folder / FILE_NAME).write_text(made.to_json(), encoding="utf-8")
         if check is not None:
@@ -163,7 +169,11 @@ class _Written:
 
 
 def _draft(
-    index: SliceIndex, stage: Stage, codes: tuple[Codes, Codes], bindings: Mapping[str, int]
+    index: SliceIndex,
+    stage: Stage,
+    codes: tuple[Codes, Codes],
+    bindings: Mapping[str, int],
+    head: HeadRecord | None,
 ) -> _Draft:
     tier = stage.tier
     is_tiled = any(share.rows is not None for share in stage.machines)
@@ -172,7 +182,7 @@ def _draft(
             f"tier `{tier}` shares rows among its machines, and what it reads or sends has a code",
             hint="leave out --codes, or give the tier one machine",
         )
-    part = with_codes(index, extract(index, stage.start, stage.stop), *codes)
+    part = with_head(with_codes(index, extract(index, stage.start, stage.stop), *codes), head)
     if part.is_empty:
         return _Draft(tier, part, None, None)
     tag_nodes(part, tier)

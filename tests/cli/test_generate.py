@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -70,3 +74,50 @@ def test_places_that_are_none_are_told(run: Run, place: Path, tmp_path: Path) ->
         assert (ended.code, said in ended.err) == (2, True)
     ended = run("generate", place / "decoder.onnx", "--tokens", "1", "--url", "http://127.0.0.1:1")
     assert (ended.code, "a whole model has no next tier" in ended.err) == (2, True)
+
+
+def test_a_server_of_text_answers_until_it_is_told_to_stop(place: Path, said: list[int]) -> None:
+    pytest.importorskip("tokenizers")
+    write_tokenizer(place)
+    words = [sys.executable, "-m", "dnnsplit_onnx", "generate", place / "slices", "--serve", "0", "--json"]
+    tokenizer = ["--tokenizer", place / "tokenizer.json"]
+    with subprocess.Popen([*words, *tokenizer], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = json.loads(process.stdout.readline())["url"]
+            asked = {"prompt": "w5 w17 w3", "temperature": 0, "max_tokens": 6}
+            request = urllib.request.Request(
+                f"{url}/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                found = json.loads(answer.read())
+            assert found["choices"][0]["text"].split() == [f"w{token}" for token in said]
+        finally:
+            process.terminate()
+        assert process.wait(60) == 0
+
+
+def test_a_server_takes_no_prompt(run: Run, place: Path) -> None:
+    ended = run("generate", place / "slices", "--serve", 0, "--tokens", "1")
+    assert (ended.code, "prompts come from clients" in ended.err) == (2, True)
+    (place / "tokenizer.json").unlink(missing_ok=True)
+    ended = run("generate", place / "slices", "--serve", 0)
+    assert (ended.code, "no tokenizer" in ended.err) == (2, True)
+    write_tokenizer(place)
+    words = ("generate", place / "slices", "--tokenizer", place / "tokenizer.json", "--serve", 0)
+    ended = run(*words, "--host", "0.0.0.0")
+    assert (ended.code, "without TLS" in ended.err) == (2, True)
+
+
+def test_split_puts_a_head_on_the_top_slice(run: Run, place: Path, tiers: Path, tmp_path: Path) -> None:
+    sizes = ("--bind", "batch=1", "--bind", "sequence=1", "--bind", "past_sequence=8")
+    words = ("split", place / "decoder.onnx", "--tiers", tiers, "--at", "layer1_add2", *sizes)
+    for more in ((), ("--all-candidates",)):
+        found = run(*words, "--head", "topk:2", "-o", tmp_path / "out", "--force", "--json", *more).json
+        assert found["verification"]["bitwise"]
+        manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+        assert manifest["head"]["kind"] == "topk"
+        names = {port["name"] for port in manifest["slices"][-1]["outputs"]}
+        assert {"logits_top_tokens", "logits_top_logits"} <= names
+    ended = run(*words, "--head", "best", "-o", tmp_path / "other")
+    assert (ended.code, "no head is named `best`" in ended.err) == (2, True)

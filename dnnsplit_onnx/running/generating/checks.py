@@ -13,13 +13,17 @@ from dnnsplit_onnx.running.caches import caches_nbytes
 from dnnsplit_onnx.running.generating.decoder import Signature
 
 # What of its inputs an operator passes on as sizes alone.
+_RANK = 3
 _SIZES = frozenset({"Shape", "Size"})
 
 
 def vocabulary_of(signature: Signature) -> int | None:
     """How many tokens the model knows; None where its file does not say, or a head hides it."""
-    sizes = [p.shape[-1] for p in signature.outputs if p.name.endswith("logits") and p.shape]
-    last = sizes[0] if sizes and (signature.head is None or signature.head.kind == "last") else None
+    head = signature.head
+    if head is not None and head.kind != "last":
+        return None
+    logits = [p for p in signature.outputs if p.shape and ("logits" in p.name or len(p.shape) == _RANK)]
+    last = logits[0].shape[-1] if len(logits) == 1 and logits[0].shape else None
     return last if isinstance(last, int) else None
 
 

@@ -166,6 +166,12 @@ class Connection:
         self._service.metrics.add("responses_total", label=f'code="{response.status}"')
         head = response_head(response, keep_alive=keep_alive)
         stream.write([head] if bodiless else [head, *response.buffers], self._limits.pace())
+        if response.chunks is None or bodiless:
+            return
+        for chunk in response.chunks:
+            if chunk:  # one without bytes would end the body
+                stream.write([f"{len(chunk):x}\r\n".encode(), chunk, b"\r\n"], self._limits.pace())
+        stream.write([b"0\r\n\r\n"], self._limits.pace())
 
     def _linger(self, stream: Stream) -> None:
         """Reads on for a moment: closing now would reset the connection, and the answer with it."""
@@ -179,7 +185,11 @@ class Connection:
 
 def response_head(response: Response, *, keep_alive: bool) -> bytes:
     """The head of a response, with the lengths and what becomes of the connection."""
-    fields: dict[str, str | int] = {**response.fields, "Content-Length": response.length}
+    fields: dict[str, str | int] = dict(response.fields)
+    if response.chunks is None:
+        fields["Content-Length"] = response.length
+    else:
+        fields["Transfer-Encoding"] = "chunked"
     if not keep_alive:
         fields["Connection"] = "close"
     return format_response(response.status, fields)

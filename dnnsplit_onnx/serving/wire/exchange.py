@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,11 +76,13 @@ class Response:
         status: The HTTP status.
         fields: Header fields besides the lengths.
         buffers: The body, in parts.
+        chunks: The body, in parts that come with time, in place of buffers.
     """
 
     status: int
     fields: Mapping[str, str | int] = field(default_factory=dict)
     buffers: Sequence[bytes | memoryview] = ()
+    chunks: Iterator[bytes] | None = None
 
     @property
     def length(self) -> int:
