@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from dnnsplit_onnx.serving.edge.aio import AsyncEdge
     from dnnsplit_onnx.serving.edge.conversation import Conversation
     from dnnsplit_onnx.serving.edge.edge import Edge
+    from dnnsplit_onnx.serving.edge.talking import ServedDecoder
     from dnnsplit_onnx.serving.tier.launch import ServeOptions
     from dnnsplit_onnx.serving.tier.served import serve
     from dnnsplit_onnx.serving.wire.errors import (
@@ -126,6 +127,7 @@ __all__ = [
     "Rivals",
     "Sampling",
     "ServeOptions",
+    "ServedDecoder",
     "ServingError",
     "SessionOptions",
     "ShapeError",
@@ -234,6 +236,7 @@ _HOME = {
     "Conversation": "serving.edge.conversation",
     "Edge": "serving.edge.edge",
     "ServeOptions": "serving.tier.launch",
+    "ServedDecoder": "serving.edge.talking",
     "serve": "serving.tier.served",
     "DeadlineError": "serving.wire.errors",
     "LinkError": "serving.wire.errors",

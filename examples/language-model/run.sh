@@ -11,4 +11,4 @@ cuts = [cut["position"] for cut in json.load(sys.stdin)["cuts"]]
 print(min(cuts, key=lambda at: abs(at - max(cuts) / 2)))')
 dnnsplit-onnx split model.onnx --tiers tiers.toml --at "$positions" -o slices --force
 serve_here
-dnnsplit-onnx run slices --url "$url" --runs 3
+dnnsplit-onnx generate slices --url "$url" --tokens 5,17,3,42 --max-new 16

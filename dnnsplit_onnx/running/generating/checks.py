@@ -63,18 +63,17 @@ def check_prompt(ids: Sequence[int], signature: Signature, longest: int | None) 
         )
 
 
-def check_memory(signature: Signature, positions: int, texts: int = 1) -> None:
-    """Refuses texts whose caches are more than there is memory.
+def check_memory(signature: Signature, positions: int) -> None:
+    """Refuses a text whose caches are more than there is memory on this machine.
 
     Raises:
         RequestError: They are.
     """
     each = caches_nbytes(signature.states, signature.records, positions)
     free = free_nbytes()
-    if each is not None and free is not None and each * texts > free:
+    if each is not None and free is not None and each > free:
         raise RequestError(
-            f"the caches of {positions} tokens take {each * texts / 1e9:.3g} GB in {texts} text(s); "
-            f"{free / 1e9:.3g} GB are free",
+            f"the caches of {positions} tokens take {each / 1e9:.3g} GB; {free / 1e9:.3g} GB are free",
             hint="ask for fewer new tokens: --max-new",
         )
 

@@ -173,7 +173,8 @@ class Generator:
     def stream(self, prompt: Prompt, sampling: Sampling | None = None) -> Iterator[Piece]:
         """Continues a text piece by piece.
 
-        What is wrong with the prompt is raised here, and not when the first piece is asked for.
+        What is wrong with the prompt is raised here, and not when the first piece is asked for,
+        which is when a lack of memory is told.
 
         Raises:
             InputError: As for a call.
@@ -187,7 +188,6 @@ class Generator:
         most = sampling.max_new
         if self.folder.longest is not None:
             most = min(most, self.folder.longest - len(ids))
-        checks.check_memory(self.decoder.signature, len(ids) + most)
         return self._pieces(ids, sampling, most)
 
     def several(

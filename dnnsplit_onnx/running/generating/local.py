@@ -10,6 +10,7 @@ import numpy as np
 
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.running.chain import Chain
+from dnnsplit_onnx.running.generating.checks import check_memory
 from dnnsplit_onnx.running.generating.decoder import Signature
 from dnnsplit_onnx.running.origin import slices_folder
 from dnnsplit_onnx.running.steps import Steps
@@ -68,8 +69,14 @@ class LocalDecoder:
         """What it reads and makes."""
         return self._signature
 
-    def talk(self, positions: int | None = None) -> LocalTalk:  # noqa: ARG002
-        """Begins a text; see `Decoder.talk`."""
+    def talk(self, positions: int | None = None) -> LocalTalk:
+        """Begins a text; see `Decoder.talk`.
+
+        Raises:
+            RequestError: Its caches are more than there is memory.
+        """
+        if positions is not None:
+            check_memory(self._signature, positions)
         return LocalTalk(self._steps.fork())
 
     def replayed(self, tokens: int) -> None:

@@ -58,16 +58,19 @@ class ServedTalk:
         """Goes on by some tokens, waiting for a tier that is away.
 
         Raises:
-            StatesLostError: A tier has lost what came before.
+            StatesLostError: A tier has lost what came before, or does not come back: begun again, the
+                text takes the best cuts that remain.
             ServingError: It cannot be met in time.
         """
         deadline, wait_s = Deadline(self._decoder.patience_s), _FIRST_WAIT_S
         while True:
             try:
                 answer = self._conversation.infer(inputs)
-            except (LinkError, BusyError):
+            except (LinkError, BusyError) as error:
                 if deadline.remaining_s <= wait_s:
-                    raise
+                    if not self._conversation.steps or isinstance(error, BusyError):
+                        raise
+                    raise StatesLostError(error.message) from error
                 threading.Event().wait(wait_s)
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
             except ServingError as error:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dnnsplit_onnx.errors import RequestError
+from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.running.generating.drafting import Draft
 from dnnsplit_onnx.running.generating.generator import Generator
 from dnnsplit_onnx.running.generating.local import LocalDecoder
@@ -17,6 +18,9 @@ from dnnsplit_onnx.running.generating.sampling import Sampling
 from dnnsplit_onnx.serving.edge.conversation import Conversation
 from dnnsplit_onnx.serving.edge.talking import ServedDecoder
 from dnnsplit_onnx.serving.wire.errors import ServingError
+from dnnsplit_onnx.slicing.candidates import slice_all_candidates
+from dnnsplit_onnx.slicing.manifest import load_manifest
+from dnnsplit_onnx.slicing.records import recorded_plan
 from tests.running.decoders import PROMPTS, make_decoder
 from tests.serving.conftest import Network, eventually
 
@@ -165,3 +169,24 @@ def test_a_tier_that_stays_away_is_told_in_time(network: Network) -> None:
     with pytest.raises(ServingError):
         list(text)
     assert eventually(lambda: kept(network, "near") <= 1)
+
+
+def test_a_text_goes_on_at_home_where_the_slices_are(
+    place: Path, expected: list[tuple[int, ...]], tmp_path: Path
+) -> None:
+    """The upper tiers stay away, and the edge has the slices of all cuts."""
+    graph = load_graph(place / "decoder.onnx")
+    made = recorded_plan(load_manifest(place / "slices"))
+    slice_all_candidates(graph, made, [], tmp_path / "all")
+    with ExitStack() as stack:
+        network = Network(tmp_path / "all", stack)
+        edge = network.edge(network.chain())
+        with Generator(ServedDecoder(edge, patience_s=0.3)) as generator:
+            said = []
+            for at, piece in enumerate(generator.stream(PROMPTS[0], Sampling(max_new=NEW))):
+                said.append(piece.token)
+                if at == 5:
+                    network.servers["cloud"].close()
+                    network.servers["near"].close()
+    assert tuple(said) == expected[0]
+    assert edge.metrics.value("replays_total") == 1
