@@ -67,7 +67,10 @@ def head_of(graph: Graph, text: str) -> HeadRecord | None:
     if readers:
         raise InputError(f"node `{readers[0]}` reads `{logits.name}`, which a head would replace")
     outputs = tuple(f"{logits.name}_{name}" for name in _NAMES[kind])
-    return HeadRecord.model_validate({"kind": kind, "count": count, "of": logits.name, "outputs": outputs})
+    known = words if isinstance(words, int) and words > 0 else None
+    return HeadRecord.model_validate(
+        {"kind": kind, "count": count, "of": logits.name, "outputs": outputs, "words": known}
+    )
 
 
 def append_head(model: onnx.ModelProto, head: HeadRecord) -> None:

@@ -249,6 +249,7 @@ class HeadRecord(_Record):
         count: How many tokens `topk` has.
         of: The model's output that holds the logits.
         outputs: What takes its place: tokens, and for `topk` their logits.
+        words: How many tokens the model knows; None where its file does not say.
     """
 
     kind: Literal["argmax", "topk", "last"]
@@ -257,6 +258,7 @@ class HeadRecord(_Record):
     )
     of: str
     outputs: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
+    words: Annotated[int, Field(gt=0)] | None = Field(default=None, exclude_if=lambda words: words is None)
 
 
 class Manifest(_Record, Tabled):

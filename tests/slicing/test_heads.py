@@ -77,6 +77,8 @@ def test_few_tokens_are_drawn_from_and_verified(place: Path) -> None:
     few = LocalDecoder.of_slices(place / "topk:3")
     assert Generator(few, draft=draft)(PROMPTS[0], Sampling(max_new=12)).tokens == expected
     assert Generator(few)(PROMPTS[0], Sampling(max_new=12, temperature=1e-3, seed=1)).tokens == drawn
+    with pytest.raises(InputError, match="token 64 is none of the model's 64"):
+        Generator(few)([64])
     with pytest.raises(InputError, match="return too little"):
         Generator(LocalDecoder.of_slices(place / "argmax"), draft=draft)
     with pytest.raises(InputError, match="the likeliest token alone"):

@@ -18,10 +18,9 @@ _SIZES = frozenset({"Shape", "Size"})
 
 
 def vocabulary_of(signature: Signature) -> int | None:
-    """How many tokens the model knows; None where its file does not say, or a head hides it."""
-    head = signature.head
-    if head is not None and head.kind != "last":
-        return None
+    """How many tokens the model knows; None where its file does not say."""
+    if signature.head is not None:
+        return signature.head.words
     logits = [p for p in signature.outputs if p.shape and ("logits" in p.name or len(p.shape) == _RANK)]
     last = logits[0].shape[-1] if len(logits) == 1 and logits[0].shape else None
     return last if isinstance(last, int) else None

@@ -12,6 +12,7 @@ import hmac
 import json
 import time
 import uuid
+from collections import abc
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -32,6 +33,7 @@ from dnnsplit_onnx.serving.wire.protocol import read_object
 from dnnsplit_onnx.serving.wire.security import is_loopback
 
 _STREAM = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
+_Events = abc.Generator[bytes, None, None]
 _NO_WORDS = "the model has no tokenizer, and this interface speaks in words"
 
 
@@ -39,7 +41,7 @@ class Completions:
     """Answers requests; a `Handler`.
 
     Args:
-        generator: What makes the text; it is closed with this.
+        generator: What makes the text.
         name: What the model is called.
         limits: What is too much.
         token: What clients must show as their key; None if none is asked for.
@@ -91,8 +93,7 @@ class Completions:
         self.admission.wait_idle(self.limits.drain_s)
 
     def close(self) -> None:
-        """Gives the model up."""
-        self.generator.close()
+        """Leaves the generator to whoever made it."""
 
     def _answer(self, head: RequestHead, body: Body, send: Send) -> None:
         parts = head.path.strip("/").split("/")
@@ -161,7 +162,7 @@ class Completions:
             ),
         }
 
-    def _events(self, asked: openai.Asked) -> Iterator[bytes]:
+    def _events(self, asked: openai.Asked) -> _Events:
         """The pieces of an answer as server-sent events."""
         head, start, new = self._head(asked), time.perf_counter(), 0
         ids = self.generator.encode(asked.prompts[0])
