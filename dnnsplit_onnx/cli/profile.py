@@ -287,6 +287,13 @@ def _show(found: Profile, output: Path) -> None:
         f"All segments {units.seconds(total)}, the whole model {units.seconds(found.whole_s)}, a run of "
         f"nothing {units.seconds(found.overhead_s)} ({found.provider}, {found.segments[0].runs} runs)."
     )
+    if found.speeds is not None:
+        fast, slow = units.seconds(found.speeds.fast_s), units.seconds(found.speeds.slow_s)
+        share = units.percent(found.speeds.slow_share, 1)
+        console.print(
+            f"This machine has two speeds, as a loop without memory shows: the whole takes {fast} or {slow}, "
+            f"the slower in {share} of the runs. Seconds are means of both."
+        )
     for part in found.parts:
         both = f"{units.seconds(part.below_s)} below, {units.seconds(part.above_s)} above"
         console.print(f"Cut at {part.position}: {both}, each run by itself ({part.runs} runs).")

@@ -106,6 +106,19 @@ class CodeTimes(_Record):
     unpack_s: _CodeSeconds = 0.0
 
 
+class TwoSpeeds(_Record):
+    """What the whole model took at each of a machine's two speeds.
+
+    Attributes:
+        fast_s, slow_s: Median seconds of the runs at each.
+        slow_share: The share of runs at the slower one. All seconds of the profile are means of both by it.
+    """
+
+    fast_s: Seconds
+    slow_s: Seconds
+    slow_share: Annotated[float, Field(ge=0, le=1)]
+
+
 class Profile(_Record):
     """What one machine was measured to take.
 
@@ -129,6 +142,7 @@ class Profile(_Record):
             profiles of earlier releases.
         assumed: Those of the bindings that nobody gave: sizes at which the model runs.
         codes: With `--codes`, the values of the cuts in every code.
+        speeds: The machine's two speeds; None if there was but one.
     """
 
     schema_version: int
@@ -151,6 +165,7 @@ class Profile(_Record):
     node_order: tuple[Count, ...] | None = None
     assumed: dict[str, int] = Field(default_factory=dict)
     codes: tuple[CodeTimes, ...] = ()
+    speeds: TwoSpeeds | None = None
 
     @model_validator(mode="after")
     def _without_gaps(self) -> Profile:

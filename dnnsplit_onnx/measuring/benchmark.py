@@ -18,7 +18,15 @@ from dnnsplit_onnx.errors import InputError, ManifestError, ModelError
 from dnnsplit_onnx.measuring.coded import recorded_codes
 from dnnsplit_onnx.measuring.measure import machine
 from dnnsplit_onnx.measuring.side_by_side import SideBySide
-from dnnsplit_onnx.measuring.timings import BenchReport, Measured, costly_copies, measured, summed
+from dnnsplit_onnx.measuring.speeds import pace
+from dnnsplit_onnx.measuring.timings import (
+    BenchReport,
+    Measured,
+    costly_copies,
+    measured,
+    summed,
+    two_speeds,
+)
 from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.running.origin import assumed_of, bindings_of, find_model, slices_folder
 from dnnsplit_onnx.running.slices import open_slice, options_on, with_libraries
@@ -112,7 +120,7 @@ def bench(
         machine(),
         threads,
         cuda_graph,
-        (*notes, *costly_copies(slices)),
+        (*notes, *costly_copies(slices), *two_speeds(slices)),
         tuple(stage.measured() for stage in tiled),
         *recorded_codes(manifest),
     )
@@ -222,8 +230,10 @@ def _bench_tier(
     clock: _Clock,
 ) -> tuple[Measured, ...]:
     seconds: list[float] = []
+    paces: list[float] = []
 
     def once() -> None:
+        paces.append(pace())
         start = time.perf_counter()
         session.run(values)
         seconds.append(time.perf_counter() - start)
@@ -232,11 +242,12 @@ def _bench_tier(
 
     def forget() -> None:
         seconds.clear()
+        paces.clear()
         for stage in tiled:
             stage.forget()
 
     found = clock.measure(once, forget, [session])
-    return (measured(tier, session, seconds, found),)
+    return (measured(tier, session, seconds, found, paces),)
 
 
 def _bench_chain(
@@ -249,12 +260,14 @@ def _bench_chain(
     per_tier: dict[str, list[float]] = {tier: [] for tier, _ in chain.stages}
     chain_seconds: list[float] = []
     whole_seconds: list[float] = []
+    paces: list[float] = []
     crossing = {name for stage in tiled for name in stage.reads} - values.keys()
     read = dict(values)
     if crossing:
         read |= chain.run_values(values, keep=crossing)
 
     def once() -> None:
+        paces.append(pace())
         start = time.perf_counter()
         chain.run_values(values, on_stage=lambda tier, seconds: per_tier[tier].append(seconds))
         chain_seconds.append(time.perf_counter() - start)
@@ -266,16 +279,16 @@ def _bench_chain(
             stage.once(read)
 
     def forget() -> None:
-        for seconds in (*per_tier.values(), chain_seconds, whole_seconds):
+        for seconds in (*per_tier.values(), chain_seconds, whole_seconds, paces):
             seconds.clear()
         for stage in tiled:
             stage.forget()
 
     sessions = [session for _, session in chain.stages]
     found = clock.measure(once, forget, sessions if whole is None else [*sessions, whole])
-    slices = tuple(measured(tier, session, per_tier[tier], found) for tier, session in chain.stages)
-    uncut = None if whole is None else measured(None, whole, whole_seconds, found)
-    return slices, summed(slices, chain_seconds, chain.crossings), uncut
+    slices = tuple(measured(tier, session, per_tier[tier], found, paces) for tier, session in chain.stages)
+    uncut = None if whole is None else measured(None, whole, whole_seconds, found, paces)
+    return slices, summed(slices, chain_seconds, chain.crossings, paces), uncut
 
 
 @contextmanager

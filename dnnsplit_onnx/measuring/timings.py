@@ -9,6 +9,7 @@ from typing import Any
 from dnnsplit_onnx.measuring.coded import CodeCheck, OutputError
 from dnnsplit_onnx.measuring.measure import Latency
 from dnnsplit_onnx.measuring.side_by_side import StageMeasured
+from dnnsplit_onnx.measuring.speeds import Speeds
 from dnnsplit_onnx.runtime.placement import Crossings, Placement
 from dnnsplit_onnx.runtime.sessions import Session
 from dnnsplit_onnx.views import Tabled
@@ -29,6 +30,7 @@ class Measured:
             None if nobody looked.
         crossings: Inputs that lay in host memory and were copied to the device, and outputs
             that were copied back.
+        speeds: What it took at each of the machine's two speeds; None if there was but one.
     """
 
     tier: str | None
@@ -37,6 +39,7 @@ class Measured:
     cpu_nodes: tuple[str, ...] | None = ()
     copies: int | None = 0
     crossings: Crossings = field(default_factory=Crossings)
+    speeds: Speeds | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready data."""
@@ -47,6 +50,9 @@ class Measured:
             "memcpy_nodes": self.copies,
             "copied_to_device": self.crossings.to_device,
             "copied_to_host": self.crossings.to_host,
+            "fast_ms": self.speeds and self.speeds.fast_s * 1e3,
+            "slow_ms": self.speeds and self.speeds.slow_s * 1e3,
+            "slow_share": self.speeds and self.speeds.slow_share,
         }
         return data if self.tier is None else {"tier": self.tier, **data}
 
@@ -134,9 +140,13 @@ def _is_nested(value: object) -> bool:
 
 
 def measured(
-    tier: str | None, session: Session, seconds: Sequence[float], found: Mapping[str, Placement | None]
+    tier: str | None,
+    session: Session,
+    seconds: Sequence[float],
+    found: Mapping[str, Placement | None],
+    paces: Sequence[float] = (),
 ) -> Measured:
-    """The timings of a session, and what it moved."""
+    """The timings of a session, and what it moved; `paces` as `speeds.pace` said before each run."""
     placement = found[session.label]
     nodes = session.cpu_nodes
     if nodes is None and placement is not None:  # an onnxruntime that cannot tell before it runs
@@ -145,16 +155,27 @@ def measured(
     copies = 0 if session.captured or session.provider == "cpu" else None
     if placement is not None:
         copies = placement.copies
-    return Measured(tier, session.provider, Latency.of(seconds), nodes, copies, session.crossings)
+    return Measured(
+        tier,
+        session.provider,
+        Latency.of(seconds),
+        nodes,
+        copies,
+        session.crossings,
+        Speeds.of(seconds, paces),
+    )
 
 
-def summed(slices: Sequence[Measured], seconds: Sequence[float], crossings: Crossings) -> Measured:
+def summed(
+    slices: Sequence[Measured], seconds: Sequence[float], crossings: Crossings, paces: Sequence[float] = ()
+) -> Measured:
     """The timings of a chain, with the nodes and copies of its slices.
 
     Args:
         slices: Of its slices.
         seconds: Of the chain as a whole.
         crossings: What a run of the chain moved between host and device.
+        paces: What `speeds.pace` said before each run.
     """
     used = "+".join(dict.fromkeys(part.provider for part in slices))
     nodes: tuple[str, ...] | None = ()
@@ -162,7 +183,18 @@ def summed(slices: Sequence[Measured], seconds: Sequence[float], crossings: Cros
     for part in slices:
         nodes = None if nodes is None or part.cpu_nodes is None else nodes + part.cpu_nodes
         copies = None if copies is None or part.copies is None else copies + part.copies
-    return Measured(None, used, Latency.of(seconds), nodes, copies, crossings)
+    return Measured(None, used, Latency.of(seconds), nodes, copies, crossings, Speeds.of(seconds, paces))
+
+
+def two_speeds(slices: Sequence[Measured]) -> list[str]:
+    """A note where the machine had two speeds, with what each slice took at both."""
+    said = [
+        f"`{part.tier}` {part.speeds.fast_s * 1e3:.3g} or "
+        f"{part.speeds.slow_s * 1e3:.3g} ms ({part.speeds.slow_share:.0%} of the runs)"
+        for part in slices
+        if part.speeds is not None
+    ]
+    return [f"this machine has two speeds, as a loop without memory shows: {', '.join(said)}"] if said else []
 
 
 def costly_copies(slices: Sequence[Measured]) -> list[str]:

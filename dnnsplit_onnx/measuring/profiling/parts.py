@@ -9,7 +9,6 @@ measured. One cut is open at a time: memory holds the model twice.
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from dnnsplit_onnx.machines.profiles import Parts
 from dnnsplit_onnx.measuring.profiling.timing import Budget, spread, tiers_of, timed
+from dnnsplit_onnx.measuring.speeds import pace, typical
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.runtime.options import SessionOptions
@@ -66,26 +66,28 @@ class _Turns:
         self._chain, self._whole, self._values = chain, whole, values
         self.parts: dict[str, list[float]] = {tier: [] for tier, _ in chain.stages}
         self.whole: list[float] = []
+        self.paces: list[float] = []
 
     def measure(self, cut: int, whole_s: float, budget: Budget, on_run: Callable[[], None]) -> Parts:
         for _ in range(budget.warmup):
             self._once()
-        for taken in (*self.parts.values(), self.whole):
+        for taken in (*self.parts.values(), self.whole, self.paces):
             taken.clear()
         start = time.perf_counter()
         while not budget.is_spent(len(self.whole), time.perf_counter() - start):
             self._once()
             on_run()
-        scale = whole_s / statistics.median(self.whole)
+        scale = whole_s / typical(self.whole, self.paces)
         below, above = self.parts.values()
         return Parts(
             position=cut,
-            below_s=statistics.median(below) * scale,
-            above_s=statistics.median(above) * scale,
+            below_s=typical(below, self.paces) * scale,
+            above_s=typical(above, self.paces) * scale,
             spread_s=max(spread(below), spread(above)) * scale,
             runs=len(self.whole),
         )
 
     def _once(self) -> None:
+        self.paces.append(pace())
         self._chain.run_values(self._values, on_stage=lambda tier, s: self.parts[tier].append(s))
         self.whole.append(timed(self._whole, self._values))

@@ -16,10 +16,10 @@ plans that cut there are not interpolated.
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,12 @@ from onnx import TensorProto, helper
 from dnnsplit_onnx._version import __version__
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.ports import Port
-from dnnsplit_onnx.machines.profiles import SCHEMA_VERSION, Parts, Profile, Segment
+from dnnsplit_onnx.machines.profiles import SCHEMA_VERSION, Parts, Profile, Segment, TwoSpeeds
 from dnnsplit_onnx.measuring.measure import machine
 from dnnsplit_onnx.measuring.profiling.blocks import with_blocks
 from dnnsplit_onnx.measuring.profiling.parts import measure_parts
 from dnnsplit_onnx.measuring.profiling.timing import MOST_RUNS, Budget, spread, tiers_of, timed
+from dnnsplit_onnx.measuring.speeds import Speeds, pace, typical
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.runtime.inputs import input_sets, to_values
@@ -101,7 +102,7 @@ def measure_segments(
         clock.run(Budget(runs, _SECONDS / 2, max(warmup, 0)), ticker.tick)
         del chain, clock.chain  # the parts need the memory
         budget = Budget(runs, _SECONDS / 2 / max(len(parted), 1), max(warmup, 0))
-        whole_s = statistics.median(clock.whole_times)
+        whole_s = typical(clock.whole_times, clock.paces)
         parts = measure_parts(analysis, parted, whole, whole_s, values, options, budget, ticker.tick)
     return _profile(analysis, tier, options, cuts, clock, parts)
 
@@ -150,11 +151,12 @@ class _Timer:
         self.stages: dict[str, list[float]] = {tier: [] for tier, _ in chain.stages}
         self.whole_times: list[float] = []
         self.empty_times: list[float] = []
+        self.paces: list[float] = []
 
     def run(self, budget: Budget, on_run: Callable[[], None]) -> None:
         for _ in range(budget.warmup):
             self._once()
-        for taken in (*self.stages.values(), self.whole_times, self.empty_times):
+        for taken in (*self.stages.values(), self.whole_times, self.empty_times, self.paces):
             taken.clear()
         start = time.perf_counter()
         while not budget.is_spent(len(self.whole_times), time.perf_counter() - start):
@@ -162,6 +164,7 @@ class _Timer:
             on_run()
 
     def _once(self) -> None:
+        self.paces.append(pace())
         self.chain.run_values(self._values, on_stage=lambda tier, s: self.stages[tier].append(s))
         self.whole_times.append(timed(self._whole, self._values))
         self.empty_times.append(timed(self._empty, self._nothing))
@@ -190,8 +193,9 @@ def _profile(
     parts: tuple[Parts, ...],
 ) -> Profile:
     graph = analysis.graph
-    overhead, whole = statistics.median(timer.empty_times), statistics.median(timer.whole_times)
-    segments = _segments([0, *cuts, len(graph.nodes)], timer.stages, overhead, whole)
+    overhead, whole = (typical(taken, timer.paces) for taken in (timer.empty_times, timer.whole_times))
+    segments = _segments([0, *cuts, len(graph.nodes)], timer.stages, timer.paces, overhead, whole)
+    speeds = Speeds.of(timer.whole_times, timer.paces)
     about = machine()
     versions = {
         key: str(about.pop(key)) for key in list(about) if key.startswith(("onnxruntime", "numpy", "python"))
@@ -211,6 +215,7 @@ def _profile(
         segments=segments,
         overhead_s=overhead,
         whole_s=whole,
+        speeds=None if speeds is None else TwoSpeeds.model_validate(asdict(speeds)),
         machine=about,
         versions=versions,
         parts=parts,
@@ -219,11 +224,15 @@ def _profile(
 
 
 def _segments(
-    bounds: Sequence[int], stages: Mapping[str, Sequence[float]], overhead: float, whole: float
+    bounds: Sequence[int],
+    stages: Mapping[str, Sequence[float]],
+    paces: Sequence[float],
+    overhead: float,
+    whole: float,
 ) -> tuple[Segment, ...]:
     """The segments, the fixed cost of a run taken off, scaled to add up to the whole."""
     taken = [stages.get(f"segment{at}", [0.0]) for at in range(len(bounds) - 1)]
-    medians = [max(statistics.median(times) - overhead, 0.0) for times in taken]
+    medians = [max(typical(times, paces) - overhead, 0.0) for times in taken]
     total = sum(medians)
     scale = min((whole - overhead) / total, 1.0) if total > 0 and whole > overhead else 1.0
     return tuple(
