@@ -65,8 +65,9 @@ class Station:
             return np.zeros_like(seconds)
         busy = self.utilisation(seconds)
         if self.servers == 1:  # M/M/1: u s / (1 - u)
-            # One server is never so idle that 1 - u rounds to 0 while u < 1.
-            return np.where(busy < 1, busy * seconds / np.where(busy < 1, 1 - busy, 1.0), np.inf)
+            spare = 1 - busy  # never 0 while u < 1
+            waited = busy * seconds / np.where(spare > 0, spare, 1.0)
+            return np.where(spare > 0, waited, np.inf)
         spare = np.where(busy < 1, 1 - busy, np.nan)
         # 1 / C(c, a) by Erlang's recursion for B: no powers and no factorials.
         inverse = np.ones_like(seconds)
@@ -79,10 +80,19 @@ class Station:
         return np.where(seconds == 0, 0.0, np.where(busy < 1, waited, np.inf))
 
     def waits(self, seconds: float) -> float:
-        """`waiting` of one figure; NaN stays NaN."""
-        if math.isnan(seconds) or not self.requests_per_s:
+        """`waiting` of one figure, by the same steps without arrays; NaN stays NaN."""
+        if math.isnan(seconds) or not self.requests_per_s or not seconds:
             return seconds * 0.0
-        return float(self.waiting(np.array([seconds]))[0])
+        busy = self.utilisation(seconds)
+        if busy >= 1:
+            return math.inf
+        if self.servers == 1:
+            return busy * seconds / (1 - busy)
+        load, inverse = self.servers * busy, 1.0
+        for servers in range(1, self.servers + 1):
+            if (inverse := 1 + inverse * servers / load if load else math.inf) == math.inf:
+                return 0.0
+        return 1 / ((1 - busy) * inverse + busy) * (seconds / self.servers) / (1 - busy)
 
     def slope(self, seconds: float) -> float:
         """A slope of `waiting` below the curve: that of a chord back from these seconds."""

@@ -40,7 +40,7 @@ def test_another_rate_gives_the_exact_plan(problem, rng) -> None:
         return
     problem = replace(problem, topology=topology.with_workload(requests_per_s=rates[0]))
     planner = Replanner(problem)
-    assert planner.is_fast == (len(tiers) == 2)
+    assert planner.is_fast == (len(tiers) > 1)
     for rate in rates:
         links = random_topology(rng, len(tiers)).links
         other = problem.topology.changed(links=links).with_workload(requests_per_s=rate)
