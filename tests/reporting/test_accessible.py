@@ -14,10 +14,13 @@ import pytest
 
 from dnnsplit_onnx import Link, Tier, Topology, analyse, plan, report, slice_model
 from dnnsplit_onnx.models import write_model
+from dnnsplit_onnx.runtime.sessions import SessionOptions
 from dnnsplit_onnx.serving.dashboard.page import open_dashboard
 from dnnsplit_onnx.serving.edge.edge import Edge
+from dnnsplit_onnx.serving.tier.launch import ServeOptions, open_server
+from dnnsplit_onnx.serving.web.export import export_web
 from tests.serving.web.chromium import Browser, Page
-from tests.serving.web.node import chromium_program
+from tests.serving.web.node import chromium_program, ort_web
 
 AXE = os.environ.get("DNNSPLIT_AXE", "")
 WIDTHS = (390, 768, 1440)
@@ -44,12 +47,13 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def faults(tab: Page, url: str, width: int, features: dict[str, str]) -> list[str]:
-    """What axe finds, and whether the page scrolls sideways."""
+def faults(tab: Page, url: str | None, width: int, features: dict[str, str]) -> list[str]:
+    """What axe finds on a page, or on the one that is open, and whether it scrolls sideways."""
     tab.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
     media = [{"name": name, "value": value} for name, value in features.items()]
     tab.send("Emulation.setEmulatedMedia", features=media)
-    tab.go(url)
+    if url is not None:
+        tab.go(url)
     tab.evaluate(f"{Path(AXE).read_text(encoding='utf-8')}; 1")
     found = tab.evaluate(
         "axe.run().then((all) => all.violations.map((one) => `${one.id}: ${one.nodes[0].html}`))"
@@ -76,3 +80,27 @@ def test_the_report(tab: Page, slices: Path, width: int, features: dict[str, str
 def test_the_dashboard(tab: Page, slices: Path, width: int, features: dict[str, str]) -> None:
     with Edge(slices / "out", None) as edge, open_dashboard(edge, "0") as server:
         assert faults(tab, server.url, width, features) == []
+
+
+@pytest.fixture(scope="module")
+def site(slices: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runtime = ort_web()
+    if runtime is None:
+        pytest.skip("needs onnxruntime-web: npm install it, and name its dist in DNNSPLIT_ORT_WEB")
+    output = tmp_path_factory.mktemp("site") / "site"
+    export_web(slices / "out", output, ort_web=runtime, webgpu=False)
+    return output
+
+
+@pytest.mark.parametrize("features", MEDIA, ids=json.dumps)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_whose_browser_is_a_tier(
+    tab: Page, slices: Path, site: Path, width: int, features: dict[str, str]
+) -> None:
+    options = ServeOptions(port=0, site=site, session=SessionOptions(threads=1))
+    with open_server(slices / "out" / "cloud", options) as server:
+        tab.go(f"{server.url}/")
+        tab.until("!document.getElementById('run').disabled")
+        tab.evaluate("document.getElementById('run').click()")
+        tab.until("document.getElementById('times').innerText.includes('in all')")
+        assert faults(tab, None, width, features) == []
