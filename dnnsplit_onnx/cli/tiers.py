@@ -79,7 +79,7 @@ def schema(
         str,
         typer.Argument(
             metavar="[NAME]",
-            help="`tiers`, `plan`, `manifest` or `profile`.",
+            help="`tiers`, `plan`, `manifest`, `profile` or `predictor`.",
             autocompletion=completion.schemas,
         ),
     ] = "tiers",

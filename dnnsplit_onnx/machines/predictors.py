@@ -71,6 +71,9 @@ class Predictor(_Record):
     """What one machine takes for a node.
 
     Attributes:
+        schema_version: Of this form of the file.
+        what: What tells it from a profile.
+        producer: Who wrote it.
         tier: The tier it was made for.
         provider: The execution provider that ran.
         threads: Intra-operator threads, 0 for onnxruntime's choice.

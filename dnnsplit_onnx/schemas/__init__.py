@@ -12,7 +12,7 @@ from importlib.resources import files
 from dnnsplit_onnx.errors import InputError
 
 #: The files that have a schema.
-NAMES = ("tiers", "plan", "manifest", "profile")
+NAMES = ("tiers", "plan", "manifest", "profile", "predictor")
 
 
 def schema_text(name: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from dnnsplit_onnx.machines import profiles, topology
+from dnnsplit_onnx.machines import predictors, profiles, topology
 from dnnsplit_onnx.machines import tiers as tiers_tables
 from dnnsplit_onnx.planning import figures, plans
 from dnnsplit_onnx.slicing import manifest as manifests
@@ -34,7 +34,13 @@ MAY_BE_NULL = ("seconds", "cost_usd", "latency_s", "throughput_per_s")
 
 def texts() -> dict[str, str]:
     """The text of each schema, by the name of its file."""
-    made = {"tiers": tiers(), "plan": plan(), "manifest": manifest(), "profile": profile()}
+    made = {
+        "tiers": tiers(),
+        "plan": plan(),
+        "manifest": manifest(),
+        "profile": profile(),
+        "predictor": predictor(),
+    }
     return {
         f"{name}.schema.json": json.dumps(plain({"$schema": DRAFT, **schema}), indent=2, ensure_ascii=False)
         + "\n"
@@ -113,6 +119,15 @@ def profile() -> Schema:
     """What `profile -o` writes."""
     schema = of_type(profiles.Profile, title="dnnsplit-onnx profile")
     schema["properties"]["schema_version"] = {"const": profiles.SCHEMA_VERSION}
+    return schema
+
+
+def predictor() -> Schema:
+    """What `profile --predict -o` writes."""
+    schema = of_type(predictors.Predictor, title="dnnsplit-onnx predictor")
+    for name in ("median_error", "within_tenth"):  # summed up for people; readers take the trials
+        said = one_line(inspect.getdoc(getattr(predictors.Predictor, name)) or "")
+        schema["properties"][name] = {"type": ["number", "null"], "description": said}
     return schema
 
 

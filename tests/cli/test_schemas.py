@@ -14,7 +14,8 @@ import jsonschema
 import numpy as np
 import pytest
 
-from dnnsplit_onnx.errors import InputError, PlanError, TopologyError
+from dnnsplit_onnx.errors import InputError, PlanError, ProfileError, TopologyError
+from dnnsplit_onnx.machines.predictors import Kind, Predictor, Trial, parse_timings
 from dnnsplit_onnx.machines.profiles import Profile, Segment
 from dnnsplit_onnx.machines.tiers_file import load_topology, parse_topology
 from dnnsplit_onnx.planning.plans import Plan
@@ -217,3 +218,39 @@ def test_a_spoilt_manifest_is_not_valid(slices: Path, spoil: Callable[[dict[str,
     check("manifest", data)
     spoil(data)
     assert not validator("manifest").is_valid(data)
+
+
+def predictor() -> dict[str, Any]:
+    """A predictor as it is written."""
+    kind = Kind(fixed_s=1e-6, per=(1e-12, 1e-10), nodes=4)
+    whole = Predictor(
+        schema_version=1, what="predictor", producer="dnnsplit-onnx", tier="edge", provider="cpu", threads=0,
+        amounts=("flops", "nbytes"), kinds={"Conv": kind}, other=kind, overhead_s=1e-5,
+        trials=(Trial(model="m.onnx", measured_s=1e-3, predicted_s=1.2e-3),),
+        machine={"cores": 4}, versions={"onnxruntime": "1"},
+    )  # fmt: skip
+    data: dict[str, Any] = json.loads(whole.to_json())
+    return data
+
+
+def test_a_predictor() -> None:
+    data = predictor()
+    check("predictor", data)
+    schema = json.loads(schema_text("predictor"))
+    assert data.keys() <= schema["properties"].keys()
+    assert [key for key, value in schema["properties"].items() if not value.get("description")] == []
+    read = parse_timings(json.dumps({"$schema": "predictor.schema.json", **data}).encode(), "edge.json")
+    assert json.loads(read.to_json()) == data
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"schema_version": 2}, {"tier": None}, {"threads": "many"}, {"kinds": []}, {"amounts": "flops"},
+     {"overhead_s": -1.0}, {"other": {"fixed_s": 1e-6, "per": [-1.0, 0.0], "nodes": 1}},
+     {"trials": [{"model": "m.onnx"}]}],
+)  # fmt: skip
+def test_the_schema_and_the_program_refuse_the_same_predictors(change: dict[str, Any]) -> None:
+    data = predictor() | change
+    assert not validator("predictor").is_valid(data)
+    with pytest.raises(ProfileError, match=next(iter(change))):
+        parse_timings(json.dumps(data).encode(), "edge.json")

@@ -23,7 +23,7 @@ from dnnsplit_onnx.planning.planners.dag import ROUNDING
 from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.planning.waiting import link_station, tier_station
 from dnnsplit_onnx.work.analysis import Analysis
-from dnnsplit_onnx.work.cuts import UNKNOWN, fed_back
+from dnnsplit_onnx.work.cuts import UNKNOWN
 from dnnsplit_onnx.work.envelope import readers_over_runs
 
 #: Graphs with more ideals are planned along orders.
@@ -207,7 +207,13 @@ def _links(
     back = problem.topology.limits.return_output
     rows = np.array([link_seconds(link, at_ideals, back) for link in problem.topology.links])
     rows[np.isnan(rows)] = math.inf
-    fed = [(sum(1 << at for at in users), 1 << maker) for _, users, maker in fed_back(analysis.graph)]
+    graph = analysis.graph
+    # Who needs a state in the next run is below only with its maker, wherever the order has them.
+    fed = [
+        (sum(1 << at for at in users), 1 << graph.producer[value])
+        for value, users in graph.next_readers.items()
+        if value in graph.producer
+    ]
     rules = problem.rules
     for j, mask in enumerate(masks):
         if any(mask & users and not mask & maker for users, maker in fed):

@@ -200,6 +200,16 @@ def test_with_a_rate_no_chain_of_sets_is_better_than_the_bound() -> None:
     assert proven
 
 
+def test_no_set_that_parts_a_state_is_the_best_for_throughput() -> None:
+    """The order has the node that makes the state first; other sets may have its readers alone."""
+    start, analysis = random_dag_problem(3528, "latency")
+    assert analysis.graph.states
+    topology = start.topology.with_workload(clients=3)
+    found = plan_of(problem_of(analysis, topology, "throughput"), pareto=False)
+    assert found.cuts == (0,)
+    assert found.figures.throughput_per_s == pytest.approx(3e5)
+
+
 def test_throughput_is_the_best_of_all_chains_of_sets() -> None:
     beyond = 0
     for seed in range(60):
@@ -217,6 +227,7 @@ def test_throughput_is_the_best_of_all_chains_of_sets() -> None:
             continue
         found = plan_of(problem, pareto=False)
         assert found.optimality == "dag" or not problem.topology.links
+        assert found.gap == 0  # a gap of rounding is none
         assert found.figures.throughput_per_s == pytest.approx(max(values), rel=1e-9)
         try:
             own = problem.figures(along_order(problem).cuts).throughput_per_s
