@@ -64,20 +64,19 @@ class Station:
         if not self.requests_per_s:
             return np.zeros_like(seconds)
         busy = self.utilisation(seconds)
+        is_kept = busy < 1
+        spare = np.where(is_kept, 1 - busy, 1.0)  # one server is never so idle that 1 - u rounds to 0
         if self.servers == 1:  # M/M/1: u s / (1 - u)
-            spare = 1 - busy  # never 0 while u < 1
-            waited = busy * seconds / np.where(spare > 0, spare, 1.0)
-            return np.where(spare > 0, waited, np.inf)
-        spare = np.where(busy < 1, 1 - busy, np.nan)
-        # 1 / C(c, a) by Erlang's recursion for B: no powers and no factorials.
-        inverse = np.ones_like(seconds)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            load = self.servers * busy
-            for servers in range(1, self.servers + 1):
-                inverse = 1 + inverse * servers / load
-            delayed = 1 / (spare * inverse + busy)
-            waited = delayed * (seconds / self.servers) / spare
-        return np.where(seconds == 0, 0.0, np.where(busy < 1, waited, np.inf))
+            return np.where(is_kept, busy * seconds / spare, np.inf)
+        # Erlang's recursion for B, and C from it: no powers and no factorials.
+        busy, seconds = np.where(is_kept, busy, 0.0), np.where(is_kept, seconds, 0.0)
+        load = self.servers * busy
+        blocked = load / (1 + load)
+        for servers in range(2, self.servers + 1):
+            blocked = load * blocked
+            blocked = blocked / (servers + blocked)
+        delayed = blocked / (spare + busy * blocked)
+        return np.where(is_kept, delayed * (seconds / self.servers) / spare, np.inf)
 
     def waits(self, seconds: float) -> float:
         """`waiting` of one figure, by the same steps without arrays; NaN stays NaN."""
@@ -88,11 +87,12 @@ class Station:
             return math.inf
         if self.servers == 1:
             return busy * seconds / (1 - busy)
-        load, inverse = self.servers * busy, 1.0
-        for servers in range(1, self.servers + 1):
-            if (inverse := 1 + inverse * servers / load if load else math.inf) == math.inf:
-                return 0.0
-        return 1 / ((1 - busy) * inverse + busy) * (seconds / self.servers) / (1 - busy)
+        load, spare = self.servers * busy, 1 - busy
+        blocked = load / (1 + load)
+        for servers in range(2, self.servers + 1):
+            blocked = load * blocked
+            blocked = blocked / (servers + blocked)
+        return blocked / (spare + busy * blocked) * (seconds / self.servers) / spare
 
     def slope(self, seconds: float) -> float:
         """A slope of `waiting` below the curve: that of a chord back from these seconds."""

@@ -209,7 +209,15 @@ def test_erlang_by_hand() -> None:
 @pytest.mark.parametrize("servers", [1, 2, 7])
 def test_one_figure_waits_what_an_array_of_it_waits(servers: int) -> None:
     station = Station(servers, 2, 6.0)
-    seconds = [0.0, 1e-320, 1e-9, 0.01, 0.3, *(servers / 3 * share for share in (0.5, 1 - 1e-15, 1, 2))]
+    seconds = [
+        0.0,
+        1e-320,
+        1e-9,
+        0.01,
+        0.3,
+        math.inf,
+        *(servers / 3 * share for share in (0.5, 1 - 1e-15, 1, 2)),
+    ]
     assert [station.waits(one) for one in seconds] == station.waiting(np.array(seconds)).tolist()
 
 

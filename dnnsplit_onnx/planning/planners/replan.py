@@ -130,8 +130,12 @@ class Replanner:
         takes = min(self._takes(places, sent, top, before[0], queues) for places in known)
         if not takes < np.inf and self._fastest is not None:
             takes = self._takes(self._fastest, sent, top, before[0], queues)
-        kept = [np.flatnonzero(one <= takes * (1 + _SLACK)) for one in through]
-        places = self._tried(kept, sent, top, before[0], queues)
+        kept = [(one <= takes * (1 + _SLACK)).nonzero()[0] for one in through]
+        places: _Places | None
+        if takes < np.inf and all(len(one) == 1 for one in kept):  # the known one is the only one
+            places = tuple(int(one[0]) for one in kept)
+        else:
+            places = self._tried(kept, sent, top, before[0], queues)
         if places is None:
             return None
         self._last = [places, *(other for other in self._last if other != places)][:_KEPT]
