@@ -65,6 +65,7 @@ class Device:
             where it has no such format, or no page gives a figure.
         formats: The formats of its tensor cores.
         source_url: Pages that were read for the figures.
+        idle_watts: Power while it waits; None if no page gives a figure.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Device:
     tensor_gflops: float | None = None
     formats: tuple[str, ...] = ()
     source_url: tuple[str, ...] = ()
+    idle_watts: float | None = None
 
     @property
     def is_gpu(self) -> bool:
@@ -204,8 +206,17 @@ def _tier_lines(name: str, device: Device, rules: Rules) -> list[str]:
         f"usd_per_hour = {_number(device.hourly(rules))}",
         f"memory_gb = {_number(device.memory_gb * rules.memory_share)}",
         f"watts = {_number(device.watts)}",
+        *_waiting(device),
         *([f'provider = "{device.provider}"'] if device.provider != "cpu" else []),
     ]
+
+
+def _waiting(device: Device) -> list[str]:
+    """What it draws while it waits, as a comment: whether these requests are to pay for it is not known."""
+    if device.idle_watts is None:
+        return []
+    said = "while it waits; for a machine that is on for these requests alone"
+    return [f"# idle_watts = {_number(device.idle_watts)}  # {said}"]
 
 
 def _speed(device: Device, rules: Rules) -> list[str]:

@@ -40,6 +40,20 @@ def test_a_device_has_a_dated_source_and_one_price(device: Device) -> None:
     assert min(device.peak_gflops, device.memory_gb, device.memory_gb_per_s, device.watts) > 0
 
 
+def test_idle_power_is_written_as_a_comment_where_a_page_has_it(tmp_path: Path) -> None:
+    """Whether these requests are to pay for it, the person decides."""
+    known = [device for device in DEVICES if device.idle_watts is not None]
+    assert {"raspberry-pi-4", "apple-m1"} <= {device.name for device in known}
+    for device in known:
+        assert device.idle_watts is not None
+        assert 0 < device.idle_watts < device.watts
+        text = tiers_text([("edge", device)], [], KNOWN.rules)
+        assert written(text, tmp_path).tiers[0].idle_watts == 0
+        uncommented = text.replace("# idle_watts", "idle_watts")
+        assert written(uncommented, tmp_path).tiers[0].idle_watts == device.idle_watts
+    assert "idle_watts" not in tiers_text([("edge", KNOWN.device("l4"))], [], KNOWN.rules)
+
+
 @pytest.mark.parametrize("link", CONNECTIONS, ids=lambda link: link.name)
 def test_a_link_says_where_its_figures_come_from(link: Connection) -> None:
     assert "assumed" in link.source or re.search(r"\b20[12]\d\b", link.source)
