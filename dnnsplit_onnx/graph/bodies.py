@@ -15,9 +15,10 @@ _DEEPEST = 50
 
 def reads_of(node: onnx.NodeProto) -> tuple[str, ...]:
     """The outer values a node reads, each once: its inputs, then what its subgraphs capture."""
-    reads = dict.fromkeys(name for name in node.input if name)
-    for body in subgraphs(node):
-        reads.update(dict.fromkeys(captures(body)))
+    reads = dict.fromkeys(filter(None, node.input))
+    if node.attribute:
+        for body in subgraphs(node):
+            reads.update(dict.fromkeys(captures(body)))
     return tuple(reads)
 
 

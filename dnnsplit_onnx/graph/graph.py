@@ -16,6 +16,7 @@ nothing says that it is deterministic.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -270,9 +271,10 @@ def build_graph(file: ModelFile) -> Graph:
     constants = set(weights)
     constant_nodes: dict[str, int] = {}
     nodes: list[Node] = []
-    for index, reads in _runnable_order(file, set(inputs) | weights):
+    same: dict[str, str] = {}  # of each text one object, however many nodes have it
+    for index, reads in _runnable_order(file, set(inputs) | weights, same):
         node = proto.node[index]
-        outputs = tuple(name for name in node.output if name)
+        outputs = tuple([same.setdefault(name, name) for name in node.output if name])
         random = facts.is_random(node)
         if not random and constants.issuperset(reads) and facts.is_known(node):
             constants.update(outputs)
@@ -282,11 +284,11 @@ def build_graph(file: ModelFile) -> Graph:
             Node(
                 index=index,
                 name=node.name or f"{node.op_type}_{outputs[0] if outputs else index}",
-                op_type=node.op_type,
+                op_type=sys.intern(node.op_type),
                 domain="" if node.domain in ONNX_DOMAINS else node.domain,
-                inputs=tuple(name for name in reads if name not in constants),
+                inputs=tuple([name for name in reads if name not in constants]),
                 outputs=outputs,
-                weights=tuple(name for name in reads if name in constants),
+                weights=tuple([name for name in reads if name in constants]),
                 random=random,
                 proto=node,
             )
@@ -319,14 +321,16 @@ def _signature(kind: onnx.TypeProto) -> Signature | None:
     return tensor.elem_type, tuple(sizes)
 
 
-def _runnable_order(file: ModelFile, available: set[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
+def _runnable_order(
+    file: ModelFile, available: set[str], same: dict[str, str]
+) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Indices of the file's nodes in an order in which they can run, with what each reads.
 
     The file's own order where it is one, as the standard demands; otherwise each node as
     soon as its inputs are there, earliest in the file first.
     """
     nodes = file.proto.graph.node
-    reads = [reads_of(node) for node in nodes]
+    reads = [tuple([same.setdefault(name, name) for name in reads_of(node)]) for node in nodes]
     maker: dict[str, int] = {}
     for index, node in enumerate(nodes):
         for name in node.output:

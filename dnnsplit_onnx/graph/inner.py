@@ -34,6 +34,8 @@ def inner_weights(node: onnx.NodeProto, index: int, functions: Functions) -> dic
         index: Its place in the model's file.
         functions: What it may call.
     """
+    if not node.attribute and not functions:
+        return {}
     if not (functions or node.domain == _TREES or any(True for _ in subgraphs(node))):
         return {}
     return dict(_of_node(node, f"\0{index}", functions, 0, inside=False))

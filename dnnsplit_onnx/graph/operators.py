@@ -13,6 +13,7 @@ _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
     | {"Sampling", "BitmaskDropout", "BiasDropout", "TrainableDropout"}
 )
+_NO_KEY = ("", "", "")  # of no function
 
 
 class OperatorFacts:
@@ -28,7 +29,7 @@ class OperatorFacts:
 
     def is_random(self, node: onnx.NodeProto) -> bool:
         """Whether two runs of this node on the same inputs may differ."""
-        key = (node.domain, node.op_type, node.overload)
+        key = (node.domain, node.op_type, node.overload) if self._functions else _NO_KEY
         function = self._functions.get(key)
         if function is not None:
             if key not in self._random:
@@ -40,6 +41,8 @@ class OperatorFacts:
         # Dropout draws numbers only when training_mode, its third input, may be true.
         if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
             return True
+        if not node.attribute:
+            return False
         return any(self.is_random(inner) for body in subgraphs(node) for inner in body.node)
 
     def is_known(self, node: onnx.NodeProto) -> bool:

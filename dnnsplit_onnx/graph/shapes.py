@@ -11,7 +11,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -64,10 +64,7 @@ class ValueType:
     @property
     def elements(self) -> int | None:
         """Number of elements, None if unknown."""
-        if self.kind != "tensor" or self.shape is None:
-            return None
-        numbers = [d for d in self.shape if isinstance(d, int)]
-        return _product(numbers) if len(numbers) == len(self.shape) else None
+        return _elements(self.shape) if self.kind == "tensor" and self.shape is not None else None
 
     @property
     def nbytes(self) -> int | None:
@@ -141,7 +138,7 @@ class Types:
         known = self._cache.get(name)
         if known is None:
             proto = self.protos.get(name)
-            known = ValueType() if proto is None else value_type(proto)
+            known = ValueType() if proto is None else _parsed(proto.SerializeToString())
             if known.nbytes is None:
                 known = self.observed.get(name, known)
             self._cache[name] = known
@@ -171,12 +168,14 @@ class Types:
         Raises:
             ShapeError: The model claims a size that no tensor can have.
         """
-        if name not in self._sizes:
+        try:
+            return self._sizes[name]
+        except KeyError:
             size = self[name].nbytes
-            if size is not None and not 0 <= size < _LARGEST_NBYTES:
-                raise ShapeError(f"value `{name}` claims {size} bytes", context=f"in {self.graph.file.path}")
-            self._sizes[name] = size
-        return self._sizes[name]
+        if size is not None and not 0 <= size < _LARGEST_NBYTES:
+            raise ShapeError(f"value `{name}` claims {size} bytes", context=f"in {self.graph.file.path}")
+        self._sizes[name] = size
+        return size
 
     def need_nbytes(self, name: str) -> int:
         """Size of a value in bytes.
@@ -233,6 +232,12 @@ class Types:
             return None
 
 
+@lru_cache(4096)  # many values of a model have one shape
+def _elements(shape: tuple[Dim, ...]) -> int | None:
+    numbers = [d for d in shape if isinstance(d, int)]
+    return _product(numbers) if len(numbers) == len(shape) else None
+
+
 def _product(numbers: Sequence[int]) -> int:
     """The product, or one that is too large if it is: that of a million numbers takes minutes."""
     if 0 in numbers:
@@ -243,6 +248,11 @@ def _product(numbers: Sequence[int]) -> int:
         if product > _LARGEST_NBYTES:
             break
     return product
+
+
+@lru_cache(4096)  # one object for each, however many values have it
+def _parsed(data: bytes) -> ValueType:
+    return value_type(onnx.TypeProto.FromString(data))
 
 
 def value_type(proto: onnx.TypeProto) -> ValueType:

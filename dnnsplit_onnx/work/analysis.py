@@ -22,7 +22,7 @@ from dnnsplit_onnx.graph.identity import in_file_order, model_digest, order_dige
 from dnnsplit_onnx.graph.inner import functions_of, inner_weights
 from dnnsplit_onnx.graph.modelfile import ModelFile
 from dnnsplit_onnx.graph.shape_values import known_values
-from dnnsplit_onnx.graph.shapes import Types, bind_shapes, free_dimensions
+from dnnsplit_onnx.graph.shapes import Types, ValueType, bind_shapes, free_dimensions
 from dnnsplit_onnx.views import Tabled
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, cut_nbytes, outputs_above, parted_states, staircase
 from dnnsplit_onnx.work.flops import TensorType, Work, count_node
@@ -224,8 +224,9 @@ class Analysis(Tabled):
 
     def link_nbytes(self, value: str) -> int | None:
         """Bytes that a value takes on a link, None if unknown."""
-        given = self.input_nbytes.get(value)
-        return self.types.nbytes(value) if given is None else given
+        if value in self.input_nbytes:
+            return self.input_nbytes[value]
+        return self.types.nbytes(value)
 
     @cached_property
     def model_digest(self) -> str:
@@ -349,22 +350,29 @@ def _inlined_work(
     return sum(known, Work()) if len(known) == len(parts) else None
 
 
+def _tensor_type(value: ValueType) -> TensorType | None:
+    if value.kind not in ("tensor", "sparse_tensor"):
+        return None
+    shape = value.shape
+    if shape is None or len(shape) > _MOST_DIMS or not all(isinstance(d, int) for d in shape):
+        return TensorType(value.dtype, None)
+    return TensorType(value.dtype, tuple(d for d in shape if isinstance(d, int)))
+
+
 class _Context:
     """What a formula may ask about the surroundings of a node."""
 
     def __init__(self, types: Types, trips: Mapping[str, int]) -> None:
         self.trips = trips
         self._types = types
+        self._known: dict[ValueType, TensorType | None] = {}
         self._opsets: dict[str, int] = {o.domain: o.version for o in types.graph.proto.opset_import}
 
     def type_of(self, name: str) -> TensorType | None:
         found = self._types[name]
-        if found.kind not in ("tensor", "sparse_tensor"):
-            return None
-        shape = found.shape
-        if shape is None or len(shape) > _MOST_DIMS or not all(isinstance(d, int) for d in shape):
-            return TensorType(found.dtype, None)
-        return TensorType(found.dtype, tuple(d for d in shape if isinstance(d, int)))
+        if found not in self._known:
+            self._known[found] = _tensor_type(found)
+        return self._known[found]
 
     def constant(self, name: str) -> np.ndarray | None:
         value = self._types.constant(name)

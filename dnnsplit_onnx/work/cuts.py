@@ -54,14 +54,14 @@ def cut_nbytes(graph: Graph, size: Sizes, accounting: Accounting = "live") -> ND
     if accounting == "layer-input":
         sums = [_sum(size(value) for value in node.inputs) for node in graph.nodes]
         return np.array([*sums, 0], dtype=np.int64)
-    steps = np.zeros(len(graph.nodes) + 2, dtype=np.int64)
-    unknown = np.zeros(len(graph.nodes) + 2, dtype=np.int64)
+    steps = [0] * (len(graph.nodes) + 2)  # a list: numpy takes longer for single elements
+    unknown = [0] * (len(graph.nodes) + 2)
     for value, born, last in lifetimes(graph):
         nbytes = size(value)
-        array, amount = (unknown, 1) if nbytes is None else (steps, nbytes)
-        array[born] += amount
-        array[last + 1] -= amount
-    totals = np.cumsum(steps)[:-1]
+        counts, amount = (unknown, 1) if nbytes is None else (steps, nbytes)
+        counts[born] += amount
+        counts[last + 1] -= amount
+    totals = np.cumsum(np.array(steps, dtype=np.int64))[:-1]
     totals[np.cumsum(unknown)[:-1] > 0] = UNKNOWN
     return totals
 
@@ -75,7 +75,9 @@ def lifetimes(graph: Graph) -> Iterator[tuple[str, int, int]]:
     producer, last_use, next_readers = graph.producer, graph.last_use, graph.next_readers
     kept = {state.input for state in graph.states}
     for value in graph.values:
-        last = max(last_use.get(value, -1), *next_readers.get(value, ()), -1)
+        last = last_use.get(value, -1)
+        if value in next_readers:
+            last = max(last, *next_readers[value], -1)
         born = producer.get(value, -1) + 1
         if last >= born and value not in kept:
             yield value, born, last

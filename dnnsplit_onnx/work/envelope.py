@@ -49,25 +49,41 @@ class Blocks:
 
 
 def contract(analysis: Analysis, *, merge: bool = True, held: Set[int] = frozenset()) -> Blocks:
-    """The blocks of an analysis.
+    """The blocks of an analysis, as `contract_within` any number makes them."""
+    blocks = contract_within(len(analysis.graph.nodes), analysis, merge=merge, held=held)
+    assert blocks is not None, "there are no more blocks than nodes"
+    return blocks
+
+
+def contract_within(
+    most: int, analysis: Analysis, *, merge: bool = True, held: Set[int] = frozenset()
+) -> Blocks | None:
+    """The blocks of an analysis; None, found early, if there are more than `most`.
 
     Args:
+        most: How many blocks are of use.
         analysis: A graph with its work and sizes.
         merge: Whether to contract at all; otherwise each node is a block.
         held: Nodes that may not be moved up: a rule wants them below.
     """
     graph = analysis.graph
+    if not merge and len(graph.nodes) > most:
+        return None
     readers = readers_over_runs(graph)
     tied = {at for _, users, maker in fed_back(graph) for at in (*users, maker)}
     head = list(range(len(graph.nodes)))  # the node that a node is moved up to
     if merge:
         for at in reversed(range(len(graph.nodes))):
-            if at in tied or at in held:
-                continue
             node = graph.nodes[at]
-            above = {head[reader] for value in node.outputs for reader in readers.get(value, ())}
-            if len(above) == 1 and _grows(analysis, node.inputs, [v for v in node.outputs if v in readers]):
+            read = [value for value in node.outputs if value in readers]
+            above = {head[reader] for value in read for reader in readers[value]}
+            may_move = at not in tied and at not in held and len(above) == 1
+            if may_move and _grows(analysis, node.inputs, read):
                 head[at] = above.pop()
+            elif most == 0:
+                return None
+            else:
+                most -= 1
     numbers = {at: number for number, at in enumerate(sorted(set(head)))}
     block = tuple(numbers[at] for at in head)
     work = [0] * len(numbers)
@@ -105,11 +121,14 @@ def readers_over_runs(graph: Graph) -> dict[str, list[int]]:
 
 
 def _grows(analysis: Analysis, inputs: Iterable[str], outputs: Iterable[str]) -> bool:
-    sizes_in = [analysis.link_nbytes(value) for value in inputs]
-    sizes_out = [analysis.link_nbytes(value) for value in outputs]
-    if None in sizes_in or None in sizes_out:
-        return False
-    return sum(size or 0 for size in sizes_out) >= sum(size or 0 for size in sizes_in)
+    grown, size = 0, analysis.link_nbytes
+    for values, sign in ((outputs, 1), (inputs, -1)):
+        for value in values:
+            nbytes = size(value)
+            if nbytes is None:
+                return False
+            grown += sign * nbytes
+    return grown >= 0
 
 
 def envelope(analysis: Analysis) -> tuple[frozenset[int], ...]:

@@ -129,16 +129,22 @@ class _Greedy:
     def __init__(
         self, analysis: Analysis, nodes: list[int], readers: dict[str, list[int]], left: dict[str, int]
     ) -> None:
-        self.graph, self.types = analysis.graph, analysis.types
+        self.graph, self._size = analysis.graph, analysis.types.nbytes
         self.nodes = set(nodes)
         self.readers = readers
         self.left = {value: left[value] for at in nodes for value in self.graph.nodes[at].inputs}
 
     def change(self, at: int) -> int:
         """Bytes that become live by running a node, less those that cease to be."""
-        node = self.graph.nodes[at]
-        made = sum(self._size(value) for value in node.outputs if value in self.readers)
-        return made - sum(self._size(value) for value in node.inputs if self.left[value] == 1)
+        node, left = self.graph.nodes[at], self.left
+        change = 0
+        for value in node.outputs:
+            if value in self.readers:
+                change += self._size(value) or 0
+        for value in node.inputs:
+            if left[value] == 1:
+                change -= self._size(value) or 0
+        return change
 
     def run(self, at: int) -> int:
         """Runs a node; returns `change`."""
@@ -176,7 +182,4 @@ class _Greedy:
 
     def _inner_inputs(self, at: int) -> int:
         producer = self.graph.producer
-        return sum(producer.get(value, -1) in self.nodes for value in self.graph.nodes[at].inputs)
-
-    def _size(self, value: str) -> int:
-        return self.types.nbytes(value) or 0
+        return sum([producer.get(value, -1) in self.nodes for value in self.graph.nodes[at].inputs])

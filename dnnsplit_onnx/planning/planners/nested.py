@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from dnnsplit_onnx.planning.rules import Rules
 from dnnsplit_onnx.work.analysis import Analysis
-from dnnsplit_onnx.work.envelope import Blocks, contract
+from dnnsplit_onnx.work.envelope import Blocks, contract_within
 from dnnsplit_onnx.work.maxflow import Network
 
 #: Networks of more blocks and values, over all copies, take seconds.
@@ -111,9 +111,10 @@ def minimum(
     """
     if rules is not None and rules.contradiction is not None:
         return None
-    blocks = contract(analysis, merge=merge and not back, held=frozenset() if rules is None else rules.held)
     links = len(figure.links)
-    if links * (len(blocks.work) + len(blocks.values)) > MOST:
+    held = frozenset() if rules is None else rules.held
+    blocks = contract_within(MOST // max(links, 1), analysis, merge=merge and not back, held=held)
+    if blocks is None or links * (len(blocks.work) + len(blocks.values)) > MOST:
         return None
     copies = _Copies(figure, analysis, blocks, rules, back)
     found = [optimum for idle in copies.idle() if (optimum := copies.solve(idle)) is not None]
