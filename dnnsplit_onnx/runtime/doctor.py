@@ -14,7 +14,7 @@ from typing import Any
 
 from dnnsplit_onnx._version import __version__
 from dnnsplit_onnx.errors import DnnsplitError
-from dnnsplit_onnx.runtime.driver import LIBRARY as DRIVER_LIBRARY
+from dnnsplit_onnx.runtime.driver import PACKAGE as DRIVER_PACKAGE
 from dnnsplit_onnx.runtime.driver import Driver, find_driver
 from dnnsplit_onnx.runtime.extras import Extra, failure_of, find_extras
 from dnnsplit_onnx.runtime.libraries import CudaBuild, cuda_build
@@ -191,7 +191,9 @@ def _of_cuda(found: Runtime, build: CudaBuild | None, driver: Driver) -> Iterato
     major = build.cuda_major
     least = f"{_DRIVERS[major]} or newer" if major in _DRIVERS else f"one that runs CUDA {major}"
     known = False
-    if driver.error is not None:
+    if not driver.is_asked:
+        yield Problem(f"{_GPU} is installed, and {driver.error}", f"pip install {DRIVER_PACKAGE}")
+    elif driver.error is not None:
         known = True
         yield Problem(
             f"{_GPU} is installed, and {driver.error}",
@@ -204,16 +206,14 @@ def _of_cuda(found: Runtime, build: CudaBuild | None, driver: Driver) -> Iterato
             f"the driver runs CUDA up to {driver.cuda}, and this {_GPU} is built for CUDA {major}",
             f"update NVIDIA's driver to {least}{older}",
         )
-    # The driver brings its own library, and more of it was said above.
-    libraries = [library for library in build.libraries if library.name != DRIVER_LIBRARY]
-    missing = [library.name for library in libraries if library.path is None and not library.optional]
+    missing = [library.name for library in build.libraries if library.path is None and not library.optional]
     if missing:
         known = True
         yield Problem(
             f"shared libraries are missing: {', '.join(missing)}", f"pip can bring them: {INSTALL_GPU}"
         )
-    for library in libraries:
-        if library.error is not None and driver.error is None:
+    for library in build.libraries:
+        if library.error is not None and (driver.error is None or not driver.is_asked):
             known = True
             yield Problem(f"`{library.path or library.name}` cannot be loaded: {library.error}")
     if not known:

@@ -1,17 +1,12 @@
-"""NVIDIA's driver and devices, asked without any library of CUDA."""
+"""NVIDIA's driver and devices, as NVIDIA's own package `nvidia-ml-py` tells them."""
 
 from __future__ import annotations
 
-import ctypes
-import shutil
-import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
 
-#: What the driver brings.
-LIBRARY = "libcuda.so.1"
-_SECONDS = 20.0
+#: What asks the driver; the extra `gpu` brings it.
+PACKAGE = "nvidia-ml-py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +22,18 @@ class Driver:
     """NVIDIA's driver.
 
     Attributes:
-        version: Of the driver, such as `580.65.06`; None if `nvidia-smi` does not tell.
+        version: Of the driver, such as `580.65.06`.
         cuda: The newest release of CUDA that it runs, such as `13.0`; None without a driver.
         devices: The GPUs.
         error: What is wrong with it, None if nothing is.
+        is_asked: Whether the package that asks it is installed.
     """
 
     version: str | None = None
     cuda: str | None = None
     devices: tuple[Device, ...] = ()
     error: str | None = None
+    is_asked: bool = True
 
     @property
     def cuda_major(self) -> int:
@@ -47,47 +44,27 @@ class Driver:
 def find_driver() -> Driver:
     """The driver of this machine; whatever goes wrong is said in it, never raised."""
     try:
-        cuda = ctypes.CDLL(LIBRARY)
-    except OSError:
-        return Driver(error=f"there is no driver: `{LIBRARY}` is not found")
-    version, number = _driver_version(), ctypes.c_int(0)
-    if (code := cuda.cuInit(0)) != 0:
-        return Driver(version, error=f"the driver does not start: {_reason(cuda, code)}")
-    if cuda.cuDriverGetVersion(ctypes.byref(number)) != 0:
-        return Driver(version, error="the driver does not tell its version")
-    release = f"{number.value // 1000}.{number.value % 1000 // 10}"
-    devices = tuple(_devices(cuda))
-    return Driver(version, release, devices, None if devices else "the driver finds no GPU")
-
-
-def _devices(cuda: Any) -> Iterator[Device]:
-    count = ctypes.c_int(0)
-    cuda.cuDeviceGetCount(ctypes.byref(count))
-    for at in range(count.value):
-        handle, name, nbytes = ctypes.c_int(0), ctypes.create_string_buffer(256), ctypes.c_size_t(0)
-        if cuda.cuDeviceGet(ctypes.byref(handle), at) != 0:
-            continue
-        cuda.cuDeviceGetName(name, len(name), handle)
-        cuda.cuDeviceTotalMem_v2(ctypes.byref(nbytes), handle)
-        yield Device(name.value.decode("utf-8", "replace"), nbytes.value)
-
-
-def _reason(cuda: Any, code: int) -> str:
-    text = ctypes.c_char_p()
-    if cuda.cuGetErrorString(code, ctypes.byref(text)) == 0 and text.value:
-        return f"{text.value.decode('utf-8', 'replace')} ({code})"
-    return f"error {code}"
-
-
-def _driver_version() -> str | None:
-    """The driver's own version, which libcuda does not tell."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    command = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+        nvml = import_module("pynvml")
+    except ImportError:
+        return Driver(error=f"`{PACKAGE}`, which asks the driver, is not", is_asked=False)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    lines = done.stdout.split()
-    return lines[0] if done.returncode == 0 and lines else None
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        return Driver(error=f"there is no driver that works: {error}")
+    try:
+        number = nvml.nvmlSystemGetCudaDriverVersion()
+        handles = [nvml.nvmlDeviceGetHandleByIndex(at) for at in range(nvml.nvmlDeviceGetCount())]
+        devices = tuple(
+            Device(nvml.nvmlDeviceGetName(handle), nvml.nvmlDeviceGetMemoryInfo(handle).total)
+            for handle in handles
+        )
+        return Driver(
+            nvml.nvmlSystemGetDriverVersion(),
+            f"{number // 1000}.{number % 1000 // 10}",
+            devices,
+            None if devices else "the driver finds no GPU",
+        )
+    except nvml.NVMLError as error:
+        return Driver(error=f"the driver does not tell what there is: {error}")
+    finally:
+        nvml.nvmlShutdown()

@@ -30,7 +30,7 @@ _PURPOSES = {
     "plot": "--plot",
 }
 # Two distributions of one module.
-_MODULES = {"onnxruntime-gpu": "onnxruntime"}
+_MODULES = {"onnxruntime-gpu": "onnxruntime", "nvidia-ml-py": "pynvml"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,13 @@
 """The shared libraries that onnxruntime's CUDA provider needs, and which of them are there.
 
-The provider is a shared library beside the module. What it is linked against stands in its
-dynamic section; what it loads by itself later (cuDNN, cuFFT, NVRTC) does not, and follows
-from the release of CUDA that it was built for.
+Which they are follows from the release of CUDA that the provider was built for; looked at for
+onnxruntime-gpu 1.21 to 1.31. onnxruntime's own `preload_dlls` loads what pip brought, and says
+what it could not find on the standard output alone.
 """
 
 from __future__ import annotations
 
 import ctypes
-import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +16,8 @@ from pathlib import Path
 
 _PROVIDER = "libonnxruntime_providers_cuda.so"
 _BUILD = "build_and_package_info.py"
-_OURS = ("libcu", "libnv")  # of CUDA; all others come with the system
-
-_ELF64, _LITTLE = 2, 1
-_DYNAMIC, _LOAD = 2, 1
-_NEEDED, _STRTAB = 1, 5
+_CUDNN = 9  # since onnxruntime 1.19, which is older than any that is supported
+_CURAND = 10  # for CUDA 12 and 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,53 +70,13 @@ def cuda_build() -> CudaBuild | None:
     if cuda is None:
         return None
     major = int(cuda.partition(".")[0])
-    linked = [name for name in needed(folder / _PROVIDER) if name.startswith(_OURS)]
-    later = [f"libcufft.so.{major - 1}", f"libnvrtc.so.{major}"]
-    cudnn = 9  # since onnxruntime 1.19, which is older than any that is supported
-    wanted = [(name, False) for name in (*linked, f"libcudnn.so.{cudnn}")]
-    wanted += [(name, True) for name in later]
     # cuBLAS needs cuBLASLt and finds it if it is loaded already.
-    wanted.sort(key=lambda entry: not entry[0].startswith("libcublasLt"))
+    linked = [f"lib{name}.so.{major}" for name in ("cublasLt", "cublas", "cudart")]
+    linked += [f"libcurand.so.{_CURAND}", f"libcudnn.so.{_CUDNN}"]
+    later = [f"libcufft.so.{major - 1}", f"libnvrtc.so.{major}"]
+    wanted = [(name, False) for name in linked] + [(name, True) for name in later]
     roots = list(_pip_folders(folder))
-    return CudaBuild(cuda, cudnn, tuple(_find(name, optional, roots) for name, optional in wanted))
-
-
-def needed(path: Path) -> list[str]:
-    """The libraries that a shared library is linked against.
-
-    Args:
-        path: A 64-bit little-endian ELF file; of any other, nothing is known.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    with path.open("rb") as file:
-        head = file.read(64)
-        if len(head) < 64 or head[:4] != b"\x7fELF" or (head[4], head[5]) != (_ELF64, _LITTLE):
-            return []
-        offset, size, count = (
-            struct.unpack_from(form, head, at)[0] for form, at in (("<Q", 32), ("<H", 54), ("<H", 56))
-        )
-        file.seek(offset)
-        table = file.read(size * count)
-        segments = [struct.unpack_from("<IIQQQQ", table, size * at) for at in range(count)]
-        dynamic = next((segment for segment in segments if segment[0] == _DYNAMIC), None)
-        if dynamic is None:
-            return []
-        file.seek(dynamic[2])
-        entries = list(struct.iter_unpack("<QQ", file.read(dynamic[5] // 16 * 16)))
-        strings = next((value for tag, value in entries if tag == _STRTAB), 0)
-        start = next(
-            (s[2] + strings - s[3] for s in segments if s[0] == _LOAD and s[3] <= strings < s[3] + s[5]), None
-        )
-        if start is None:
-            return []
-        names = []
-        for tag, value in entries:
-            if tag == _NEEDED:
-                file.seek(start + value)
-                names.append(file.read(256).split(b"\0", 1)[0].decode("ascii", "replace"))
-        return names
+    return CudaBuild(cuda, _CUDNN, tuple(_find(name, optional, roots) for name, optional in wanted))
 
 
 def _capi() -> Path | None:

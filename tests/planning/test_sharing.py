@@ -20,7 +20,7 @@ from dnnsplit_onnx.graph.modelfile import ModelFile
 from dnnsplit_onnx.graph.shapes import bind_shapes
 from dnnsplit_onnx.machines.tiers import Lan, Machine, Tier
 from dnnsplit_onnx.machines.tiers_file import parse_topology
-from dnnsplit_onnx.machines.topology import Link, Topology
+from dnnsplit_onnx.machines.topology import Link, Topology, Workload
 from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.planning.costs import cost_table
 from dnnsplit_onnx.planning.objective import evaluate
@@ -381,3 +381,24 @@ def test_coedge_needs_several_machines() -> None:
     analysis = an_analysis(5, 2)
     with pytest.raises(InputError, match="is one"):
         plan(analysis, Topology(tiers=[Tier("edge", gflops=1)]), planner="coedge")
+
+
+@pytest.mark.parametrize("clients", [1, 4])
+def test_the_matching_game_moves_work_to_machines_that_share_rows(clients: int) -> None:
+    """`dina` prices the tier of each requester by the best way to share its rows."""
+    shared = 0
+    for seed in range(6):
+        analysis = an_analysis(seed, 4)
+        speed = float(analysis.flops.sum()) / 1e9 / 0.1  # 0.1 s on one machine
+        cloud = Tier("cloud", gflops=3 * speed, replicas=2)
+        tiers = [a_tier([speed, speed], 1000.0, 0.01), cloud]
+        topology = Topology(tiers=tiers, links=[Link(bandwidth_mbps=0.1)], workload=Workload(clients=clients))
+        matched = plan(analysis, topology, planner="dina")
+        again = plan(analysis, topology, cuts=list(matched.cuts))
+        assert matched.latency_s == pytest.approx(again.latency_s, rel=1e-12)
+        least = plan(analysis, topology).latency_s
+        assert matched.latency_s >= least * (1 - 1e-12)
+        if clients == 1:
+            assert matched.latency_s <= min(single.latency_s for single in matched.single_tier) * (1 + 1e-12)
+        shared += any(share.rows is not None for share in matched.figures.stages[0].machines)
+    assert shared

@@ -56,6 +56,14 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     assert KEEP_TO_CPU in (problem.hint or "")
 
 
+def test_a_driver_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = Driver(error="`nvidia-ml-py`, which asks the driver, is not", is_asked=False)
+    asked, failing = machine(monkeypatch, driver=unknown, cuda="fell back").problems
+    assert asked.what == "onnxruntime-gpu is installed, and `nvidia-ml-py`, which asks the driver, is not"
+    assert asked.hint == "pip install nvidia-ml-py"
+    assert failing.what == "CUDA does not work: fell back"
+
+
 def test_a_driver_too_old_for_this_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     old = Driver("550.1", "12.4", GOOD_DRIVER.devices)
     (problem,) = machine(monkeypatch, driver=old, cuda="fell back").problems
@@ -68,7 +76,6 @@ def test_missing_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
         Library("libcublas.so.13", None),
         Library("libcudnn.so.9", None),
         Library("libcufft.so.12", None, optional=True),
-        Library("libcuda.so.1", None),  # the driver's; said elsewhere
     )
     (problem,) = machine(monkeypatch, libraries=libraries, cuda="fell back").problems
     assert problem.what == "shared libraries are missing: libcublas.so.13, libcudnn.so.9"

@@ -1,4 +1,4 @@
-"""Shared libraries, read and looked for; the files here are real, CUDA's are made up."""
+"""Shared libraries that are looked for, and a driver that is asked; CUDA's are made up."""
 
 from __future__ import annotations
 
@@ -6,29 +6,19 @@ import ctypes
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import onnxruntime
 import pytest
 
-from dnnsplit_onnx.runtime import driver, libraries
+from dnnsplit_onnx.runtime import libraries
 from dnnsplit_onnx.runtime.driver import Driver, find_driver
-from dnnsplit_onnx.runtime.libraries import cuda_build, needed
+from dnnsplit_onnx.runtime.libraries import cuda_build
 
 _REAL = next(Path(onnxruntime.__file__).parent.glob("capi/onnxruntime_pybind11_state*.so"))
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ELF files are those of Linux")
-
-
-def test_what_a_real_library_is_linked_against() -> None:
-    assert "libc.so.6" in needed(_REAL)
-    assert all(name.startswith(("lib", "ld-")) for name in needed(_REAL))
-
-
-@pytest.mark.parametrize("content", [b"", b"MZ", b"\x7fELF", b"\x7fELF\x01\x01" + bytes(80), b"x" * 100])
-def test_of_other_files_nothing_is_known(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "lib.so"
-    path.write_bytes(content)
-    assert needed(path) == []
 
 
 @pytest.fixture
@@ -39,8 +29,6 @@ def gpu_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (capi / "libonnxruntime_providers_cuda.so").write_bytes(b"")
     (capi / "build_and_package_info.py").write_text("package_name = 'x'\ncuda_version = '13.0'\n")
     monkeypatch.setattr(libraries, "_capi", lambda: capi)
-    linked = ["libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13", "libcuda.so.1", "libstdc++.so.6"]
-    monkeypatch.setattr(libraries, "needed", lambda _: linked)
     monkeypatch.setattr(sys, "path", [])
     return tmp_path
 
@@ -58,7 +46,7 @@ def test_missing_libraries_are_named(gpu_build: Path, monkeypatch: pytest.Monkey
         ("libcublasLt.so.13", False),
         ("libcublas.so.13", False),
         ("libcudart.so.13", False),
-        ("libcuda.so.1", False),
+        ("libcurand.so.10", False),
         ("libcudnn.so.9", False),
         ("libcufft.so.12", True),
         ("libnvrtc.so.13", True),
@@ -89,75 +77,62 @@ def test_a_build_for_the_cpu_needs_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert cuda_build() is None
 
 
-class FakeCuda:
-    """libcuda, as its header has it: everything through pointers, 0 for success."""
+class FakeNvml:
+    """The module `pynvml`, as NVIDIA's package has it."""
 
-    def __init__(self, init: int = 0, release: int = 13010, names: tuple[str, ...] = ("NVIDIA X1",)) -> None:
-        self.init, self.release, self.names = init, release, names
+    class NVMLError(Exception):
+        """As the package raises it."""
 
-    def cuInit(self, _flags: int) -> int:  # noqa: N802
-        return self.init
+    def __init__(self, names: tuple[str, ...] = ("NVIDIA X1",), failing: str = "") -> None:
+        self.names, self.failing, self.is_open = names, failing, False
 
-    def cuDriverGetVersion(self, out: ctypes.c_void_p) -> int:  # noqa: N802
-        ctypes.cast(out, ctypes.POINTER(ctypes.c_int))[0] = self.release
-        return 0
+    def __getattr__(self, name: str) -> Any:
+        answers = {
+            "nvmlInit": lambda: setattr(self, "is_open", True),
+            "nvmlShutdown": lambda: setattr(self, "is_open", False),
+            "nvmlSystemGetCudaDriverVersion": lambda: 13010,
+            "nvmlSystemGetDriverVersion": lambda: "580.65.06",
+            "nvmlDeviceGetCount": lambda: len(self.names),
+            "nvmlDeviceGetHandleByIndex": lambda at: at,
+            "nvmlDeviceGetName": lambda handle: self.names[handle],
+            "nvmlDeviceGetMemoryInfo": lambda _: SimpleNamespace(total=8 << 30),
+        }
+        if name == self.failing:
+            return self._fail
+        if name not in answers:
+            raise AttributeError(name)
+        return answers[name]
 
-    def cuDeviceGetCount(self, out: ctypes.c_void_p) -> int:  # noqa: N802
-        ctypes.cast(out, ctypes.POINTER(ctypes.c_int))[0] = len(self.names)
-        return 0
-
-    def cuDeviceGet(self, out: ctypes.c_void_p, at: int) -> int:  # noqa: N802
-        ctypes.cast(out, ctypes.POINTER(ctypes.c_int))[0] = at
-        return 0
-
-    def cuDeviceGetName(self, out: ctypes.Array[ctypes.c_char], _size: int, handle: ctypes.c_int) -> int:  # noqa: N802
-        out.value = self.names[handle.value].encode()
-        return 0
-
-    def cuDeviceTotalMem_v2(self, out: ctypes.c_void_p, _handle: ctypes.c_int) -> int:  # noqa: N802
-        ctypes.cast(out, ctypes.POINTER(ctypes.c_size_t))[0] = 8 << 30
-        return 0
-
-    def cuGetErrorString(self, _code: int, out: ctypes.c_void_p) -> int:  # noqa: N802
-        ctypes.cast(out, ctypes.POINTER(ctypes.c_char_p))[0] = b"no CUDA-capable device is detected"
-        return 0
+    def _fail(self, *_: object) -> None:
+        raise self.NVMLError("Driver Not Loaded")
 
 
-def driver_with(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda) -> Driver:
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: cuda)
-    monkeypatch.setattr(driver.shutil, "which", lambda _: None)
-    return find_driver()
+def driver_with(monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml | None) -> Driver:
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    found = find_driver()
+    assert nvml is None or not nvml.is_open
+    return found
 
 
 def test_a_machine_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ctypes, "CDLL", no_library)
-    found = find_driver()
+    found = driver_with(monkeypatch, FakeNvml(failing="nvmlInit"))
     assert (found.cuda_major, found.devices) == (0, ())
-    assert "libcuda.so.1" in (found.error or "")
+    assert found.error == "there is no driver that works: Driver Not Loaded"
+
+
+def test_an_environment_that_cannot_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = driver_with(monkeypatch, None)
+    assert not found.is_asked
+    assert "nvidia-ml-py" in (found.error or "")
 
 
 def test_a_driver_tells_its_release_and_its_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = driver_with(monkeypatch, FakeCuda())
-    assert (found.cuda, found.cuda_major, found.error) == ("13.1", 13, None)
+    found = driver_with(monkeypatch, FakeNvml())
+    assert (found.version, found.cuda, found.cuda_major, found.error) == ("580.65.06", "13.1", 13, None)
     assert [(device.name, device.memory_nbytes) for device in found.devices] == [("NVIDIA X1", 8 << 30)]
 
 
-def test_a_driver_without_a_gpu_or_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert driver_with(monkeypatch, FakeCuda(names=())).error == "the driver finds no GPU"
-    assert driver_with(monkeypatch, FakeCuda(init=100)).error == (
-        "the driver does not start: no CUDA-capable device is detected (100)"
-    )
-
-
-@pytest.mark.parametrize(
-    ("script", "version"), [("echo 580.65.06", "580.65.06"), ("echo broken >&2; exit 9", None)]
-)
-def test_the_drivers_own_version_comes_from_its_tool(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, version: str | None
-) -> None:
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\n{script}\n")
-    tool.chmod(0o755)
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: FakeCuda())
-    monkeypatch.setattr(driver.shutil, "which", lambda _: str(tool))
-    assert find_driver().version == version
+def test_a_driver_without_a_gpu_or_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert driver_with(monkeypatch, FakeNvml(names=())).error == "the driver finds no GPU"
+    failing = driver_with(monkeypatch, FakeNvml(failing="nvmlDeviceGetName"))
+    assert failing.error == "the driver does not tell what there is: Driver Not Loaded"
