@@ -313,7 +313,16 @@ def _show_codes(found: Profile) -> None:
 
     raw = {one.value: one.nbytes for one in found.codes if one.code == "raw"}
     table = grid(
-        "=value", "code", ">size", ">packed", ">times smaller", ">write", ">read", ">pack", ">unpack"
+        "=value",
+        "code",
+        ">size",
+        ">packed",
+        ">times smaller",
+        ">error",
+        ">write",
+        ">read",
+        ">pack",
+        ">unpack",
     )
     for one in found.codes:
         least = one.nbytes if one.packed_nbytes is None else min(one.nbytes, one.packed_nbytes)
@@ -323,6 +332,7 @@ def _show_codes(found: Profile) -> None:
             units.nbytes(one.nbytes),
             "" if one.packed_nbytes is None else units.nbytes(one.packed_nbytes),
             f"{raw[one.value] / least:.2f}" if least else "",
+            "" if one.error is None else f"{one.error:.2g}",
             *(units.seconds(seconds) for seconds in (one.encode_s, one.decode_s, one.pack_s, one.unpack_s)),
         )
     stdout_console().print(table)

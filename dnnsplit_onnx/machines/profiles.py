@@ -93,6 +93,8 @@ class CodeTimes(_Record):
         spread: Half the distance between the quartiles of these, over their median.
         encode_s, decode_s: Median seconds to write and to read it.
         pack_s, unpack_s: Median seconds to pack and to unpack its tensors.
+        error: Largest error of an element that was written and read, over the value's largest; None
+            if that was not measured, or is not finite.
     """
 
     value: str
@@ -104,6 +106,7 @@ class CodeTimes(_Record):
     decode_s: _CodeSeconds = 0.0
     pack_s: _CodeSeconds = 0.0
     unpack_s: _CodeSeconds = 0.0
+    error: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class TwoSpeeds(_Record):

@@ -216,6 +216,9 @@ def test_codes_are_measured_and_planned(run: Run, model: Path, tmp_path: Path) -
         assert 0 < one["packed_nbytes"] <= one["nbytes"]
         assert one["pack_s"] > 0 < one["unpack_s"]
         assert (one["encode_s"] > 0) == (one["code"] != "raw") == (one["decode_s"] > 0)
+        # Half a unit of fp16; half of 255 steps over a range of twice the largest element at most.
+        assert 0 <= one["error"] <= {"raw": 0, "fp16": 2**-11}.get(one["code"], 1 / 255 + 1e-6)
+    assert all(any(one["error"] > 0 for one in codes if one["code"] == code) for code in ("fp16", "uint8"))
 
     tiers, out = tmp_path / "tiers.toml", tmp_path / "out"
     tiers.write_text(MEASURED)

@@ -150,8 +150,11 @@ def _measured(
         if not parts(code, kind):
             continue
         tensors, encode_s, decode_s = [[array] for array in arrays], 0.0, 0.0
+        error: float | None = 0.0
         if code != RAW:
-            tensors, encode_s, decode_s = _coded(Coded(value, code, kind, f"{value}/{code}"), arrays, options)
+            tensors, encode_s, decode_s, error = _coded(
+                Coded(value, code, kind, f"{value}/{code}"), arrays, options
+            )
         packs = can_pack() and all(tensor.dtype.kind != "O" for one in tensors for tensor in one)
         packed, pack_s, unpack_s = _packed(tensors) if packs else ([], 0.0, 0.0)
         middle = statistics.median(packed) if packed else 0
@@ -166,13 +169,14 @@ def _measured(
             decode_s=decode_s,
             pack_s=pack_s,
             unpack_s=unpack_s,
+            error=error,
         )
 
 
 def _coded(
     coded: Coded, arrays: Sequence[np.ndarray], options: SessionOptions
-) -> tuple[list[list[np.ndarray]], float, float]:
-    """The tensors that a value becomes, and seconds to write and to read it once."""
+) -> tuple[list[list[np.ndarray]], float, float, float | None]:
+    """The tensors that a value becomes, seconds to write and to read it once, and what is lost."""
     ort = runtime()
     writes, reads = _sessions(coded, options)
     ports = [Port(name=coded.value, dtype=coded.type.dtype_name, shape=coded.type.shape)]
@@ -180,7 +184,21 @@ def _coded(
     made = [writes.run(values) for values in given]
     encode_s = _seconds(lambda: [writes.run(one) for one in given]) / len(arrays)
     decode_s = _seconds(lambda: [reads.run(one) for one in made]) / len(arrays)
-    return [[np.asarray(to_python(ort, one)) for one in each.values()] for each in made], encode_s, decode_s
+    lost = [
+        _error(array, np.asarray(to_python(ort, reads.run(one)[coded.value])))
+        for array, one in zip(arrays, made, strict=True)
+    ]
+    tensors = [[np.asarray(to_python(ort, one)) for one in each.values()] for each in made]
+    return tensors, encode_s, decode_s, None if None in lost else max(one or 0.0 for one in lost)
+
+
+def _error(value: np.ndarray, read: np.ndarray) -> float | None:
+    """The largest error over the largest element, None if that is no number."""
+    wide, largest = value.astype(np.float64), float(np.abs(value.astype(np.float64)).max(initial=0.0))
+    with np.errstate(invalid="ignore"):  # where the value itself is not finite
+        error = float(np.abs(read.astype(np.float64) - wide).max(initial=0.0))
+    relative = error / largest if largest else error
+    return relative if np.isfinite(relative) else None
 
 
 def _sessions(coded: Coded, options: SessionOptions) -> tuple[Session, Session]:
