@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dnnsplit_onnx.errors import InputError, TopologyError, close_names
 from dnnsplit_onnx.machines.predictors import Timings
-from dnnsplit_onnx.machines.profiles import Place, Profile
+from dnnsplit_onnx.machines.profiles import CodeTimes, Place, Profile
 from dnnsplit_onnx.machines.tiers import Tier
 from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.coding import CodeCosts, code_costs
@@ -109,7 +109,7 @@ def cost_table(
         rows = _shared(analysis, topology)
         below[0] = below[0] if rows is None else rows.seconds_below
     if topology.files:
-        below = below + decode_seconds(analysis, topology)
+        below = below + decode_seconds(analysis, topology, _measured(timings))
     return CostTable(
         seconds_below=below,
         flops_below=analysis.flops_below,
@@ -198,8 +198,12 @@ def on_links(analysis: Analysis, topology: Topology) -> Analysis:
 
 def _codes(analysis: Analysis, topology: Topology, timings: Sequence[Timings | None]) -> dict[str, CodeCosts]:
     """What codes take, measured where a profile says so."""
-    measured = [found.codes if isinstance(found, Profile) else () for found in timings]
-    return code_costs(on_links(analysis, topology), topology, measured)
+    return code_costs(on_links(analysis, topology), topology, _measured(timings))
+
+
+def _measured(timings: Sequence[Timings | None]) -> list[tuple[CodeTimes, ...]]:
+    """What codes were measured to take on each tier."""
+    return [found.codes if isinstance(found, Profile) else () for found in timings]
 
 
 def _place(t: int, topology: Topology) -> Place:

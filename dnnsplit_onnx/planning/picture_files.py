@@ -1,16 +1,19 @@
 """What inputs take that cross links as files of pictures: bytes there, and seconds to decode them.
 
-A file is decoded by the tier of the first node that reads it, in the seconds that the tiers file says or,
-as codes are, as if that were bound by memory.
+A file is decoded by the tier of the first node that reads it, in the seconds that the tiers file says, or
+that the tier's profile measured, or, as codes are, as if that were bound by memory.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.errors import TopologyError
 from dnnsplit_onnx.machines.inputs import InputCode
+from dnnsplit_onnx.machines.profiles import CodeTimes
 from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.coding import GB_PER_S
 from dnnsplit_onnx.planning.figures import CodedValue
@@ -31,18 +34,30 @@ def files_nbytes(topology: Topology) -> dict[str, int]:
     return {name: _nbytes(name, one) for name, one in topology.files.items()}
 
 
-def decode_seconds(analysis: Analysis, topology: Topology) -> NDArray[np.float64]:
-    """Shape (K, n + 1): seconds in which each tier decodes the files that its first i nodes read."""
+def decode_seconds(
+    analysis: Analysis, topology: Topology, profiles: Sequence[Sequence[CodeTimes]] = ()
+) -> NDArray[np.float64]:
+    """Shape (K, n + 1): seconds in which each tier decodes the files that its first i nodes read.
+
+    Args:
+        analysis: The model.
+        topology: The machines.
+        profiles: What codes were measured to take on each tier; none where nothing was.
+    """
+    measured = [{(one.value, one.code): one.decode_s for one in times} for times in profiles]
     seconds = np.zeros((len(topology.tiers), len(analysis.graph.nodes) + 1))
     for name, one in topology.files.items():
         first = next((at for at, node in enumerate(analysis.graph.nodes) if name in node.inputs), None)
         if first is None:
             continue
         for t, tier in enumerate(topology.tiers):
-            took = one.decode_ms.get(tier.name)
             memory = (tier.memory_gb_per_s or GB_PER_S) * 1e9
-            modelled = _TRAFFIC[one.code] * _nbytes(name, one) / memory
-            seconds[t, first + 1 :] += modelled if took is None else took / 1e3
+            took = _TRAFFIC[one.code] * _nbytes(name, one) / memory
+            if tier.name in one.decode_ms:
+                took = one.decode_ms[tier.name] / 1e3
+            elif measured and (name, one.code) in measured[t]:
+                took = measured[t][name, one.code]
+            seconds[t, first + 1 :] += took
     return seconds
 
 

@@ -66,6 +66,11 @@ class Picture:
     height: int
     width: int
 
+    @property
+    def code(self) -> str:
+        """The kind of file, by its beginning."""
+        return "png" if self.data.startswith(_BEGINNINGS[1]) else "jpeg"
+
     def pixels(self) -> np.ndarray:
         """The input's value.
 

@@ -1,10 +1,17 @@
-"""What codes lose of a value, as a profile tells it."""
+"""What codes lose of a value, as a profile tells it; and what files of pictures take."""
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
 
-from dnnsplit_onnx.measuring.profiling.codes import _error
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from dnnsplit_onnx.measuring.profiling.codes import _error, measure_codes
+from dnnsplit_onnx.work.analysing import analyse
+from tests.serving.tier.test_files import JPEG, MODEL
 
 
 def test_the_largest_error_stands_over_the_largest_element() -> None:
@@ -20,3 +27,19 @@ def test_what_is_not_finite_has_no_error() -> None:
     assert _error(infinite, infinite) is None
     assert _error(np.array([7e4], np.float32), np.array([np.inf], np.float16)) is None
     assert _error(np.array([np.nan], np.float32), np.array([1.0], np.float32)) is None
+
+
+def test_files_of_pictures_are_a_code_of_their_input(tmp_path: Path) -> None:
+    pytest.importorskip("PIL.Image", reason="needs Pillow: pip install 'dnnsplit-onnx[images]'")
+    proto = onnx.parser.parse_model(
+        MODEL.replace(", float[4] b", "").replace("c = Relu(b)", "c = Identity(w)")
+    )
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros(4, np.float32), "w"))
+    onnx.save(proto, tmp_path / "m.onnx")
+    (tmp_path / "photo.jpg").write_bytes(JPEG)
+    times = measure_codes(analyse(tmp_path / "m.onnx"), samples=tmp_path / "photo.jpg")
+    (file,) = [one for one in times if one.code == "jpeg"]
+    assert (file.value, file.nbytes) == ("picture", len(JPEG))
+    assert file.decode_s > 0
+    (raw,) = [one for one in times if one.value == "picture" and one.code == "raw"]
+    assert raw.nbytes == 200 * 300 * 3

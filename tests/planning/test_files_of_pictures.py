@@ -10,10 +10,12 @@ import pytest
 from dnnsplit_onnx.errors import TopologyError
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
+from dnnsplit_onnx.machines.profiles import CodeTimes
 from dnnsplit_onnx.machines.tiers_file import load_topology, parse_topology
 from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.choosing import plan, problem_of
 from dnnsplit_onnx.planning.costs import cost_table
+from dnnsplit_onnx.planning.picture_files import decode_seconds
 from dnnsplit_onnx.planning.planners import get_planner
 from dnnsplit_onnx.work.analysis import Analysis, measure
 
@@ -70,6 +72,15 @@ def test_decoding_is_of_a_model_where_nobody_measured_it(analysis) -> None:
         decoding = cost_table(analysis, said).seconds_below - plain.seconds_below
         assert decoding[0, -1] == pytest.approx(nbytes_moved * 1e7 / 10e9)
         assert decoding[1, -1] == pytest.approx(nbytes_moved * 1e7 / 100e9)
+
+
+def test_a_profile_knows_better_and_the_tiers_file_best(analysis) -> None:
+    measured = CodeTimes(value="picture", code="jpeg", nbytes=50, decode_s=0.25)
+    other = CodeTimes(value="picture", code="png", nbytes=50, decode_s=9.0)
+    said = tiers(code="jpeg", nbytes=10**7, decode_ms={"edge": 300})
+    seconds = decode_seconds(analysis, said, [(measured,), (other, measured)])
+    assert seconds[:, 1].tolist() == [0.3, 0.25]
+    assert decode_seconds(analysis, said, [(), (other,)])[1, 1] == pytest.approx(1000 * 1e7 / 10e9)
 
 
 @pytest.mark.parametrize("objective", ["latency", "throughput", "cost"])

@@ -26,6 +26,7 @@ from dnnsplit_onnx.machines.profiles import CodeTimes
 from dnnsplit_onnx.measuring.profiling.segments import segment_cuts
 from dnnsplit_onnx.runtime.inputs import input_sets, to_values
 from dnnsplit_onnx.runtime.packing import can_pack, pack, unpack
+from dnnsplit_onnx.runtime.pictures import Picture, is_of_pictures, load_pictures
 from dnnsplit_onnx.runtime.provider import runtime
 from dnnsplit_onnx.runtime.samples import sample_sets
 from dnnsplit_onnx.runtime.sessions import (
@@ -78,12 +79,35 @@ def measure_codes(
     cuts = [0, *segment_cuts(analysis)]
     crossing = dict.fromkeys(value for cut in cuts for value in live_values(graph, cut))
     sized = [value for value in crossing if analysis.types.nbytes(value)]
-    return tuple(
+    files = () if samples is None or not is_of_pictures(samples) else _decoded(ports, samples)
+    return (*files, *_of_values(analysis, sized, sets, options))
+
+
+def _of_values(
+    analysis: Analysis, sized: Sequence[str], sets: Sequence[Mapping[str, Value]], options: SessionOptions
+) -> Iterator[CodeTimes]:
+    return (
         times
         for group in _groups(sized, analysis, len(sets))
         for value, arrays in _values(analysis, group, sets, options).items()
         for times in _measured(value, analysis.types[value], arrays, options)
     )
+
+
+def _decoded(ports: Sequence[Port], samples: str | Path) -> Iterator[CodeTimes]:
+    """The files of pictures as a code of their input: how long they are, and seconds to decode one."""
+    kinds: dict[tuple[str, str], list[Picture]] = {}
+    for values, _ in load_pictures(samples, ports)[:MOST_SAMPLES]:
+        for name, picture in values.items():
+            kinds.setdefault((name, picture.code), []).append(picture)
+    for (name, code), pictures in kinds.items():
+        yield CodeTimes(
+            value=name,
+            code=code,
+            nbytes=round(statistics.median(len(one.data) for one in pictures)),
+            decode_s=statistics.median(_seconds(one.pixels) for one in pictures),
+            error=0.0 if code == "png" else None,
+        )
 
 
 def _inputs(
