@@ -384,6 +384,14 @@ def test_masks_and_positions_are_filled_in(tmp_path: Path) -> None:
         assert list(generator([1, 2, 3], Sampling(max_new=12)).tokens) == list(masked([1, 2, 3], 12))
 
 
+def test_widths_that_only_have_names_are_found(tmp_path: Path) -> None:
+    """As onnxruntime-genai leaves the size of a head."""
+    text = MASKED.replace("past, 1] past_0", "past, width] past_0").replace("total, 1] p", "total, width] p")
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "masked.onnx")
+    with Generator.open(tmp_path / "masked.onnx") as generator:
+        assert list(generator([1, 2, 3], Sampling(max_new=12)).tokens) == list(masked([1, 2, 3], 12))
+
+
 def test_a_model_without_caches_is_fed_the_whole_text(tmp_path: Path) -> None:
     text = MASKED.replace(",\n   float[batch, past, 1] past_0", "").replace(
         ", float[batch, total, 1] present_0", ""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.running.chain import Chain
 from dnnsplit_onnx.running.generating.checks import check_memory
 from dnnsplit_onnx.running.generating.decoder import Signature
 from dnnsplit_onnx.running.origin import slices_folder
 from dnnsplit_onnx.running.steps import Steps
 from dnnsplit_onnx.runtime.sessions import TIER, SessionOptions, open_session
+from dnnsplit_onnx.runtime.sizing import find_sizes
 from dnnsplit_onnx.slicing.extract import port
-from dnnsplit_onnx.slicing.manifest import load_manifest
+from dnnsplit_onnx.slicing.manifest import StateRecord, load_manifest
 from dnnsplit_onnx.slicing.records import state_records
 
 
@@ -59,6 +61,8 @@ class LocalDecoder:
         ports = {name: port(value) for name, value in values.items()}
         inputs, outputs = [ports[name] for name in graph.inputs], list(dict.fromkeys(graph.outputs))
         records = state_records(graph, {})
+        if _have_open_widths([ports[record.input] for record in records], records):
+            records = state_records(graph, find_sizes(graph, {}).sizes)
         fresh = tuple(ports[name] for name in graph.fresh_inputs)
         kept = tuple(ports[state.input] for state in graph.states)
         signature = Signature(fresh, tuple(ports[name] for name in graph.results), kept, records)
@@ -84,6 +88,17 @@ class LocalDecoder:
 
     def close(self) -> None:
         """The sessions go with the last who holds them."""
+
+
+def _have_open_widths(ports: Sequence[Port], records: Sequence[StateRecord]) -> bool:
+    """Whether a state has a named dimension that no step changes, such as the width of a head."""
+    pairs = zip(ports, records, strict=True)
+    return any(
+        isinstance(dim, str)
+        for port, record in pairs
+        for axis, dim in enumerate(port.shape or ())
+        if axis and axis != record.grows and record.grows is not None
+    )
 
 
 class LocalTalk:
