@@ -148,8 +148,11 @@ def open_generator(
     from dnnsplit_onnx.running.generating.drafting import Draft, check_exact
     from dnnsplit_onnx.running.generating.generator import Generator
     from dnnsplit_onnx.running.generating.opening import folder_of, is_sliced, models_of, open_decoder
+    from dnnsplit_onnx.slicing.manifest import FILE_NAME
 
-    path = model_file(place)
+    path = Path(place)
+    if not (path / FILE_NAME).is_file():  # which slices have, and no folder of a model
+        path = model_file(place)
     if not path.exists():
         raise InputError(f"no such folder or file: `{place}`", hint="make slices with `dnnsplit-onnx split`")
     folder, draft = folder_of(path, tokenizer), None

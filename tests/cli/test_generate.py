@@ -69,9 +69,9 @@ def test_what_is_wrong_is_told(run: Run, place: Path, words: tuple[str], said: s
 
 
 def test_places_that_are_none_are_told(run: Run, place: Path, tmp_path: Path) -> None:
-    for where, said in ((tmp_path, "without manifest.json"), (tmp_path / "x", "no such folder or file")):
+    for where in (tmp_path, tmp_path / "x"):
         ended = run("generate", where, "--tokens", "1")
-        assert (ended.code, said in ended.err) == (2, True)
+        assert (ended.code, "folder" in ended.err) == (2, True)
     ended = run("generate", place / "decoder.onnx", "--tokens", "1", "--url", "http://127.0.0.1:1")
     assert (ended.code, "a whole model has no next tier" in ended.err) == (2, True)
 
