@@ -23,9 +23,10 @@ from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.planning.rivals import Kind, Rival, Rivals, priced
 from dnnsplit_onnx.planning.unknowns import too_little
 from dnnsplit_onnx.planning.weights import Weights
-from dnnsplit_onnx.work.analysing import Source, analysis_from
+from dnnsplit_onnx.work.analysing import Source
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.codes import LOSSY, RAW
+from dnnsplit_onnx.work.pictured import analysis_for
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def rivals(
     Raises:
         DnnsplitError: The model cannot be priced on these tiers at all.
     """
-    analysis, topology = analysis_from(model, bindings), topology_of(topology)
+    topology = topology_of(topology)
+    analysis = analysis_for(model, topology, bindings)
     if weights is not None and not isinstance(weights, Weights):
         weights = Weights.of(weights)
     asked = _Asked(analysis, objective, weights)

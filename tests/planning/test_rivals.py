@@ -14,7 +14,7 @@ from dnnsplit_onnx.machines.tiers_file import parse_topology
 from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.models import model_path
 from dnnsplit_onnx.planning.cascades import SmallModel
-from dnnsplit_onnx.planning.choosing import plan, problem_of
+from dnnsplit_onnx.planning.choosing import plan, problem_of, single_tiers
 from dnnsplit_onnx.planning.figures import Objective
 from dnnsplit_onnx.planning.rivalry import rivals
 from dnnsplit_onnx.planning.rivals import Rival, Rivals
@@ -75,8 +75,7 @@ def test_rows_are_what_plans_say(large: Analysis, objective: Objective) -> None:
         ("uint8 input", {"input_nbytes": {name: PIXELS * 3}}),
         ("JPEG input", {"input": {name: JPEG}}),
     ):
-        encoded = plan(large, topology.changed(**said), objective=objective, pareto=False)
-        uppers = encoded.single_tier[1:]
+        uppers = single_tiers(problem_of(large, topology.changed(**said), objective))[1:]
         best = (max if objective == "throughput" else min)(uppers, key=lambda one: one.value(objective))
         assert_same(named(table, sent), best)
 
@@ -141,8 +140,7 @@ def test_a_cascade_at_a_rate(large: Analysis, small: Analysis) -> None:
     table = rivals(large, topology, small=SmallModel(small, "tiny", escalation=share))
     edge_s = plan(small, machines(), pareto=False).single_tier[0].latency_s
     sent = {"workload": {"requests_per_s": rate * share}, "input": {large.graph.inputs[0]: JPEG}}
-    quarter = plan(large, machines(**sent), pareto=False)
-    above = min(one.latency_s for one in quarter.single_tier[1:])
+    above = min(one.latency_s for one in single_tiers(problem_of(large, machines(**sent)))[1:])
     expected = edge_s / (1 - rate * edge_s) + share * above
     assert named(table, "cascade: ").latency_s == pytest.approx(expected)
     coded = named(table, "the best split, with codes")
@@ -158,6 +156,14 @@ def test_inputs_that_the_tiers_file_states(large: Analysis) -> None:
     assert stated.latency_s == min(one.latency_s for one in plan(large, topology).single_tier[1:])
     assert named(table, "all on cloud").latency_s > stated.latency_s  # a tensor
     assert not [row for row in table.rows if row.name.startswith(("JPEG", "uint8"))]
+
+
+def test_a_picture_that_the_tiers_file_describes(large: Analysis) -> None:
+    said = {"code": "jpeg", "nbytes": 5000, "mean": 0, "scale": 1}
+    table = rivals(large, machines(input={large.graph.inputs[0]: said}))
+    stated, pixels = named(table, "input as stated, all on "), named(table, "all on cloud")
+    assert "5,000" in stated.assumes[0]
+    assert stated.latency_s < pixels.latency_s < named(rivals(large, machines()), "all on cloud").latency_s
 
 
 def test_machines_of_one_tier(large: Analysis) -> None:
