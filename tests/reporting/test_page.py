@@ -182,6 +182,15 @@ def test_measurements_stand_beside_predictions(page: str) -> None:
     assert "the whole model was not measured" in text
 
 
+def test_what_could_be_done_in_place_of_a_split_stands_on_the_page(page: str, facts: Facts) -> None:
+    text = Page(page).text()
+    assert "What could be done in place of this plan." in text
+    assert facts.rivals is not None
+    for row in facts.rivals.rows:
+        assert row.name in text
+    assert "In place of a split" not in render(replace(facts, rivals=None))
+
+
 def test_without_measurements_there_is_no_section_of_them(facts: Facts) -> None:
     assert "Predicted and measured" not in render(replace(facts, bench=None))
 
