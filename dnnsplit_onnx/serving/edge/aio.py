@@ -100,6 +100,10 @@ class AsyncEdge:
         while (answer := await self._on_thread(lambda: next(answers, None))) is not None:
             yield answer
 
+    async def forget(self, name: str) -> None:
+        """Has every tier forget the states of a sequence, as `Edge.forget` does."""
+        await self._on_thread(lambda: self.edge.forget(name))
+
     async def close(self) -> None:
         """Waits for what is under way, closes connections, and stops probing."""
         await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
