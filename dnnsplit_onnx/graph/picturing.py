@@ -89,7 +89,7 @@ def put_in_front(
     if any(output.name == value for output in proto.graph.output):
         raise InputError(
             f"the model returns its input `{value}`",
-            hint="write a model that reads a picture: dnnsplit-onnx image IMAGE_MODEL -o OUT.onnx",
+            hint="write a model that reads a picture: dnnsplit-onnx image MODEL -o IMAGE_MODEL",
         )
     pixels = f"{stem}/pixels"
     next(own for own in proto.graph.input if own.name == value).name = pixels

@@ -78,7 +78,7 @@ def pictured_graph(graph: Graph, inputs: Mapping[str, InputCode]) -> Graph:
     if any(is_external(tensor) for tensor in tensors(proto)):
         raise ModelError(
             f"`{path}` has weights in files beside it: no picture can be put in front of it in memory",
-            hint="write a model that reads one: dnnsplit-onnx image IMAGE_MODEL -o OUT.onnx",
+            hint="write a model that reads one: dnnsplit-onnx image MODEL -o IMAGE_MODEL",
         )
     for name, one in wanted.items():
         put_in_front(proto, name, one.size, one.normalisation, keeps_name=True)
