@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from dnnsplit_onnx.planning.weights import Weights
     from dnnsplit_onnx.work.analysis import Analysis
 
-Aim = Literal["latency", "cost", "throughput", "energy", "weighted"]
+Aim = Literal["latency", "cost", "throughput", "energy", "weighted", "ttft", "tpot"]
+
+_TEXTS = ("prompt_tokens", "new_tokens", "conversations")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,26 @@ class ConditionOptions(DeviceOptions, ModelOptions):
     budget_usd: Annotated[
         float | None,
         typer.Option("--budget-usd", metavar="USD", help="Limit on cost per request.", show_default=False),
+    ] = None
+
+    prompt_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--prompt-tokens",
+            metavar="N",
+            help="A request is a whole text: a prompt of so many tokens, and `--new-tokens` after it.",
+            show_default=False,
+        ),
+    ] = None
+    new_tokens: Annotated[
+        int | None,
+        typer.Option("--new-tokens", metavar="N", help="Tokens made of a prompt.", show_default=False),
+    ] = None
+    conversations: Annotated[
+        int | None,
+        typer.Option(
+            "--conversations", metavar="N", help="Texts whose caches are kept at a time.", show_default=False
+        ),
     ] = None
 
     codes: Annotated[
@@ -100,6 +122,9 @@ class ConditionOptions(DeviceOptions, ModelOptions):
             note(suspicion)
         wanted = {"deadline_ms": self.deadline_ms, "budget_usd": self.budget_usd}
         topology = topology.with_limits(**{key: value for key, value in wanted.items() if value is not None})
+        texts = {name: getattr(self, name) for name in _TEXTS if getattr(self, name) is not None}
+        if texts:
+            topology = topology.with_workload(**texts)
         return topology.with_codes(self.allowed_codes) if self.allowed_codes else topology
 
     @property
@@ -107,7 +132,7 @@ class ConditionOptions(DeviceOptions, ModelOptions):
         """The machines, the aim and the limits as they were given."""
         words = self.device_words if self.tiers is None else ["--tiers", str(self.tiers)]
         defaults = ConditionOptions()
-        for name in ("objective", "deadline_ms", "budget_usd"):
+        for name in ("objective", "deadline_ms", "budget_usd", *_TEXTS):
             value = getattr(self, name)
             if value != getattr(defaults, name):
                 given = f"{value:.12g}" if isinstance(value, float) else str(value)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dnnsplit_onnx.cli.options import Bind, Force, Reporting, takes
+from dnnsplit_onnx.errors import InputError
 
 if TYPE_CHECKING:
     from dnnsplit_onnx.converters import Conversion
@@ -90,6 +91,24 @@ def convert(
         bool,
         typer.Option("--with-past", help="A decoder from a Hugging Face folder takes and gives its caches."),
     ] = False,
+    branch: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--branch",
+            metavar="INPUT=true|false",
+            help="Of a merged ONNX model, take the branch that this input chooses for good, so that it "
+            "has cuts inside: --branch use_cache_branch=true. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    split_norms: Annotated[
+        bool,
+        typer.Option(
+            "--split-norms",
+            help="Take the fused sums and norms of an ONNX model apart, so that a cut between layers sends "
+            "one tensor and not two.",
+        ),
+    ] = False,
     check: Annotated[
         bool,
         typer.Option(
@@ -115,6 +134,9 @@ def convert(
 
     Example: dnnsplit-onnx convert model.keras -o model.onnx
     """
+    if branch or split_norms:
+        _rewrite(source, branch or [], output, options, norms=split_norms, force=force)
+        return
     from dnnsplit_onnx.cli.options import ModelOptions
     from dnnsplit_onnx.converters import convert
     from dnnsplit_onnx.reporting.progress import progress
@@ -145,6 +167,28 @@ def convert(
         print_json(report.to_dict())
         return
     _print(report)
+
+
+def _rewrite(
+    source: str, branches: list[str], output: Path, options: Reporting, *, norms: bool, force: bool
+) -> None:
+    """Takes branches of an ONNX model for good, or its sums and norms apart."""
+    from dnnsplit_onnx.cli.output import next_command, print_json
+    from dnnsplit_onnx.converters.branches import choose_branches
+
+    chosen: dict[str, bool] = {}
+    for text in branches:
+        name, _, value = text.partition("=")
+        if value not in ("true", "false"):
+            raise InputError(f"cannot read the branch `{text}`", hint="as in use_cache_branch=true")
+        chosen[name] = value == "true"
+    made = choose_branches(source, chosen, output, norms=norms, force=force)
+    if options.json:
+        print_json({"output": str(output), "branches": chosen, "nodes": len(made.graph.node)})
+        return
+    typer.echo(f"nodes    {len(made.graph.node):,}")
+    typer.echo(f"wrote {output}", err=True)
+    typer.echo(next_command("inspect", str(output)), err=True)
 
 
 def _print(report: Conversion) -> None:

@@ -27,6 +27,8 @@ _OTHER_WORDS = {
     "time": "latency",
     "price": "cost",
     "money": "cost",
+    "prefill": "ttft",
+    "decode": "tpot",
     "power": "energy",
     "gpu": "cuda",
 }

@@ -20,9 +20,11 @@ ZOO = "zoo:"
 
 
 def model_file(model: str) -> Path:
-    """The file of a model that is named by path or as `zoo:NAME`."""
+    """The file of a model that is named by its path, a folder's, or as `zoo:NAME`."""
     if not model.startswith(ZOO):
-        return Path(model)
+        from dnnsplit_onnx.graph.folders import model_in
+
+        return model_in(Path(model))
     from dnnsplit_onnx.models import ENTRIES, model_path
 
     name = model.removeprefix(ZOO)

@@ -61,7 +61,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="An ONNX file, or `zoo:NAME` for a model of the zoo.",
+        help="An ONNX file, a folder with one (`genai_config.json`, `config.json` beside it), or `zoo:NAME`.",
         autocompletion=completion.models,
         show_default=False,
     ),

@@ -25,6 +25,7 @@ from dnnsplit_onnx.errors import InputError
 if TYPE_CHECKING:
     from dnnsplit_onnx.machines.inputs import InputCode
     from dnnsplit_onnx.machines.profiles import Profile
+    from dnnsplit_onnx.machines.topology import Workload
     from dnnsplit_onnx.runtime.sessions import SessionOptions
 
 _HOW = (
@@ -103,6 +104,20 @@ class ProfileOptions(Reporting):
             help="Fit a predictor for any model on this one and others; repeat it, three times at least.",
             show_default=False,
         ),
+    ] = None
+    prompt_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--prompt-tokens",
+            metavar="N",
+            help="Measure a pass over a prompt of so many tokens, and a step after it. "
+            "[default: as [workload] of --tiers says]",
+            show_default=False,
+        ),
+    ] = None
+    new_tokens: Annotated[
+        int | None,
+        typer.Option("--new-tokens", metavar="N", help="Tokens made of a prompt.", show_default=False),
     ] = None
     bind: Bind = None
     order: NodeOrder = "envelope"
@@ -221,6 +236,7 @@ def _measured(model: str, tier: str, options: ProfileOptions) -> Profile:
             per_node=options.per_node,
             codes=options.codes,
             samples=options.samples,
+            workload=_workload(options),
             progress=update,
         )
 
@@ -232,6 +248,17 @@ def _pictures(tiers: Path | None) -> Mapping[str, InputCode]:
     from dnnsplit_onnx.machines.tiers_file import load_topology
 
     return load_topology(tiers).input
+
+
+def _workload(options: ProfileOptions) -> Workload | None:
+    """What a tiers file, or the options, say of texts."""
+    from dnnsplit_onnx.machines.tiers_file import load_topology
+    from dnnsplit_onnx.machines.topology import Workload
+
+    given = {name: getattr(options, name) for name in ("prompt_tokens", "new_tokens")}
+    given = {name: number for name, number in given.items() if number is not None}
+    workload = Workload() if options.tiers is None else load_topology(options.tiers).workload
+    return workload.changed(**given) if given else workload
 
 
 def _session_options(tier: str, options: ProfileOptions) -> SessionOptions:
@@ -294,6 +321,9 @@ def _show(found: Profile, output: Path) -> None:
             f"This machine has two speeds, as a loop without memory shows: the whole takes {fast} or {slow}, "
             f"the slower in {share} of the runs. Seconds are means of both."
         )
+    for phase in found.phases:
+        sizes = ", ".join(f"{name}={size}" for name, size in phase.bindings.items())
+        console.print(f"With {sizes}, the whole model {units.seconds(phase.whole_s)}.")
     for part in found.parts:
         both = f"{units.seconds(part.below_s)} below, {units.seconds(part.above_s)} above"
         console.print(f"Cut at {part.position}: {both}, each run by itself ({part.runs} runs).")

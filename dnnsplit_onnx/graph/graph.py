@@ -233,7 +233,7 @@ def load_graph(model: str | Path | onnx.ModelProto | bytes, states: Sequence[str
     possible.
 
     Args:
-        model: The `.onnx` file; or the model itself, or the bytes of its file, which then
+        model: The `.onnx` file, or a folder of one; or the model itself, or the bytes of its file, which then
             lie in a temporary file for as long as the graph is in use.
         states: What one run hands to the next, each as `IN=OUT`, or `IN=` for what stays
             for a whole sequence; `none` for nothing. Recognised by name if it is not given.

@@ -15,6 +15,7 @@ import onnx
 from dnnsplit_onnx.graph.graph import Graph, build_graph
 from dnnsplit_onnx.graph.modelfile import node_tensors
 from dnnsplit_onnx.graph.state_order import with_states_together
+from dnnsplit_onnx.graph.state_shapes import with_near_shapes
 
 _PLAIN = frozenset(
     {
@@ -67,8 +68,10 @@ def with_order(graph: Graph, indices: Sequence[int]) -> Graph:
 def in_file_order(graph: Graph) -> Graph:
     """A graph with its nodes in the order in which the file is read, whatever theirs is now.
 
-    What looks at a state stands where the state is made (`state_order`), wherever the file has it.
+    What looks at a state stands where the state is made (`state_order`), wherever the file has it, and
+    what asks for the shape of one that is made later asks one that is alike (`state_shapes`).
     """
+    graph = with_near_shapes(graph)
     indices = [node.index for node in graph.nodes]
     read = graph
     if indices != sorted(indices):

@@ -30,6 +30,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from dnnsplit_onnx.errors import ModelError
 from dnnsplit_onnx.files import file_sha256, stamp
 from dnnsplit_onnx.graph.digests import LARGE_NBYTES, Digests, identity, pending_digests
+from dnnsplit_onnx.graph.folders import model_in
 from dnnsplit_onnx.graph.kinds import HEAD_NBYTES, kind_of
 from dnnsplit_onnx.graph.protobuf import Buffer, DataRange, detach
 
@@ -117,13 +118,14 @@ def open_model(path: str | Path) -> ModelFile:
     """Opens an ONNX file without reading its weights.
 
     Args:
-        path: The `.onnx` file. External weights are looked for beside it.
+        path: The `.onnx` file, or a folder of one (`folders`). External weights are looked for
+            beside it.
 
     Raises:
         ModelError: The file cannot be read or is not ONNX; a weight's data is missing,
             too short, or lies outside the model's folder.
     """
-    path = Path(path)
+    path = model_in(Path(path))
     info = _regular_file(path)
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:

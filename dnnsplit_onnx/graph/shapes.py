@@ -325,9 +325,13 @@ def _open_dims(
 
 
 def _bind(graph_proto: onnx.GraphProto, bindings: Mapping[str, int], graph: Graph) -> None:
+    may_be_empty = _of_states_alone(graph)
     for name, number in bindings.items():
-        if number < 1:
-            raise ShapeError(f"cannot bind dimension `{name}` to {number}", hint="sizes are 1 or more")
+        if number < 0 or (number == 0 and name not in may_be_empty):
+            raise ShapeError(
+                f"cannot bind dimension `{name}` to {number}",
+                hint="sizes are 1 or more" if name not in may_be_empty else "sizes are 0 or more",
+            )
     used: set[str] = set()
     inputs = set(graph.inputs)
     for values in (graph_proto.input, graph_proto.output, graph_proto.value_info):
@@ -352,6 +356,18 @@ def _bind(graph_proto: onnx.GraphProto, bindings: Mapping[str, int], graph: Grap
                 else "its inputs have no symbolic dimension"
             )
             raise ShapeError(f"model `{graph.file.path.name}` has no dimension `{name}`", hint=hint)
+
+
+def _of_states_alone(graph: Graph) -> set[str]:
+    """The names that only states have, or sums: what the first pass has none of."""
+    kept = {state.input for state in graph.states}
+    names: dict[bool, set[str]] = {True: set(), False: set()}
+    for value in graph.proto.graph.input:
+        for axis, dim, _ in _open_dims(value):
+            is_state = value.name in kept
+            called = names_in(dim or "") if is_state else (dim or "",)
+            names[is_state].update((*called, axis_name(value.name, axis)))
+    return names[True] - names[False]
 
 
 def _infer(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -49,13 +49,7 @@ def _places(graph: Graph) -> dict[int, int]:
 
 def _bounds(graph: Graph) -> dict[int, int]:
     """For each node that depends on states alone, and makes none, how far up it may go."""
-    made = {state.output for state in graph.states}
-    followers: set[int] = set()
-    early = {state.input for state in graph.states}  # values that depend on states alone
-    for at, node in enumerate(graph.nodes):
-        if node.inputs and early.issuperset(node.inputs) and made.isdisjoint(node.outputs):
-            followers.add(at)
-            early.update(node.outputs)
+    followers = followers_of(graph)
     limit_of = _first_others(graph, followers)  # how far up what reads a value may go
     bounds: dict[int, int] = {}
     for at in sorted(followers):
@@ -63,6 +57,18 @@ def _bounds(graph: Graph) -> dict[int, int]:
         bounds[at] = max(limit_of[value] for value in node.inputs)
         limit_of.update(dict.fromkeys(node.outputs, bounds[at]))
     return bounds
+
+
+def followers_of(graph: Graph) -> set[int]:
+    """The positions of nodes that depend on states alone, and make none."""
+    made = {state.output for state in graph.states}
+    followers: set[int] = set()
+    early = {state.input for state in graph.states}  # values that depend on states alone
+    for at, node in enumerate(graph.nodes):
+        if node.inputs and early.issuperset(node.inputs) and made.isdisjoint(node.outputs):
+            followers.add(at)
+            early.update(node.outputs)
+    return followers
 
 
 def _first_others(graph: Graph, followers: set[int]) -> dict[str, int]:

@@ -156,6 +156,8 @@ def likely_states(
         and kind[0] in _FLOATS
         and len(kind[1] or ()) >= _CACHE_RANK
     )
+    if not known and (in_order := _by_position(read, made)):
+        return in_order
     if len(read) < 2 or len(made) < 2:  # what is left is what the model is about
         return lone
     of_name = {
@@ -174,6 +176,25 @@ def likely_states(
     pairs = (of_type | of_name).items()
     likely = tuple(State(name, other) for name, other in pairs if other not in inputs)
     return (*lone, *likely) if len(likely) < min(len(read), len(made)) else lone
+
+
+def _by_position(
+    read: Mapping[str, Signature | None], made: Mapping[str, Signature | None]
+) -> tuple[State, ...]:
+    """Caches with the last outputs, one for one, where exporters gave those no names that tell.
+
+    An exporter that flattens a cache names its inputs, and writes as many outputs in the same order.
+    """
+    caches = [
+        name
+        for name, kind in read.items()
+        if _PAST.match(name) and kind is not None and kind[0] in _FLOATS and len(kind[1] or ()) >= _CACHE_RANK
+    ]
+    renewed = list(made)[-len(caches) :] if 0 < len(caches) < len(made) else []
+    pairs = list(zip(caches, renewed, strict=False))
+    if not pairs or not all(_is_readable(read[name], made[other]) for name, other in pairs):
+        return ()
+    return tuple(State(name, other) for name, other in pairs)
 
 
 def parse_states(texts: Sequence[str], inputs: Sequence[str], outputs: Sequence[str]) -> tuple[State, ...]:
@@ -260,10 +281,16 @@ def _present(name: str) -> Iterator[str]:
             yield made
 
 
+def is_attended(name: str) -> bool:
+    """Whether a name speaks of what a decoder attends to, and not of its own text."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    return not _ATTENDED.isdisjoint(words)
+
+
 def _stays(name: str, renewed: Collection[str]) -> bool:
     """Whether a name is one of what stays for a whole sequence, beside states of other names."""
     words = {word.lower() for word in _WORD.findall(name)}
-    if name in _OF_ENCODER or (_PAST.match(name) and words & _ATTENDED):
+    if name in _OF_ENCODER or (_PAST.match(name) and is_attended(name)):
         return any(_PAST.match(other) for other in renewed)
     return bool(renewed) and "cross" in words and bool(words & _ATTENTION)
 

@@ -11,8 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dnnsplit_onnx.graph.dimensions import names_in, open_names
+from dnnsplit_onnx.graph.dimensions import axis_name, names_in, open_names
+from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.graph.shapes import value_type
 
 _BATCH = re.compile(r"batch|^(n|b|bs)$", re.IGNORECASE)
 _PAST = re.compile(r"past|cache|history|memory", re.IGNORECASE)
@@ -46,6 +48,17 @@ class OpenSize:
     role: str
     usual: tuple[int, ...]
     inputs: tuple[str, ...]
+
+
+def ports_of(graph: Graph) -> list[Port]:
+    """What a model reads, as its file declares it."""
+    data = set(graph.inputs)
+    found = []
+    for value in graph.proto.graph.input:
+        if value.name in data:
+            known = value_type(value.type)
+            found.append(Port(name=value.name, dtype=known.dtype_name, shape=known.shape, kind=known.kind))
+    return found
 
 
 def open_sizes(ports: Sequence[Port], states: Sequence[str], bindings: Mapping[str, int]) -> list[OpenSize]:
@@ -99,7 +112,9 @@ def _role(name: str, axis: int | None, port: Port, is_state: bool) -> str:
     is_float = (port.dtype or "").startswith(("float", "double", "bfloat"))
     if _BATCH.search(name):
         return "batch"
-    if _PAST.search(name) and not _TOTAL.search(name):
+    # A dimension without a name is called by its input, which says nothing of it.
+    is_named = axis is None or name != axis_name(port.name, axis)
+    if _PAST.search(name) and not _TOTAL.search(name) and (is_named or not is_state):
         return "past"
     if _TOTAL.search(name) and axis:
         return "total"

@@ -19,7 +19,7 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,8 @@ Place = Literal["bottom", "between", "top"]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 _CodeSeconds = Annotated[float, Field(ge=0, le=1e4, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=1 << 32)]
+# A prompt's passes, a last one that is shorter, and a step.
+_MOST_PHASES = 8
 
 
 class _Record(BaseModel):
@@ -122,8 +124,8 @@ class TwoSpeeds(_Record):
     slow_share: Annotated[float, Field(ge=0, le=1)]
 
 
-class Profile(_Record):
-    """What one machine was measured to take.
+class Measurement(_Record):
+    """What one machine was measured to take for one pass of a model.
 
     Attributes:
         tier: The tier it was made for.
@@ -171,7 +173,7 @@ class Profile(_Record):
     speeds: TwoSpeeds | None = None
 
     @model_validator(mode="after")
-    def _without_gaps(self) -> Profile:
+    def _without_gaps(self) -> Self:
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(f"schema version {self.schema_version}, this release reads {SCHEMA_VERSION}")
         ends = [0, *(segment.stop for segment in self.segments)]
@@ -234,6 +236,23 @@ class Profile(_Record):
             below[segment.start + 1 : segment.stop + 1] = segment.seconds * weights
         summed: NDArray[np.float64] = np.cumsum(below)
         return summed
+
+
+class Profile(Measurement):
+    """What one machine was measured to take.
+
+    Attributes:
+        phases: Of a text, what was measured of its other passes: this is of those over the prompt.
+    """
+
+    # Left out where there are none, so that the profile of one run is written as it always was.
+    phases: tuple[Measurement, ...] = Field(
+        default=(), max_length=_MOST_PHASES, exclude_if=lambda phases: not phases
+    )
+
+    def at(self, bindings: Mapping[str, int]) -> Measurement:
+        """What was measured at some sizes, of the passes of a text; this where nothing was."""
+        return next((one for one in (self, *self.phases) if one.bindings == dict(bindings)), self)
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Writes the profile to a file, whole or not at all.
@@ -320,7 +339,7 @@ def parse_profile(text: bytes, source: str) -> Profile:
 
 
 def check_profile(
-    profile: Profile, source: str, *, sha256: str, provider: str, bindings: Mapping[str, int]
+    profile: Measurement, source: str, *, sha256: str, provider: str, bindings: Mapping[str, int]
 ) -> None:
     """Refuses a profile that was measured on something else.
 

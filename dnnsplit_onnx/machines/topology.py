@@ -25,6 +25,14 @@ from dnnsplit_onnx.machines.tables import LARGEST, NotNegative, Positive, Table
 from dnnsplit_onnx.machines.tiers import Tier, hands_out, keeps_data
 
 _MOST_TIERS = 1024
+#: What a workload says of the lengths and the number of texts.
+TEXT_LENGTHS = ("prompt_tokens", "new_tokens", "conversations", "prefill_chunk")
+_OF_TEXTS = (
+    *(*TEXT_LENGTHS[1:], "head", "tokens_dim", "past_dim"),
+    *("draft_ms", "draft_tokens", "draft_accepts"),
+)
+_MOST_TOKENS = 1 << 24
+_MOST_DRAFTS = 256
 
 
 class Link(Table):
@@ -68,7 +76,10 @@ class Limits(Table):
         budget_usd: Cost of a request may not exceed it.
         energy_j: Energy of a request may not exceed it.
         throughput_per_s: So many requests per second, at least, must be sustained.
-        return_output: Whether model outputs must come back to tier 0.
+        ttft_ms: The first token of a text may not take longer; for a workload of texts.
+        tpot_ms: Nor may each token after it.
+        return_output: Whether model outputs must come back to tier 0; if nothing is said, those
+            of models with states do: what they make is read to ask for more.
         private_until: A node, or a value by the node that makes it: what leaves the private
             tiers may depend on the model's inputs through it alone. Without it, nothing
             may leave them.
@@ -80,8 +91,15 @@ class Limits(Table):
     budget_usd: NotNegative | None = None
     energy_j: Positive | None = None
     throughput_per_s: Positive | None = None
-    return_output: bool = False
+    ttft_ms: Positive | None = None
+    tpot_ms: Positive | None = None
+    return_output: bool | None = None
     private_until: str | None = None
+
+    @property
+    def returns(self) -> bool:
+        """Whether model outputs come back to tier 0, as far as it is said."""
+        return bool(self.return_output)
 
 
 class Workload(Table):
@@ -92,12 +110,48 @@ class Workload(Table):
             latency (`planning.waiting`), and a plan must sustain the rate.
         clients: Equal machines of tier 0, each with a link 0 of its own, that share the tiers
             above.
+        prompt_tokens: A request is a whole text: a pass over a prompt of so many tokens, then a
+            pass for each new token but the first (`work.texts`).
+        new_tokens: How many tokens are made of each prompt.
+        conversations: Texts whose caches are kept at a time.
+        prefill_chunk: The prompt is read in passes of at most so many tokens.
+        head: What returns of the logits in each pass: `full`, those of all its tokens; `last`, those of the
+            last one; `argmax`, a token's number; `topk:K`, the K best and their numbers.
+        tokens_dim: The dimension that counts the tokens of a pass, where no name tells it.
+        past_dim: The dimension that counts those in the caches.
+        draft_ms: What a small model on tier 0 takes to draft a token: plans say what drafting would
+            gain (`planning.drafting`).
+        draft_tokens: How many are drafted before a pass checks them.
+        draft_accepts: The share of drafts that is accepted.
     """
 
     key: ClassVar[str] = "workload"
 
     requests_per_s: Positive | None = None
     clients: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    prompt_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
+    new_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] = 1
+    conversations: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    prefill_chunk: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
+    head: Annotated[str, Field(pattern=r"^(full|last|argmax|topk:[1-9][0-9]{0,5})$")] = "full"
+    tokens_dim: str | None = None
+    past_dim: str | None = None
+    draft_ms: Positive | None = None
+    draft_tokens: Annotated[int, Field(ge=1, le=_MOST_DRAFTS)] = 4
+    draft_accepts: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.7
+
+    @model_validator(mode="after")
+    def _is_of_texts(self) -> Workload:
+        fields = type(self).model_fields
+        given = [name for name in _OF_TEXTS if getattr(self, name) != fields[name].default]
+        if self.prompt_tokens is None and given:
+            raise ValueError(f"`{given[0]}` is of texts: give `prompt_tokens`, too")
+        return self
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether a request is a whole text, and not one run."""
+        return self.prompt_tokens is not None
 
 
 class Topology(Table):

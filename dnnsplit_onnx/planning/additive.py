@@ -90,7 +90,14 @@ class Terms:
             "cost": lambda: self.cost,
             "energy": lambda: self.energy,
             "weighted": lambda: self.weighted,
+            "ttft": lambda: self._phase("ttft"),
+            "tpot": lambda: self._phase("tpot"),
         }[measure]()
+
+    def _phase(self, measure: Measure) -> Additive:
+        """The seconds of a phase of a text, waiting left out."""
+        costs = self.costs.of_phase(measure)
+        return Additive(costs.seconds_below, Terms(costs, self.topology).link_seconds)
 
     @cached_property
     def latency(self) -> Additive:
@@ -124,19 +131,19 @@ class Terms:
 
     @cached_property
     def _link_seconds(self) -> list[NDArray[np.float64]]:
-        back = self.topology.limits.return_output
+        back = self.topology.limits.returns
         return [link_seconds(link, self.costs, back) for link in self.topology.links]
 
     @cached_property
     def cost(self) -> Additive:
         """Eqs. 8-11 and 17, with NE and NE-C put right."""
         rates = np.array([[tier.usd_per_s] for tier in self.topology.tiers])
-        back = self.topology.limits.return_output
+        back = self.topology.limits.returns
         rows = [
             link_cost_usd(link, self.costs, back, seconds)
             for link, seconds in zip(self.topology.links, self._link_seconds, strict=True)
         ]
-        fees = tuple(tier.usd_per_request for tier in self.topology.tiers)
+        fees = tuple(self.costs.passes * tier.usd_per_request for tier in self.topology.tiers)
         return Additive(
             rates * self.costs.seconds_below, _known(rows, self.costs.size), fees if any(fees) else ()
         )

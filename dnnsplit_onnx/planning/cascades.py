@@ -22,7 +22,7 @@ from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.choosing import problem_of
 from dnnsplit_onnx.planning.encodings import TENSOR, Encoding
 from dnnsplit_onnx.planning.figures import Figures
-from dnnsplit_onnx.planning.objective import violations, weigh
+from dnnsplit_onnx.planning.objective import LIMITED, violations, weigh
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.planning.rivals import Rival, priced
 from dnnsplit_onnx.planning.waiting import link_station, tier_station
@@ -193,7 +193,7 @@ def _cascade(
 
 def _rules(problem: Problem, figures: Figures) -> tuple[str, ...]:
     """The rules and rates that one of the two models breaks; limits on sums are both models' together."""
-    none = {"deadline_ms": None, "budget_usd": None, "energy_j": None, "throughput_per_s": None}
+    none = dict.fromkeys((*(limited.key for limited in LIMITED.values()), "throughput_per_s"))
     return replace(problem, topology=problem.topology.with_limits(**none)).violations(figures)
 
 

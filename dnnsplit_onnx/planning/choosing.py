@@ -20,6 +20,7 @@ from dnnsplit_onnx.planning.costs import Costs, cost_table, on_links
 from dnnsplit_onnx.planning.figures import Figures, Objective, Optimality, SingleTier
 from dnnsplit_onnx.planning.objective import ObjectiveFunction
 from dnnsplit_onnx.planning.once import once_notes, with_once
+from dnnsplit_onnx.planning.phases import text_notes
 from dnnsplit_onnx.planning.picture_files import files_at
 from dnnsplit_onnx.planning.planners import Planner, planner_of
 from dnnsplit_onnx.planning.planners.bounds import lower_bound
@@ -35,6 +36,7 @@ from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, check_states, crossing_values
 from dnnsplit_onnx.work.orders import in_order_of
 from dnnsplit_onnx.work.pictured import analysis_for
+from dnnsplit_onnx.work.texts import Text, text_of
 
 
 def plan(
@@ -151,6 +153,7 @@ def plan_of(
         least = lower_bound(problem, analysis, figures)
     gap = None if least is None else gap_above(least, problem, figures)
     limits = problem.topology.limits.model_dump()
+    limits["return_output"] = bool(limits["return_output"])
     front = _front(planned, pareto if cuts is None else False)
     return Plan(
         objective=problem.objective,
@@ -174,6 +177,7 @@ def plan_of(
             *_encoded_inputs(problem),
             *_shared_rows(planned, figures),
             *once_notes(detailed),
+            *text_notes(detailed, problem.topology),
         ),
         lower_bound=least,
         gap=gap,
@@ -259,6 +263,9 @@ def problem_of(
             fit.
         TopologyError: A rule, or `input_nbytes`, names nothing in the model.
     """
+    if topology.workload.has_texts:
+        analysis = text_of(analysis, topology.workload)
+    topology = settled(topology, analysis)
     analysis = on_links(analysis, topology)
     if weights is not None and not isinstance(weights, Weights):
         weights = Weights.of(weights)
@@ -273,6 +280,13 @@ def problem_of(
         function=objective if callable(objective) else None,
         rules=rules_of(analysis.graph, topology),
     )
+
+
+def settled(topology: Topology, analysis: Analysis) -> Topology:
+    """The topology with what it leaves to the model: outputs of those with states return."""
+    if topology.limits.return_output is None and analysis.graph.states:
+        return topology.with_limits(return_output=True)
+    return topology
 
 
 def single_tiers(problem: Problem) -> tuple[SingleTier, ...]:
@@ -290,6 +304,8 @@ def single_tiers(problem: Problem) -> tuple[SingleTier, ...]:
                 feasible=not problem.violations(figures),
                 weighted=figures.weighted,
                 custom=figures.custom,
+                ttft_s=figures.ttft_s,
+                tpot_s=figures.tpot_s,
             )
         )
     return tuple(rows)
@@ -374,8 +390,13 @@ def _with_values(figures: Figures, problem: Problem) -> Figures:
         )
         for link, way in zip(figures.links, problem.topology.links, strict=True)
     )
+    text = analysis if isinstance(analysis, Text) else None
     stages = tuple(
-        replace(stage, interpolated=bool(interpolated_cuts(problem, analysis, t, stage)))
+        replace(
+            stage,
+            interpolated=bool(interpolated_cuts(problem, analysis, t, stage)),
+            cache_nbytes=None if text is None else text.cache_nbytes(stage.start, stage.stop),
+        )
         for t, stage in enumerate(figures.stages)
     )
     return replace(figures, stages=stages, links=links)

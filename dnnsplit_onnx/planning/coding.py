@@ -115,6 +115,7 @@ def _has_rates(topology: Topology) -> bool:
     workload = topology.workload
     return (
         workload.requests_per_s is not None
+        or workload.has_texts
         or workload.clients > 1
         or topology.limits.throughput_per_s is not None
         or any(tier.replicas > 1 or tier.usd_per_request for tier in topology.tiers)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +33,8 @@ from dnnsplit_onnx.planning.timings import run_seconds, timed_below, timings_of
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import Accounting
 from dnnsplit_onnx.work.memory import StageMemory
+from dnnsplit_onnx.work.passes import Passes
+from dnnsplit_onnx.work.texts import Text
 
 if TYPE_CHECKING:
     from dnnsplit_onnx.planning.sharing import MachineSeconds, TierRows
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 #: Seconds of each node on each tier, shape (K, n), along the analysis's order.
 CostFunction = Callable[[Analysis, Topology], ArrayLike]
 Costs = CostFunction | ArrayLike
+
+_Analysis = TypeVar("_Analysis", bound=Analysis)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,12 @@ class CostTable:
         down_nbytes: Shape (n + 1,): bytes of model outputs made above each position.
         memory: What each stage needs in memory; None if that is not to be looked at.
         codes: What each code takes that some link allows; none where there are none.
+        passes: How often the model runs for a request: each link's delay is paid so often.
+        most_up_nbytes: Shape (n + 1,): bytes that cross in the largest pass, where there are several.
+        most_down_nbytes: Shape (n + 1,): the same of outputs.
+        prefill: Of a whole text, what its prompt takes; None for requests of one pass.
+        step: Of a whole text, what one of its steps takes.
+        check: Of a text with drafts, what a pass takes that checks them.
         timings: What each tier's seconds were read from, None for one without a file; those
             of its first machine, if it has several.
         is_custom: Whether the seconds are the caller's own.
@@ -70,6 +80,29 @@ class CostTable:
     rows: TierRows | None = None
     codes: Mapping[str, CodeCosts] = field(default_factory=dict)
     timings: tuple[Timings | None, ...] = ()
+    passes: int = 1
+    most_up_nbytes: NDArray[np.int64] | None = None
+    most_down_nbytes: NDArray[np.int64] | None = None
+    prefill: CostTable | None = None
+    step: CostTable | None = None
+    check: CostTable | None = None
+
+    @property
+    def pass_nbytes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Bytes that cross, and that return, in the largest pass; each of shape (n + 1,)."""
+        up, down = self.most_up_nbytes, self.most_down_nbytes
+        return (self.up_nbytes if up is None else up, self.down_nbytes if down is None else down)
+
+    def of_phase(self, measure: str) -> CostTable:
+        """What the first token of a text takes, or each after it.
+
+        Raises:
+            InputError: A request is no text.
+        """
+        found = self.prefill if measure == "ttft" else self.step
+        if found is None:
+            raise InputError(f"`{measure}` is a figure of texts, and a request is one run", hint=TEXTS_HINT)
+        return found
 
     @property
     def size(self) -> int:
@@ -95,6 +128,8 @@ def cost_table(
             or binding.
         TopologyError: `input_nbytes` names what is no input of the model.
     """
+    if isinstance(analysis, Passes):
+        return _table_of_passes(analysis, topology, accounting, costs)
     rows: TierRows | None = None
     timings: tuple[Timings | None, ...] = ()
     if costs is not None:
@@ -123,6 +158,47 @@ def cost_table(
     )
 
 
+def _table_of_passes(
+    analysis: Passes, topology: Topology, accounting: Accounting, costs: Costs | None
+) -> CostTable:
+    """The sum of what all passes take.
+
+    Raises:
+        InputError: Rows are shared, links have codes, or `costs` are of one pass alone.
+    """
+    if any(tier.machines for tier in topology.tiers):
+        raise InputError("machines that share rows are not planned for texts", hint="name one machine")
+    if costs is not None and not callable(costs):
+        raise InputError(
+            "`costs` is an array, and a text takes passes of unequal sizes",
+            hint="give a function of analysis and topology: it is asked for each pass",
+        )
+    analysis = on_links(analysis, topology)
+    tables = [(cost_table(part, topology, accounting, costs), count) for part, count in analysis.parts]
+    below = np.sum([count * table.seconds_below for table, count in tables], axis=0)
+    if costs is None:  # FLOPs are whole numbers, divided once
+        for row, tier in zip(below, topology.tiers, strict=True):
+            if tier.cost_model == "gflops":
+                row[:] = _seconds_below(analysis, tier, None, "top")
+    largest = analysis.pass_nbytes(accounting)
+    table = CostTable(
+        seconds_below=below,
+        flops_below=analysis.flops_below,
+        up_nbytes=analysis.cut_nbytes(accounting),
+        down_nbytes=analysis.outputs_above,
+        memory=analysis.memory,
+        is_custom=costs is not None,
+        timings=tables[0][0].timings,
+        passes=analysis.passes,
+        most_up_nbytes=largest[0],
+        most_down_nbytes=largest[1],
+    )
+    if isinstance(analysis, Text):
+        check = tables[2][0] if analysis.check is not None else None
+        return replace(table, prefill=tables[0][0], step=tables[1][0], check=check)
+    return table
+
+
 def _custom_below(costs: Costs, analysis: Analysis, topology: Topology) -> NDArray[np.float64]:
     """Shape (K, n + 1): prefixes of the caller's own seconds."""
     given = costs(analysis, topology) if callable(costs) else costs
@@ -146,6 +222,8 @@ def _custom_below(costs: Costs, analysis: Analysis, topology: Topology) -> NDArr
     return np.concatenate((np.zeros((shape[0], 1)), np.cumsum(seconds, axis=1)), axis=1)
 
 
+#: What makes a request a text.
+TEXTS_HINT = "say how long they are: --prompt-tokens 512 --new-tokens 128"
 _COSTS_HINT = "give seconds of shape (tiers, nodes), along analysis.graph.nodes"
 
 
@@ -173,7 +251,7 @@ def _machine_seconds(analysis: Analysis, tier: Tier) -> MachineSeconds:
     return MachineSeconds(per_node - fixed, fixed, run_s)
 
 
-def on_links(analysis: Analysis, topology: Topology) -> Analysis:
+def on_links(analysis: _Analysis, topology: Topology) -> _Analysis:
     """The analysis as a topology's links see it: inputs take its `input_nbytes` there.
 
     Everything that prices a cut, planners, bounds and the envelope, asks `link_nbytes` and so
@@ -193,7 +271,15 @@ def on_links(analysis: Analysis, topology: Topology) -> Analysis:
                 f"{key} names `{name}`, which is no input of the model",
                 hint=f"did you mean {listed}?" if close else f"its inputs are {', '.join(inputs)}",
             )
-    return analysis if sizes == analysis.input_nbytes else replace(analysis, input_nbytes=sizes)
+    return analysis if sizes == analysis.input_nbytes else _with_sizes(analysis, sizes)
+
+
+def _with_sizes(analysis: _Analysis, sizes: Mapping[str, int]) -> _Analysis:
+    """An analysis, and those it sums, with other bytes of inputs on links."""
+    if not isinstance(analysis, Passes):
+        return replace(analysis, input_nbytes=sizes)
+    parts = tuple((_with_sizes(part, sizes), count) for part, count in analysis.parts)
+    return replace(analysis, input_nbytes=sizes, parts=parts)
 
 
 def _codes(analysis: Analysis, topology: Topology, timings: Sequence[Timings | None]) -> dict[str, CodeCosts]:

@@ -14,9 +14,9 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from dnnsplit_onnx.graph.ports import FILES
 
 #: `custom` is a function of the user's own, which a file cannot hold.
-Objective = Literal["latency", "cost", "throughput", "energy", "weighted", "custom"]
+Objective = Literal["latency", "cost", "throughput", "energy", "weighted", "custom", "ttft", "tpot"]
 #: The figures that are sums over tiers and links; throughput is one over a maximum.
-Measure = Literal["latency", "cost", "energy", "weighted"]
+Measure = Literal["latency", "cost", "energy", "weighted", "ttft", "tpot"]
 #: What is proven of a plan: best over all downward-closed sets of the DAG, best over the
 #: positions of the graph's order, or nothing (a heuristic, or cuts given by the user).
 Optimality = Literal["dag", "order", "none"]
@@ -48,6 +48,8 @@ class Valued:
     energy_j: Real | None
     weighted: Real | None
     custom: Real | None
+    ttft_s: Real | None
+    tpot_s: Real | None
 
     def value(self, objective: Objective) -> float:
         """The figure that an objective is about; as bad as can be where it is unknown."""
@@ -58,6 +60,8 @@ class Valued:
             "energy": self.energy_j,
             "weighted": self.weighted,
             "custom": self.custom,
+            "ttft": self.ttft_s,
+            "tpot": self.tpot_s,
         }[objective]
         if figure is None or math.isnan(figure):
             return 0.0 if objective == "throughput" else math.inf
@@ -108,6 +112,10 @@ class Stage:
         waiting_s: What a request waits for the tier on average, at the offered rate.
         utilisation: The share of time that the tier is busy at that rate, None without one.
         interpolated: Whether its seconds were shared out by FLOPs inside a measured segment.
+        prefill_s: Of a text, its seconds for the prompt.
+        step_s: Of a text, its seconds for a step.
+        cache_nbytes: Of texts, the caches it keeps when the last token of all is made; None where
+            unknown. They are part of its memory.
     """
 
     tier: str
@@ -122,6 +130,9 @@ class Stage:
     waiting_s: Figure = 0.0
     utilisation: Real | None = None
     interpolated: Truth = False
+    prefill_s: Real | None = None
+    step_s: Real | None = None
+    cache_nbytes: Whole | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +174,10 @@ class Transfer:
             request and no other; None if they cannot be known. No other figure holds them.
         once_seconds: What these add to the first request, None if it cannot be known.
         raw_nbytes: What would cross without the code; None if that is unknown, or the code is `raw`.
+        prefill_s: Of a text, the seconds that the prompt takes on the link.
+        step_s: Of a text, those of a step.
+        prefill_nbytes: Of a text, what crosses for the prompt.
+        step_nbytes: Of a text, what crosses in a step.
     """
 
     source: Annotated[str, Field(validation_alias="from")]
@@ -181,6 +196,10 @@ class Transfer:
     once_nbytes: Whole | None = 0
     once_seconds: Real | None = 0.0
     raw_nbytes: Whole | None = None
+    prefill_s: Real | None = None
+    step_s: Real | None = None
+    prefill_nbytes: Whole | None = None
+    step_nbytes: Whole | None = None
 
     @property
     def written(self) -> str:
@@ -208,6 +227,11 @@ class Figures(Valued):
         weighted: The weighted sum of these, if weights were given and what they weigh is
             known.
         custom: What a function of the user's own makes of these, if it is the objective.
+        ttft_s: Of a text, the time to its first token.
+        tpot_s: Of a text, the time of each token after it, at the mean length of the past.
+        check_s: Of a text with drafts, the time of a pass that checks them.
+        ttft_overlapped_s: Of a prompt in chunks, the time to the first token where these follow one
+            another over the tiers.
 
     Figures that depend on a cut of unknown size are NaN.
     """
@@ -220,6 +244,10 @@ class Figures(Valued):
     energy_j: Real | None
     weighted: Real | None = None
     custom: Real | None = None
+    ttft_s: Real | None = None
+    tpot_s: Real | None = None
+    ttft_overlapped_s: Real | None = None
+    check_s: Real | None = None
 
     @property
     def cuts(self) -> tuple[int, ...]:
@@ -249,6 +277,8 @@ class SingleTier(Valued):
     feasible: Truth
     weighted: Real | None = None
     custom: Real | None = None
+    ttft_s: Real | None = None
+    tpot_s: Real | None = None
 
 
 @dataclass(frozen=True, slots=True)

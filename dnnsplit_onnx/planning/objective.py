@@ -34,6 +34,7 @@ from dnnsplit_onnx.machines.tiers import Tier
 from dnnsplit_onnx.machines.topology import Limits, Link, Topology
 from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.planning.figures import Figures, Measure, Stage, Transfer
+from dnnsplit_onnx.planning.phases import with_phases
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.planning.waiting import Station, link_station, tier_station
 from dnnsplit_onnx.planning.weights import Weights
@@ -88,7 +89,7 @@ def evaluate(
     is_energy_known = all(part.energy_j is not None for part in parts if part.seconds != 0)
     # What a request waits for tiers, and what they charge for it, besides their seconds.
     waits = [stage.waiting_s for stage in stages]
-    fees = [_fee(tier, stage) for tier, stage in zip(topology.tiers, stages, strict=True)]
+    fees = [costs.passes * _fee(tier, stage) for tier, stage in zip(topology.tiers, stages, strict=True)]
     weighted = None
     if weights is not None and (is_energy_known or not weights.energy):
         rates = [weigh(weights, 1.0, t.usd_per_s, w) for t, w in zip(topology.tiers, watts, strict=True)]
@@ -98,7 +99,7 @@ def evaluate(
         priced += [weights.cost * fee for fee in fees if fee and weights.cost]
         weighted = _sum(costs, bounds, rates, priced, coding)
     transfers = [link.seconds + link.waiting_s for link in links]
-    return Figures(
+    figures = Figures(
         stages=stages,
         links=links,
         latency_s=_sum(costs, bounds, [1.0] * len(stages), [*transfers, *waits], coding),
@@ -116,6 +117,13 @@ def evaluate(
         energy_j=_sum(costs, bounds, watts, joules, coding) if is_energy_known else None,
         weighted=weighted,
     )
+    if costs.prefill is None or costs.step is None:
+        return figures
+    rate = topology.workload.requests_per_s
+    calm = topology if rate is None else topology.with_workload(requests_per_s=None)
+    prefill, step = (evaluate(cuts, table, calm) for table in (costs.prefill, costs.step))
+    check = None if costs.check is None else evaluate(cuts, costs.check, calm)
+    return with_phases(figures, prefill, step, check, costs.prefill.passes)
 
 
 def _fee(tier: Tier, stage: Stage) -> float:
@@ -192,6 +200,8 @@ LIMITED: dict[Measure, Limited] = {
     "latency": Limited("deadline_ms", "ms", 1e3),
     "cost": Limited("budget_usd", "USD", 1.0),
     "energy": Limited("energy_j", "J", 1.0),
+    "ttft": Limited("ttft_ms", "ms", 1e3),
+    "tpot": Limited("tpot_ms", "ms", 1e3),
 }
 
 
@@ -239,11 +249,12 @@ def link_seconds(link: Link, costs: CostTable, return_output: bool) -> NDArray[n
         Shape (n + 1,); NaN where the size of what crosses is unknown.
     """
     up = np.where(costs.up_nbytes == UNKNOWN, np.nan, costs.up_nbytes)
-    seconds = _way_seconds(link.bandwidth_mbps, link.delay_ms, up)
+    delay_ms = costs.passes * link.delay_ms
+    seconds = _way_seconds(link.bandwidth_mbps, delay_ms, up)
     seconds[-1] = 0.0  # no node remains above the last position
     if return_output:
         down = np.where(costs.down_nbytes == UNKNOWN, np.nan, costs.down_nbytes)
-        back = _way_seconds(link.down_mbps or link.bandwidth_mbps, link.delay_ms, down)
+        back = _way_seconds(link.down_mbps or link.bandwidth_mbps, delay_ms, down)
         seconds = seconds + np.where(down == 0, 0.0, back)
     return seconds
 
@@ -313,7 +324,7 @@ def _stage(
     memory = None if costs.memory is None else costs.memory.nbytes(start, stop)
     machines = costs.rows.machines(stop) if costs.rows is not None and t == 0 else ()
     station = tier_station(topology, t)
-    price = tier.usd_per_s * seconds + (tier.usd_per_request if stop > start else 0.0)
+    price = tier.usd_per_s * seconds + (costs.passes * tier.usd_per_request if stop > start else 0.0)
     return Stage(
         tier.name,
         start,
@@ -344,10 +355,11 @@ def _transfer(
     sizes = costs.up_nbytes if code == RAW else costs.codes[code].nbytes
     up = _nbytes(sizes[cut]) if remains else 0.0
     raw = _nbytes(costs.up_nbytes[cut])
-    down = _nbytes(costs.down_nbytes[cut]) if topology.limits.return_output else 0.0
-    seconds = _way_seconds(link.bandwidth_mbps, link.delay_ms, up) if remains else 0.0
+    down = _nbytes(costs.down_nbytes[cut]) if topology.limits.returns else 0.0
+    delay_ms = costs.passes * link.delay_ms
+    seconds = _way_seconds(link.bandwidth_mbps, delay_ms, up) if remains else 0.0
     if down != 0:
-        seconds += _way_seconds(link.down_mbps or link.bandwidth_mbps, link.delay_ms, down)
+        seconds += _way_seconds(link.down_mbps or link.bandwidth_mbps, delay_ms, down)
     if link.usd_per_gb is None:
         price = seconds * ((link.usd_per_hour or 0.0) / 3600.0)
     else:

@@ -47,10 +47,14 @@ def _steps(plan: Plan) -> list[str]:
 
 
 def _totals(plan: Plan) -> list[str]:
-    rows = [("", "latency ms", "USD", "per second")]
+    is_text = plan.figures.ttft_s is not None
+    tokens = ("first token ms", "each after ms") if is_text else ()
+    rows: list[tuple[str, ...]] = [("", *tokens, "latency ms", "USD", "per second")]
     named = [("this plan", plan.figures), *((f"all on {one.tier}", one) for one in plan.single_tier)]
     for name, one in named:
-        rows.append((name, _ms(one.latency_s), _short(one.cost_usd), _short(one.throughput_per_s)))
+        phases = (_ms(one.ttft_s), _ms(one.tpot_s)) if is_text else ()
+        figures = (_ms(one.latency_s), _short(one.cost_usd), _short(one.throughput_per_s))
+        rows.append((name, *phases, *figures))
     return _table(rows)
 
 
@@ -61,8 +65,8 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _ms(seconds: float) -> str:
-    return _short(seconds * 1e3)
+def _ms(seconds: float | None) -> str:
+    return _short(None if seconds is None else seconds * 1e3)
 
 
 def _short(value: float | None) -> str:

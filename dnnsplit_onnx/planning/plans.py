@@ -239,6 +239,10 @@ class Plan:
             "cost_usd": figures.cost_usd,
             "throughput_per_s": figures.throughput_per_s,
             "energy_j": figures.energy_j,
+            "ttft_s": figures.ttft_s,
+            "tpot_s": figures.tpot_s,
+            "ttft_overlapped_s": figures.ttft_overlapped_s,
+            "check_s": figures.check_s,
             "single_tier": [asdict(single) for single in self.single_tier],
             "speedup_vs_best_single_tier": self.speedup_vs_best_single_tier,
             "pareto": [asdict(point) for point in self.pareto],
@@ -301,7 +305,10 @@ class Plan:
 
 #: What is no figure of a link.
 _LISTS = ("values", "coded")
-_FIGURES = ("stages", "links", "latency_s", "cost_usd", "throughput_per_s", "energy_j", "weighted", "custom")
+_FIGURES = (
+    *("stages", "links", "latency_s", "cost_usd", "throughput_per_s", "energy_j", "weighted", "custom"),
+    *("ttft_s", "tpot_s", "ttft_overlapped_s", "check_s"),
+)
 #: What a plan's file must have; later releases wrote the other keys.
 NEEDED = (
     *("schema_version", "objective", "planner", "optimality", "feasible", "violations", "stages", "links"),

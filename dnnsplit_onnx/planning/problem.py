@@ -75,6 +75,8 @@ class Problem:
         check_name("accounting", self.accounting, get_args(Accounting))
         if self.objective == "weighted" and self.weights is None:
             raise InputError("the objective `weighted` has no weights", hint="such as latency=1, cost=1000")
+        if self.objective in ("ttft", "tpot"):
+            self.costs.of_phase(self.objective)
         if self.objective == "custom" and self.function is None:
             raise InputError(
                 "the objective `custom` has no function",
@@ -175,7 +177,7 @@ class Problem:
         """Shape (n + 1,): whether the bytes of a cut are known, so that it can be priced."""
         known: NDArray[np.bool_] = self.costs.up_nbytes != UNKNOWN
         known[-1] = True
-        if self.topology.limits.return_output:
+        if self.topology.limits.returns:
             known = known & (self.costs.down_nbytes != UNKNOWN)
         return known
 
@@ -203,9 +205,10 @@ class Problem:
         ok = np.ones((len(self.topology.links), self.costs.size + 1), dtype=np.bool_)
         for t, link in enumerate(self.topology.links):
             if link.max_mb is not None:
-                ok[t, :-1] = self.costs.up_nbytes[:-1] / 1e6 <= link.max_mb
-                if self.topology.limits.return_output:
-                    ok[t] &= self.costs.down_nbytes / 1e6 <= link.max_mb
+                up, down = self.costs.pass_nbytes
+                ok[t, :-1] = up[:-1] / 1e6 <= link.max_mb
+                if self.topology.limits.returns:
+                    ok[t] &= down / 1e6 <= link.max_mb
         return ok
 
     def additive(self, measure: Measure) -> Additive:
@@ -278,7 +281,7 @@ class Problem:
         nbytes = np.where(self.is_known, self.costs.up_nbytes, UNKNOWN)
         starts = np.zeros(len(nbytes), dtype=np.bool_)
         starts[0] = True
-        if self.topology.limits.return_output:
+        if self.topology.limits.returns:
             starts[1:] |= np.diff(self.costs.down_nbytes) != 0
         if self.permitted is not None:
             starts[1:] |= (self.permitted[:, 1:] & ~self.permitted[:, :-1]).any(axis=0)
@@ -293,8 +296,13 @@ class Problem:
         figure in play (eqs. 12 and 13, node by node), and no tier above the first has a
         limit of its own: then moving a plan's cuts back to the candidates before them
         gives work to better tiers, sends no more bytes, and keeps every limit. Delays do
-        not matter: a cut that is moved back is paid for both before and after.
+        not matter: a cut that is moved back is paid for both before and after. Of a text, bytes
+        are those of all passes, so figures and limits of some passes are no matter of candidates.
         """
+        is_of_phases = any(measure in ("ttft", "tpot") for measure in measures)
+        is_capped = self.costs.prefill is not None and any(x.max_mb is not None for x in self.topology.links)
+        if is_of_phases or is_capped:
+            return False
         if self.has_rates or any(window is not None for window in self.windows(measures)[1:]):
             return False
         for measure in measures:

@@ -16,6 +16,7 @@ from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.costs import CostTable
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import Accounting
+from dnnsplit_onnx.work.texts import Text
 
 
 def reordered_costs(
@@ -38,6 +39,13 @@ def reordered_costs(
         _below(row, costs.flops_below, tier, order)
         for row, tier in zip(costs.seconds_below, topology.tiers, strict=True)
     ]
+    largest = analysis.pass_nbytes(accounting)
+    prefill, step, check = costs.prefill, costs.step, costs.check
+    if isinstance(analysis, Text) and prefill is not None and step is not None:
+        prefill = reordered_costs(prefill, order, analysis.prefill, topology, accounting)
+        step = reordered_costs(step, order, analysis.step, topology, accounting)
+        if check is not None and analysis.check is not None:
+            check = reordered_costs(check, order, analysis.check, topology, accounting)
     return CostTable(
         seconds_below=np.array(rows),
         flops_below=analysis.flops_below,
@@ -46,6 +54,12 @@ def reordered_costs(
         memory=None if costs.memory is None else analysis.memory,
         is_custom=costs.is_custom,
         timings=costs.timings,
+        passes=costs.passes,
+        most_up_nbytes=largest[0],
+        most_down_nbytes=largest[1],
+        prefill=prefill,
+        step=step,
+        check=check,
     )
 
 

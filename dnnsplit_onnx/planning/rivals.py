@@ -47,6 +47,8 @@ class Rival(Valued):
         energy_j: Energy of a request, on average.
         weighted: The weighted sum, if it was asked for.
         custom: What a function of the user's own makes of its figures, if that is the objective.
+        ttft_s: Of a text, the time to its first token.
+        tpot_s: Of a text, the time of each token after it.
         feasible: Whether it keeps to the limits.
         violations: The limits that it breaks, each a sentence.
         gap: How much worse than the best feasible row, 0.1 being ten percent.
@@ -68,6 +70,8 @@ class Rival(Valued):
     energy_j: float | None = None
     weighted: float | None = None
     custom: float | None = None
+    ttft_s: float | None = None
+    tpot_s: float | None = None
     feasible: bool = False
     violations: tuple[str, ...] = ()
     gap: float | None = None
@@ -82,7 +86,17 @@ class Rival(Valued):
 
     def to_dict(self) -> dict[str, Any]:
         """The rival as JSON-ready data; figures that are unknown or infinite are None."""
-        figures = ("latency_s", "cost_usd", "throughput_per_s", "energy_j", "weighted", "custom", "gap")
+        figures = (
+            "latency_s",
+            "cost_usd",
+            "throughput_per_s",
+            "energy_j",
+            "weighted",
+            "custom",
+            "ttft_s",
+            "tpot_s",
+            "gap",
+        )
         return {
             "name": self.name,
             "kind": self.kind,
@@ -203,6 +217,8 @@ def priced(
         energy_j=figures.energy_j,
         weighted=figures.weighted,
         custom=figures.custom,
+        ttft_s=figures.ttft_s,
+        tpot_s=figures.tpot_s,
         feasible=is_known and not broken,
         violations=broken,
         accuracy=accuracy,

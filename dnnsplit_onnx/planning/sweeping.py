@@ -21,9 +21,9 @@ import numpy as np
 
 from dnnsplit_onnx.errors import InputError, RequestError, TopologyError
 from dnnsplit_onnx.machines.tiers_file import parse_topology, topology_of
-from dnnsplit_onnx.machines.topology import Topology
+from dnnsplit_onnx.machines.topology import TEXT_LENGTHS, Topology, Workload
 from dnnsplit_onnx.planning.accepting import Accept
-from dnnsplit_onnx.planning.choosing import plan_of, problem_of
+from dnnsplit_onnx.planning.choosing import plan_of, problem_of, settled
 from dnnsplit_onnx.planning.coding import code_names
 from dnnsplit_onnx.planning.costs import Costs
 from dnnsplit_onnx.planning.figures import Objective
@@ -41,7 +41,7 @@ from dnnsplit_onnx.work.pictured import analysis_for
 #: A grid of more points is refused: it is a typing error more often than a wish.
 MOST_POINTS = 1_000_000
 #: Keys of the tiers file that are whole numbers.
-_WHOLE = ("min_prefix", "max_prefix", "replicas", "clients")
+_WHOLE = ("min_prefix", "max_prefix", "replicas", "clients", *TEXT_LENGTHS)
 #: A process takes about a second to start: it must have more to do.
 _WORTH_A_PROCESS_S = 4.0
 #: Points planned here before deciding, and points a process is handed at once.
@@ -346,7 +346,7 @@ class _Grid:
     def _problem(self, here: Topology) -> Problem:
         # A function of the caller's own may ask the topology for anything.
         if self.last is not None and not callable(self.costs) and _is_same_work(self.last[0], here):
-            return replace(self.last[1], topology=here)
+            return replace(self.last[1], topology=settled(here, self.analysis))
         problem = problem_of(self.analysis, here, self.objective, self.accounting, self.weights, self.costs)
         self.last = here, problem
         return problem
@@ -358,7 +358,13 @@ def _is_same_work(one: Topology, other: Topology) -> bool:
     mine, theirs = (
         [tier.model_copy(update=free) for tier in topology.tiers] for topology in (one, other)
     )  # fmt: skip
-    return mine == theirs and one.limits.private_until == other.limits.private_until
+    texts, others = (_text(topology.workload) for topology in (one, other))
+    return mine == theirs and texts == others and one.limits.private_until == other.limits.private_until
+
+
+def _text(workload: Workload) -> Workload:
+    """What a workload says of texts alone."""
+    return workload.changed(requests_per_s=None, clients=1)
 
 
 def _planned(

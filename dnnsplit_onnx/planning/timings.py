@@ -61,9 +61,10 @@ def _predicted(analysis: Analysis, tier: Tier, predictor: Predictor, place: Plac
     return predictor.seconds_below(counted.kinds, counted.amounts, place)
 
 
-def _measured(analysis: Analysis, tier: Tier, profile: Profile, place: Place) -> NDArray[np.float64]:
+def _measured(analysis: Analysis, tier: Tier, whole: Profile, place: Place) -> NDArray[np.float64]:
     given = tier.profile
     file = analysis.graph.file
+    profile = whole.at(analysis.types.bindings)
     check_profile(
         profile,
         given if isinstance(given, str) else f"the profile of tier `{tier.name}`",

@@ -45,6 +45,8 @@ def figure(objective: Objective, value: float | None) -> str:
         "cost": units.usd,
         "throughput": units.per_second,
         "energy": units.joules,
+        "ttft": units.seconds,
+        "tpot": units.seconds,
     }[objective]
     return write(value)
 

@@ -26,6 +26,8 @@ VALUE_LABELS: dict[Objective, str] = {
     "energy": "energy (J per request)",
     "weighted": "weighted sum",
     "custom": "own objective",
+    "ttft": "time to the first token (s)",
+    "tpot": "time of each token (s)",
 }
 
 #: Ends of an axis this far apart are drawn on a logarithmic scale.
@@ -39,7 +41,9 @@ _WORDS = {
     "usd_per_hour": "price", "usd_per_gb": "price", "usd_per_request": "price of a request, USD",
     "memory_gb": "memory", "watts": "power", "idle_watts": "idle power", "deadline_ms": "deadline",
     "budget_usd": "budget", "energy_j": "energy limit", "requests_per_s": "requests, 1/s",
-    "throughput_per_s": "least throughput, 1/s",
+    "throughput_per_s": "least throughput, 1/s", "prompt_tokens": "tokens of a prompt",
+    "new_tokens": "new tokens", "conversations": "conversations",
+    "ttft_ms": "limit on the first token", "tpot_ms": "limit on a token",
 }  # fmt: skip
 _UNITS = {
     "_mbps": "Mbit/s", "_ms": "ms", "_usd": "USD", "_per_hour": "USD/h", "_per_gb": "USD/GB", "_gb": "GB",

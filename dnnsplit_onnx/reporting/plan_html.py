@@ -79,11 +79,15 @@ def _rivals(plan: Plan) -> str:
         note = [against(plan, single), "" if single.feasible else "breaks a limit"]
         end = _safe(", ".join(filter(None, note)))
         rows.append(_row(f"all on {single.tier}", list(_figures(single, energy)), end))
-    headings = ("", ">latency", ">cost", ">throughput", *([">energy"] if energy else []), "")
+    tokens = (">first token", ">each after") if plan.figures.ttft_s is not None else ()
+    headings = ("", *tokens, ">latency", ">cost", ">throughput", *([">energy"] if energy else []), "")
     return _table("Against single tiers", headings, rows)
 
 
 def _figures(figures: Figures | SingleTier, energy: bool) -> Iterator[str]:
+    if figures.ttft_s is not None:
+        yield units.seconds(figures.ttft_s)
+        yield units.seconds(figures.tpot_s)
     yield units.seconds(figures.latency_s)
     yield units.usd(figures.cost_usd)
     yield units.per_second(figures.throughput_per_s)

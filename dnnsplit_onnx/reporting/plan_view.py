@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from dnnsplit_onnx.planning.figures import ParetoPoint
+from dnnsplit_onnx.planning.figures import Figures, ParetoPoint, SingleTier
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.reporting import units
 from dnnsplit_onnx.reporting.bars import waterfall
@@ -24,6 +24,8 @@ _LIMIT_UNITS = {
     "deadline_ms": ("deadline", "ms"),
     "budget_usd": ("budget", "USD"),
     "energy_j": ("energy", "J"),
+    "ttft_ms": ("first token within", "ms"),
+    "tpot_ms": ("each token within", "ms"),
 }
 
 
@@ -86,6 +88,9 @@ def _title(plan: Plan, graph: Graph, dot: str) -> str:
         units.flops(sum(stage.flops for stage in plan.figures.stages)),
         f"best {plan.objective}" if plan.planner != "at" else "cuts as given",
     ]
+    workload = dict((plan.topology or {}).get("workload", {}))
+    if (prompt := workload.get("prompt_tokens")) is not None:
+        parts.append(f"{prompt:,} tokens and {workload.get('new_tokens', 1):,} new")
     for key, (name, unit) in _LIMIT_UNITS.items():
         if plan.limits.get(key) is not None:
             parts.append(f"{name} {plan.limits[key]:g} {unit}")
@@ -129,20 +134,14 @@ def _comparison(console: Console, plan: Plan) -> RenderableType:
     """The plan's figures against everything on each single tier."""
     energy = plan.figures.energy_j is not None or plan.objective == "energy"
     energy = energy and console.width >= NARROW
-    table = grid("", ">latency", ">cost", ">throughput", *([">energy"] if energy else []), "=")
+    is_text = plan.figures.ttft_s is not None
+    headings = [*([">first token", ">each after"] if is_text else []), ">latency", ">cost", ">throughput"]
+    table = grid("", *headings, *([">energy"] if energy else []), "=")
     figures = plan.figures
-    row = [
-        units.seconds(figures.latency_s),
-        units.usd(figures.cost_usd),
-        units.per_second(figures.throughput_per_s),
-    ]
+    row = _row(figures, is_text=is_text)
     table.add_row("this plan", *row, *([units.joules(figures.energy_j)] if energy else []), "", style="bold")
     for single in plan.single_tier:
-        row = [
-            units.seconds(single.latency_s),
-            units.usd(single.cost_usd),
-            units.per_second(single.throughput_per_s),
-        ]
+        row = _row(single, is_text=is_text)
         note = against(plan, single)
         if not single.feasible:
             note = f"{note}, breaks a limit".removeprefix(", ")
@@ -153,6 +152,17 @@ def _comparison(console: Console, plan: Plan) -> RenderableType:
             note,
         )
     return table
+
+
+def _row(one: Figures | SingleTier, *, is_text: bool) -> list[str]:
+    """The figures of a plan or a single tier; of texts, with those of their tokens."""
+    tokens = [units.seconds(one.ttft_s), units.seconds(one.tpot_s)] if is_text else []
+    return [
+        *tokens,
+        units.seconds(one.latency_s),
+        units.usd(one.cost_usd),
+        units.per_second(one.throughput_per_s),
+    ]
 
 
 def _pareto(plan: Plan) -> RenderableType:

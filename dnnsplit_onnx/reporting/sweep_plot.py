@@ -65,15 +65,8 @@ def _draw_line(
     singles: dict[str, list[tuple[float, float]]] = {}
     for x, plan in planned:
         for single in plan.single_tier:
-            value = {
-                "latency": single.latency_s,
-                "cost": single.cost_usd,
-                "throughput": single.throughput_per_s,
-                "energy": single.energy_j,
-                "weighted": single.weighted,
-                "custom": single.custom,
-            }[objective]
-            if value is not None and math.isfinite(value):
+            value = single.value(objective)
+            if math.isfinite(value):
                 singles.setdefault(single.tier, []).append((x, value))
     styles = ("--", ":", "-.")
     for at, (tier, line) in enumerate(singles.items()):

@@ -31,6 +31,8 @@ BETTER = {
     "energy": "thriftier than",
     "weighted": "better, as weighted, than",
     "custom": "better than",
+    "ttft": "faster to the first token than",
+    "tpot": "faster a token than",
 }
 _EQUAL = {
     "latency": "as fast",
@@ -39,6 +41,8 @@ _EQUAL = {
     "energy": "as thrifty",
     "weighted": "as good, as weighted",
     "custom": "as good",
+    "ttft": "as fast to the first token",
+    "tpot": "as fast a token",
 }
 _WORSE = {
     "latency": "faster",
@@ -47,6 +51,8 @@ _WORSE = {
     "energy": "thriftier",
     "weighted": "better, as weighted",
     "custom": "better",
+    "ttft": "faster to the first token",
+    "tpot": "faster a token",
 }
 
 
@@ -171,6 +177,8 @@ def against(plan: Plan, single: SingleTier) -> str:
         "energy": ("more", "less"),
         "weighted": ("worse", "better"),
         "custom": ("worse", "better"),
+        "ttft": ("slower", "faster"),
+        "tpot": ("slower", "faster"),
     }[plan.objective]
     return f"{times(ratio)} {more}" if ratio > 1 else f"{times(1 / ratio)} {less}"
 
@@ -248,8 +256,13 @@ def _proof(plan: Plan) -> str:
     return f"Chosen by `{clean(plan.planner)}`, a heuristic: nothing is proven."
 
 
+_NOUNS = {"ttft": "time to the first token", "tpot": "time of each token"}
+
+
 def _aim(plan: Plan) -> str:
     """The objective as a noun."""
+    if plan.objective in _NOUNS:
+        return _NOUNS[plan.objective]
     if plan.weights is None or plan.objective != "weighted":
         return plan.objective
     weighed = [f"{weight:g} x {name}" for name, weight in plan.weights.to_dict().items() if weight]

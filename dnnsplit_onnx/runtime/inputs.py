@@ -7,6 +7,7 @@ range for bytes (images). Where a model asks for more, its user has to give the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ from dnnsplit_onnx.runtime.provider import runtime
 from dnnsplit_onnx.runtime.values import Value, to_value
 
 _FLOATS = ("float", "double", "bfloat16")  # and whatever starts with `float`
+# Masks of what is text and what is padding; other masks may mean the opposite.
+_MASK = re.compile(r"(^|[._])(attention|input)_?mask", re.IGNORECASE)
 _GIVE = "give the inputs: --input X.npz"
 _SAVE = "write one with numpy.savez(path, NAME=array)"
 # A made-up input of more elements is a mistake in the model or a binding.
@@ -182,6 +185,8 @@ def _sizes(port: Port, bindings: Mapping[str, int], assumed: dict[str, int], mos
 
 def _array(rng: np.random.Generator, port: Port, shape: tuple[int, ...]) -> np.ndarray:
     dtype = port.dtype or ""
+    if _MASK.search(port.name) and dtype != "string":
+        return np.ones(shape, dtype=numpy_dtype(port))  # all is there, as in a text without padding
     if dtype == "string":
         return np.array([f"s{n}" for n in rng.integers(0, 10, size=shape).reshape(-1)], object).reshape(shape)
     wanted = numpy_dtype(port)

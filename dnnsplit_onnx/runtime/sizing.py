@@ -22,8 +22,8 @@ from dnnsplit_onnx.graph.bodies import subgraphs
 from dnnsplit_onnx.graph.dimensions import axis_name, is_name, names_in, size_of
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.ports import Port
-from dnnsplit_onnx.graph.shapes import bind_shapes, free_dimensions, value_type
-from dnnsplit_onnx.graph.usual import OpenSize, open_sizes
+from dnnsplit_onnx.graph.shapes import bind_shapes, free_dimensions
+from dnnsplit_onnx.graph.usual import OpenSize, open_sizes, ports_of
 from dnnsplit_onnx.runtime.inputs import generate, to_values
 from dnnsplit_onnx.runtime.messages import without_signature
 from dnnsplit_onnx.runtime.options import SessionOptions
@@ -73,17 +73,6 @@ class Sizes:
     sizes: Mapping[str, int]
     failed: tuple[Trial, ...] = ()
     ran: bool = False
-
-
-def ports_of(graph: Graph) -> list[Port]:
-    """What a model reads, as its file declares it."""
-    data = set(graph.inputs)
-    found = []
-    for value in graph.proto.graph.input:
-        if value.name in data:
-            known = value_type(value.type)
-            found.append(Port(name=value.name, dtype=known.dtype_name, shape=known.shape, kind=known.kind))
-    return found
 
 
 def usual_sizes(graph: Graph, bindings: Mapping[str, int]) -> Sizes:

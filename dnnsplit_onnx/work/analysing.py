@@ -36,6 +36,8 @@ Source = Model | Analysis
 
 # A model with more weights is not run unless the user asks for it.
 _MOST_UNASKED = 1_000_000_000
+# Nor is one run at other sizes if that takes minutes: bytes of weights, times tokens.
+_MOST_RUN_FOR_SIZES = 1e11
 # Pairs that a sentence names.
 _MOST_TOLD = 3
 
@@ -83,6 +85,24 @@ def analyse(
         notes += _likely_states(graph)
     analysis = replace(measure(graph, types, trips), assumed=assumed, notes=(*told, *notes))
     return in_order(analysis, order)
+
+
+def at_sizes(analysis: Analysis, bindings: Mapping[str, int]) -> Analysis:
+    """An analysis of the same nodes, in the same order, at other sizes of the open dimensions.
+
+    Args:
+        analysis: The model.
+        bindings: A number for each of them.
+
+    Raises:
+        ShapeError: A binding names no dimension of the model, or is none that it can have.
+    """
+    types = bind_shapes(analysis.graph, bindings)
+    work = max(bindings.values(), default=1) * types.weight_nbytes
+    if types.unsized and work <= _MOST_RUN_FOR_SIZES:
+        types, _ = _with_observed(types, None)
+    measured = measure(analysis.graph, types, analysis.trips)
+    return replace(measured, order=analysis.order, input_nbytes=analysis.input_nbytes)
 
 
 def analysis_from(source: Source, bindings: Mapping[str, int] | None = None) -> Analysis:

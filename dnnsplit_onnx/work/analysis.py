@@ -27,6 +27,7 @@ from dnnsplit_onnx.views import Tabled
 from dnnsplit_onnx.work.cuts import UNKNOWN, Accounting, cut_nbytes, outputs_above, parted_states, staircase
 from dnnsplit_onnx.work.flops import TensorType, Work, count_node
 from dnnsplit_onnx.work.memory import StageMemory, stage_memory
+from dnnsplit_onnx.work.moved import moved_nbytes
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -54,6 +55,8 @@ class Analysis(Tabled):
         order: Name of the order that the graph's nodes are in.
         input_nbytes: Bytes that model inputs take on a link where they do not travel as the
             tensors they are (`costs.on_links`). In memory they are those tensors.
+        returned: Bytes that model outputs take on their way back, where they do not return as
+            the tensors they are.
         trips: Trip counts of loops that the user gave, by node name.
         assumed: Numbers that nobody gave for symbolic dimensions, and that were chosen for
             them; a part of `types.bindings`.
@@ -65,6 +68,7 @@ class Analysis(Tabled):
     work: tuple[Work | None, ...]
     order: str = "file"
     input_nbytes: Mapping[str, int] = field(default_factory=dict)
+    returned: Mapping[str, int] = field(default_factory=dict)
     trips: Mapping[str, int] = field(default_factory=dict)
     assumed: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -166,12 +170,11 @@ class Analysis(Tabled):
     @cached_property
     def moved_nbytes(self) -> NDArray[np.int64]:
         """Shape (n,): bytes that each node reads and writes, weights included; 0 if unknown."""
-        return np.array([self._moved(at) for at in range(len(self.graph.nodes))], dtype=np.int64)
-
-    def _moved(self, position: int) -> int:
-        node = self.graph.nodes[position]
-        moved = self._sum((*node.inputs, *node.weights, *node.outputs)) or 0
-        return moved + sum(self.inner_weights[position].values())
+        moved = [
+            moved_nbytes(node, self.types.nbytes) + sum(inner.values())
+            for node, inner in zip(self.graph.nodes, self.inner_weights, strict=True)
+        ]
+        return np.array(moved, dtype=np.int64)
 
     @cached_property
     def total_weight_nbytes(self) -> int:
@@ -198,7 +201,7 @@ class Analysis(Tabled):
     @cached_property
     def outputs_above(self) -> NDArray[np.int64]:
         """Shape (n + 1,): bytes of model outputs made above each cut."""
-        return outputs_above(self.graph, self.types.nbytes)
+        return outputs_above(self.graph, self.returned_nbytes)
 
     @cached_property
     def memory(self) -> StageMemory:
@@ -227,6 +230,25 @@ class Analysis(Tabled):
         if value in self.input_nbytes:
             return self.input_nbytes[value]
         return self.types.nbytes(value)
+
+    def returned_nbytes(self, value: str) -> int | None:
+        """Bytes that a model output takes on its way back, None if unknown."""
+        given = self.returned.get(value)
+        return self.types.nbytes(value) if given is None else given
+
+    def pass_nbytes(self, accounting: Accounting = "live") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Bytes that cross each cut, and that return over it, in the largest pass; shapes (n + 1,)."""
+        return self.cut_nbytes(accounting), self.outputs_above
+
+    @property
+    def passes(self) -> int:
+        """How often the model runs for one request."""
+        return 1
+
+    @cached_property
+    def texts(self) -> dict[str, Analysis]:
+        """The analyses of whole texts that were made of it (`work.texts`)."""
+        return {}
 
     @cached_property
     def model_digest(self) -> str:

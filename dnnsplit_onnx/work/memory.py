@@ -37,6 +37,7 @@ class StageMemory:
         weight_ends: Shape (n + 1,): where each node's weights end in the two arrays below.
         weight_ids: Numbers of the weights that nodes read, node after node.
         weight_nbytes: Bytes of each number; infinite where unknown.
+        weight_names: The weight, or the state's input, that each number stands for.
         outputs: Model outputs (point 4): the position that makes each, the first position
             at which nobody needs it, and its bytes.
     """
@@ -46,6 +47,7 @@ class StageMemory:
     weight_ids: NDArray[np.intp]
     weight_nbytes: NDArray[np.float64]
     outputs: tuple[tuple[int, int, float], ...]
+    weight_names: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -193,4 +195,5 @@ def stage_memory(graph: Graph, size: Sizes, inner: Sequence[Mapping[str, int]] =
         weight_ids=np.array([weight for row in reads for weight in row], dtype=np.intp),
         weight_nbytes=np.array([held(name) for name in ids], dtype=np.float64),
         outputs=tuple(outputs),
+        weight_names=tuple(ids),
     )

@@ -16,8 +16,10 @@ from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.identity import in_file_order
 from dnnsplit_onnx.graph.shapes import bind_shapes, free_dimensions
 from dnnsplit_onnx.graph.state_order import with_states_together
+from dnnsplit_onnx.graph.state_shapes import with_near_shapes
 from dnnsplit_onnx.work.analysis import CUSTOM, ORDERS, Analysis, measure
 from dnnsplit_onnx.work.envelope import envelope, readers_of_values
+from dnnsplit_onnx.work.passes import Passes
 
 #: Stands for a height, a width or a length where the model leaves it open.
 _USUAL = 256
@@ -46,7 +48,8 @@ def in_order(analysis: Analysis, name: str) -> Analysis:
     if name == "file":
         return analysis
     order = _envelope_order(canonical(analysis))
-    return _in_order_of(analysis, with_states_together(analysis.graph.reordered(order)), name)
+    ordered = with_near_shapes(analysis.graph.reordered(order))
+    return _in_order_of(analysis, with_states_together(ordered), name)
 
 
 def in_order_of(analysis: Analysis, graph: Graph) -> Analysis:
@@ -56,11 +59,16 @@ def in_order_of(analysis: Analysis, graph: Graph) -> Analysis:
 
 def _in_order_of(analysis: Analysis, graph: Graph, name: str) -> Analysis:
     """An analysis with its nodes in the order of a graph of the same nodes."""
-    if graph is analysis.graph:
+    if graph is analysis.graph and not isinstance(analysis, Passes):
         return replace(analysis, order=name)
     work = {node.index: part for node, part in zip(analysis.graph.nodes, analysis.work, strict=True)}
-    parts = tuple(work[node.index] for node in graph.nodes)
-    return replace(analysis, graph=graph, work=parts, order=name)
+    ordered = tuple(work[node.index] for node in graph.nodes)
+    there = replace(analysis, graph=graph, work=ordered, order=name)
+    if isinstance(there, Passes):
+        return replace(
+            there, parts=tuple((_in_order_of(part, graph, name), count) for part, count in there.parts)
+        )
+    return there
 
 
 def canonical(analysis: Analysis) -> Analysis:

@@ -15,6 +15,7 @@ import numpy as np
 from dnnsplit_onnx.errors import DnnsplitError
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.graph.shapes import Types
+from dnnsplit_onnx.graph.usual import ports_of
 from dnnsplit_onnx.work.analysis import measure
 
 # A vector of fixed length of so many numbers may be settings: scales of noise and length.
@@ -34,7 +35,6 @@ def steering(types: Types, seen: Types, trips: Mapping[str, int] | None = None) 
         trips: How often loops run, where the user gave it.
     """
     from dnnsplit_onnx.runtime.inputs import generate
-    from dnnsplit_onnx.runtime.sizing import ports_of
 
     ports = ports_of(types.graph)
     states = {state.input for state in types.graph.states}

@@ -21,6 +21,7 @@ from dnnsplit_onnx.errors import InputError, PlanError
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.shapes import free_dimensions
 from dnnsplit_onnx.machines.profiles import SCHEMA_VERSION, Profile, Segment
+from dnnsplit_onnx.machines.tiers_file import load_topology
 from dnnsplit_onnx.models import ENTRIES, model_path
 from dnnsplit_onnx.planning.comparing import compare
 from dnnsplit_onnx.planning.figures import Objective
@@ -172,7 +173,25 @@ def test_every_objective_and_model_is_in_the_default_run() -> None:
     quick = [case.values for case in cases() if not case.marks]
     assert {values[0] for values in quick} == set(MODELS)
     assert {values[1] for values in quick} == set(OBJECTIVES)
-    assert set(OBJECTIVES) == {*get_args(Objective)} - {"custom"}  # a function, in the library alone
+    # A function of the user's own is in the library alone; figures of texts are tested below.
+    assert set(OBJECTIVES) == {*get_args(Objective)} - {"custom", "ttft", "tpot"}
+
+
+@pytest.mark.parametrize("objective", ["ttft", "tpot"])
+def test_a_text_is_planned_alike(run: Run, tmp_path: Path, objective: Any) -> None:
+    tiers = tmp_path / "tiers.toml"
+    tiers.write_text(
+        "[[tier]]\nname = 'edge'\ngflops = 0.1\n[[tier]]\nname = 'cloud'\ngflops = 100\n"
+        "[[link]]\nbandwidth_mbps = 100\ndelay_ms = 1\n[limits]\nttft_ms = 1000\n"
+    )
+    model = model_path("tiny_decoder")
+    words = ("--prompt-tokens", 24, "--new-tokens", 8, "--conversations", 3, "--objective", objective)
+    ended = run("plan", model, "--tiers", tiers, *words, "--json")
+    assert ended.code == 0, ended.err
+    machines = load_topology(tiers).with_workload(prompt_tokens=24, new_tokens=8, conversations=3)
+    made = plan(model, machines, objective=objective)
+    assert ended.json == json.loads(json.dumps(made.to_dict()))
+    assert ended.json[f"{objective}_s"] == made.figures.value(objective)
 
 
 @pytest.fixture

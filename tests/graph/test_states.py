@@ -248,6 +248,8 @@ def test_a_plan_never_parts_a_state_and_is_the_best_that_does_not() -> None:
                 {"name": "c", "gflops": 1e-8},
             ],
             "link": [{"bandwidth_mbps": 1e-5}, {"bandwidth_mbps": 3e-5}],
+            # Outputs that return may ask for another order of the nodes.
+            "limits": {"return_output": False},
         },
         "test",
     )
@@ -295,3 +297,18 @@ def test_cutting_into_a_state_says_where_else_to_cut(decoder: Path) -> None:
 def test_reordering_keeps_the_states(decoder: Path) -> None:
     graph: Graph = load_graph(decoder)
     assert graph.reordered(range(len(graph.nodes))).states == graph.states
+
+
+def test_outputs_without_names_that_tell_are_paired_by_position() -> None:
+    cache: Signature = (1, ("batch", 4, "past", 16))
+    grown: Signature = (1, ("batch", 4, "past + 1", 16))
+    inputs: dict[str, Signature | None] = {"input_ids": (7, ("batch", 1))}
+    inputs |= {f"past_key_values_{part}_cache_{at}": cache for part in ("key", "value") for at in range(2)}
+    outputs: dict[str, Signature | None] = {"linear_14": (1, ("batch", 1, 64))}
+    outputs |= {f"cat_{at}": grown for at in (3, 7, 4, 8)}
+    assert named_states(inputs, outputs) == ()
+    told = likely_states(inputs, outputs, ())
+    assert [state.output for state in told] == ["cat_3", "cat_7", "cat_4", "cat_8"]
+    assert [state.input for state in told] == list(inputs)[1:]
+    other = outputs | {"cat_8": (1, ("batch", 5, "past + 1", 16))}
+    assert likely_states(inputs, other, ()) == ()

@@ -9,6 +9,7 @@ from dnnsplit_onnx import analyse
 from dnnsplit_onnx.measuring.profiling.blocks import MOST_SEGMENTS, block_ends, with_blocks
 from dnnsplit_onnx.measuring.profiling.segments import measure_segments, segment_cuts
 from dnnsplit_onnx.models import model_path
+from dnnsplit_onnx.models.decoder import decoder
 from dnnsplit_onnx.work.cuts import crossing_values
 
 
@@ -20,6 +21,15 @@ def test_one_value_crosses_where_a_block_ends(name: str) -> None:
     for position in range(1, len(analysis.graph.nodes)):
         crossing = crossing_values(analysis.graph, position, "live")
         assert (position in ends) == (len(crossing) == 1), position
+
+
+def test_blocks_of_a_decoder_end_beside_its_mask_and_caches() -> None:
+    analysis = analyse(decoder(), {"batch": 1, "sequence": 1, "past_sequence": 8})
+    graph = analysis.graph
+    ends = {graph.nodes[at - 1].name for at in block_ends(analysis)}
+    assert {"layer0_add2", "layer1_add2", "layer2_add2"} <= ends
+    inside = next(at for at, node in enumerate(graph.nodes) if node.name == "layer1_scores")
+    assert inside + 1 not in block_ends(analysis)
 
 
 def test_no_segment_has_much_of_the_work_where_blocks_are_small() -> None:

@@ -151,6 +151,10 @@ def test_a_plan_as_json() -> None:
             "once_nbytes": 0,
             "once_seconds": 0.0,
             "raw_nbytes": None,
+            "prefill_s": None,
+            "step_s": None,
+            "prefill_nbytes": None,
+            "step_nbytes": None,
         }
     ]
     assert data["stages"][0] == {
@@ -166,6 +170,9 @@ def test_a_plan_as_json() -> None:
         "waiting_s": 0.0,
         "utilisation": None,
         "interpolated": False,
+        "prefill_s": None,
+        "step_s": None,
+        "cache_nbytes": None,
     }
     plain = {name: data[name] for name in FULL if name not in ("pareto", "weights")}
     written = {name: list(value) if isinstance(value, tuple) else value for name, value in FULL.items()}

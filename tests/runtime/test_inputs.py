@@ -65,6 +65,12 @@ class TestGenerate:
         assert generate([port("k", "int64", 1)]).values["k"].tolist() == [1]
         assert generate([port("k", "int64")]).values["k"] == 1
 
+    @pytest.mark.parametrize("dtype", ["int64", "int32", "bool", "float", "float16"])
+    def test_masks_of_text_are_ones(self, dtype: str) -> None:
+        for name in ("attention_mask", "encoder_attention_mask", "input_mask"):
+            assert (generate([port(name, dtype, 2, 9)]).values[name] == 1).all()
+        assert not (generate([port("padding_mask", dtype, 2, 90)]).values["padding_mask"] == 1).all()
+
     def test_scalars(self) -> None:
         for dtype in ("float", "bool", "string", "int4"):
             value = generate([port("s", dtype)]).values["s"]

@@ -1,25 +1,32 @@
-"""Where blocks of a model end: positions at which one value crosses and nothing else.
+"""Where blocks of a model end: positions at which as few values cross as anywhere.
 
-A chain of residual blocks, inception modules or transformer layers is joined by single values. So these
-positions separate its repeated structure, whatever its nodes are called, and are where plans cut
-that the candidates do not serve: under limits of memory, for throughput, with pins.
+A chain of residual blocks, inception modules or transformer layers is joined by single values; one
+whose norms were fused with the sums before them, by two. So these positions separate its repeated structure,
+whatever its nodes are called, and are where plans cut that the candidates do not serve: under limits
+of memory, for throughput, with pins, or where no byte is saved.
+
+States cross no cut. What accompanies the chain from end to end, such as a mask or positions that every
+layer reads, crosses everywhere and tells nothing.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
 
 from dnnsplit_onnx.work.analysis import Analysis
-from dnnsplit_onnx.work.cuts import UNKNOWN
+from dnnsplit_onnx.work.cuts import UNKNOWN, lifetimes
 
 #: No more segments than these are made; each opens a session.
 MOST_SEGMENTS = 16
 #: Segments of fewer nodes stay whole: their time is mostly that of starting a run.
 FEWEST_NODES = 8
+# What so many nodes read over more than this share of the chain accompanies it, and is none of its links.
+_MANY_READERS, _LONGEST_SHARE = 3, 0.5
 
 
 def with_blocks(analysis: Analysis, cuts: Iterable[int]) -> list[int]:
@@ -42,15 +49,18 @@ def with_blocks(analysis: Analysis, cuts: Iterable[int]) -> list[int]:
 
 
 def block_ends(analysis: Analysis) -> list[int]:
-    """The inner positions at which one value crosses, ascending."""
+    """The inner positions at which fewest values cross, those aside that all layers read; ascending."""
     graph, size = analysis.graph, len(analysis.graph.nodes)
     change = np.zeros(size + 2, dtype=np.int64)
-    for value, last in graph.last_use.items():
-        made = graph.producer.get(value, -1)
-        change[made + 1] += 1
-        change[last + 1] -= 1
+    readers = Counter(value for node in graph.nodes for value in set(node.inputs))
+    for value, born, last in lifetimes(graph):
+        if readers[value] < _MANY_READERS or last - born <= _LONGEST_SHARE * size:
+            change[born] += 1
+            change[last + 1] -= 1
     crossing, nbytes = np.cumsum(change), analysis.cut_nbytes()
-    return [at for at in range(1, size) if crossing[at] == 1 and nbytes[at] != UNKNOWN]
+    inner = [at for at in range(1, size) if nbytes[at] != UNKNOWN and crossing[at] > 0]
+    fewest = min((int(crossing[at]) for at in inner), default=0)
+    return [at for at in inner if crossing[at] == fewest]
 
 
 def _middle(below: np.ndarray, ends: list[int], start: int, stop: int) -> tuple[float, int] | None:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from dnnsplit_onnx.errors import InputError
-from dnnsplit_onnx.machines.profiles import Profile
+from dnnsplit_onnx.machines.profiles import Measurement, Profile
+from dnnsplit_onnx.machines.topology import Workload
 from dnnsplit_onnx.measuring.profiling.codes import measure_codes
 from dnnsplit_onnx.measuring.profiling.nodes import measure_nodes
 from dnnsplit_onnx.measuring.profiling.segments import Progress, measure_segments
 from dnnsplit_onnx.runtime.sessions import SessionOptions
 from dnnsplit_onnx.work.analysing import Source, analysis_from
+from dnnsplit_onnx.work.texts import text_of
 
 
 def profile(
@@ -26,6 +28,7 @@ def profile(
     per_node: bool = False,
     codes: bool = False,
     samples: str | Path | None = None,
+    workload: Workload | None = None,
     progress: Progress | None = None,
 ) -> Profile:
     """Measures what a model takes on this machine, between the cuts that a plan may use.
@@ -42,6 +45,8 @@ def profile(
         per_node: Whether to time each node too; on the CPU alone.
         codes: Whether to write the values of the cuts in every code, and to pack them.
         samples: An `.npz` file of inputs for that, several along the first axis [default: `inputs`].
+        workload: If it is of texts, the passes of one are measured, each by itself: those over the
+            prompt, and a step in the middle of the answer.
         progress: Called as runs are done.
 
     Raises:
@@ -57,6 +62,17 @@ def profile(
             hint="leave out --per-node: the segments between cuts are timed to their end",
         )
     analysis = analysis_from(model, bindings)
+    if workload is not None and workload.has_texts:
+        if inputs is not None or codes:
+            raise InputError(
+                "passes of a text have inputs of unequal sizes", hint="leave out --input and --codes"
+            )
+        passes = [
+            profile(one, tier, options=options, runs=runs, per_node=per_node, progress=progress)
+            for one in text_of(analysis, workload).single
+        ]
+        others = tuple(Measurement.model_validate(one.model_dump()) for one in passes[1:])
+        return passes[0].model_copy(update={"phases": others})
     found = measure_segments(analysis, tier, options=options, inputs=inputs, runs=runs, progress=progress)
     more: dict[str, Any] = {}
     if per_node:

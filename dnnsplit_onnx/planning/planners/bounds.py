@@ -112,7 +112,7 @@ def _mean(problem: Problem, weights: NDArray[np.float64]) -> DagFigure:
     shares = [float(w) / one.capacity for w, one in zip(weights, _stations(problem), strict=True)]
     below = problem.costs.seconds_below * np.array(shares[:tiers])[:, None]
     links = [
-        LinkRates.none().plus(share, rates_of(link, "latency", None))
+        LinkRates.none().plus(share, rates_of(link, "latency", None, problem.costs.passes))
         for share, link in zip(shares[tiers:], problem.topology.links, strict=True)
     ]
     return DagFigure(below, tuple(links))

@@ -19,6 +19,7 @@ from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.planning.waiting import link_station, tier_station
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.work.analysis import Analysis
+from dnnsplit_onnx.work.texts import Text
 
 #: Relative rounding of the terms that `evaluate` adds.
 ROUNDING = 1e-12
@@ -46,12 +47,21 @@ def dag_optimum(
     measure, analysis = measure or problem.objective, analysis or problem.analysis
     if measure == "throughput" or measure == "custom" or not _is_known(problem, measure) or analysis is None:
         return None
+    analysis, priced = _phase(analysis, measure)
+    drawing, passes = _drawing(problem.topology), analysis.passes
     figure = DagFigure(
         problem.additive(measure).below,
-        tuple(rates_of(link, measure, problem.weights) for link in _drawing(problem.topology)),
+        tuple(rates_of(link, priced, problem.weights, passes) for link in drawing),
         problem.additive(measure).fees,
     )
     return minimum_of(problem, analysis, figure)
+
+
+def _phase(analysis: Analysis, measure: Measure) -> tuple[Analysis, Measure]:
+    """What a phase of a text is a sum over, and the figure that it is of links."""
+    if measure not in ("ttft", "tpot") or not isinstance(analysis, Text):
+        return analysis, measure
+    return (analysis.prefill if measure == "ttft" else analysis.step), "latency"
 
 
 def tangent_optimum(problem: Problem, figures: Figures) -> DagOptimum | None:
@@ -78,8 +88,9 @@ def tangent_optimum(problem: Problem, figures: Figures) -> DagOptimum | None:
         constant += share * stage.waiting_s - slope * stage.seconds
     for t, (link, sent) in enumerate(zip(_drawing(topology), figures.links, strict=True)):
         slope = share * link_station(topology, t).slope(sent.seconds)
-        rates = rates_of(link, measure, problem.weights)
-        links.append(rates.plus(slope, rates_of(link, "latency", None)))
+        passes = problem.costs.passes
+        rates = rates_of(link, measure, problem.weights, passes)
+        links.append(rates.plus(slope, rates_of(link, "latency", None, passes)))
         constant += share * sent.waiting_s - slope * sent.seconds
     if not math.isfinite(constant):
         return dag_optimum(problem)
@@ -91,7 +102,7 @@ def minimum_of(problem: Problem, analysis: Analysis, figure: DagFigure) -> DagOp
     # Contraction moves work up, so it needs tiers that are no worse the higher they are.
     per_node = np.diff(figure.below, axis=1)
     merge = bool((per_node[1:] <= per_node[:-1]).all())
-    back = problem.topology.limits.return_output
+    back = problem.topology.limits.returns
     return minimum(figure, analysis, problem.rules, back=back, merge=merge)
 
 
@@ -108,13 +119,13 @@ def _drawing(topology: Topology) -> tuple[Link, ...]:
     return tuple(link.model_copy(update={"watts": watts}) for link, watts in drawn)
 
 
-def rates_of(link: Link, measure: Measure, weights: Weights | None) -> LinkRates:
-    """What a link takes of a figure."""
+def rates_of(link: Link, measure: Measure, weights: Weights | None, passes: int = 1) -> LinkRates:
+    """What a link takes of a figure, for a request of so many passes."""
     if measure == "weighted":
         assert weights is not None, "the objective `weighted` has weights"
         total = LinkRates.none()
         for part, weight in weights.to_dict().items():
-            total = total.plus(weight, rates_of(link, part, None))  # type: ignore[arg-type]
+            total = total.plus(weight, rates_of(link, part, None, passes))  # type: ignore[arg-type]
         return total
     if measure == "cost" and link.usd_per_gb is not None:
         per_byte = Fraction(link.usd_per_gb / 1e9)
@@ -128,7 +139,7 @@ def rates_of(link: Link, measure: Measure, weights: Weights | None) -> LinkRates
     return LinkRates(
         price * 8 / Fraction(link.bandwidth_mbps * 1e6),
         price * 8 / Fraction(back * 1e6),
-        price * Fraction(link.delay_ms / 1e3),
+        price * Fraction(passes * link.delay_ms / 1e3),
     )
 
 

@@ -204,7 +204,7 @@ def _links(
     """Seconds of each link at each ideal, by the very function that prices positions."""
     up, down = _nbytes(analysis, masks, added, came)
     at_ideals = replace(problem.costs, up_nbytes=up, down_nbytes=down)
-    back = problem.topology.limits.return_output
+    back = problem.topology.limits.returns
     rows = np.array([link_seconds(link, at_ideals, back) for link in problem.topology.links])
     rows[np.isnan(rows)] = math.inf
     graph = analysis.graph

@@ -21,6 +21,8 @@ _BEST: dict[Measure, str] = {
     "latency": "the fastest takes",
     "cost": "the cheapest costs",
     "energy": "the thriftiest takes",
+    "ttft": "the fastest takes",
+    "tpot": "the fastest takes",
 }
 
 

@@ -272,14 +272,14 @@ class _Copies:
 
     def _outputs(self, t: int) -> None:
         """Outputs made above the link come back over it."""
-        graph, types = self.analysis.graph, self.analysis.types
+        graph = self.analysis.graph
         delay = self._block(t, self.width - 1)
         self.edges.append((Network.SOURCE, delay, self.rates[t][2]))
         for value in graph.results:
             maker = graph.producer.get(value)
             if maker is None:
                 continue
-            node, nbytes = self._block(t, self.blocks.block[maker]), types.nbytes(value)
+            node, nbytes = self._block(t, self.blocks.block[maker]), self.analysis.returned_nbytes(value)
             price = None if nbytes is None else self.rates[t][1] * nbytes
             self.edges.append((Network.SOURCE, node, price))
             if nbytes != 0:

@@ -74,7 +74,7 @@ class Replanner:
         self._up = np.where(self._at == size, 0, problem.costs.up_nbytes[self._at]).astype(np.float64)
         self._sends = (self._at < size).astype(np.float64)
         self._down: _Floats | None = None
-        if problem.topology.limits.return_output:
+        if problem.topology.limits.returns:
             self._down = problem.costs.down_nbytes[self._at].astype(np.float64)
         self._fastest: _Places | None = None
         self._last: list[_Places] = []
@@ -207,10 +207,11 @@ class Replanner:
             return nbytes * (link.usd_per_gb / 1e9)
         price = (link.usd_per_hour or 0.0) / 3600.0 if is_cost else 1.0
         taken = self._up * (8 * price / (link.bandwidth_mbps * 1e6))
-        taken += self._sends * (price * link.delay_ms / 1e3)
+        delay = price * self.problem.costs.passes * link.delay_ms / 1e3
+        taken += self._sends * delay
         if self._down is not None:
             rate = (link.down_mbps or link.bandwidth_mbps) * 1e6
-            taken += self._down * (8 * price / rate) + (self._down > 0) * (price * link.delay_ms / 1e3)
+            taken += self._down * (8 * price / rate) + (self._down > 0) * delay
         return taken
 
 

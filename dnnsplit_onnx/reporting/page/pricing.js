@@ -45,7 +45,7 @@ const pricing = (() => {
       ...all(seconds(t, start, stop), fee(t, start, stop), study.tiers[t]) });
     const links = study.links.map((link, t) => {
       const closed = new Set(link.closed);
-      const delay = settings.delay_ms[t] / 1e3;
+      const delay = study.passes * settings.delay_ms[t] / 1e3;
       return at.map((_, i) => {
         const sends = i < last;
         const returns = settings.back ? down[i] : 0;

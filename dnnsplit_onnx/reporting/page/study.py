@@ -34,10 +34,11 @@ def study_of(problem: Problem, plan: Plan) -> dict[str, Any]:
     """
     topology, costs = problem.topology, problem.costs
     at = positions(problem, plan)
-    objective = "latency" if plan.objective == "custom" else plan.objective
+    objective = "latency" if plan.objective in ("custom", "ttft", "tpot") else plan.objective
     limits = topology.limits
     return {
         "size": costs.size,
+        "passes": costs.passes,
         "at": at.tolist(),
         "objective": objective,
         "cuts": list(plan.cuts),
@@ -52,7 +53,7 @@ def study_of(problem: Problem, plan: Plan) -> dict[str, Any]:
             "energy": limits.energy_j,
             "throughput": limits.throughput_per_s,
         },
-        "back": limits.return_output,
+        "back": limits.returns,
         "weights": None if problem.weights is None else problem.weights.to_dict(),
     }
 
@@ -80,7 +81,7 @@ def _tier(problem: Problem, t: int, at: np.ndarray) -> dict[str, Any]:
         "gflops": speed,
         "below": None if by_flops else costs.seconds_below[t, at].tolist(),
         "usd_per_s": tier.usd_per_s,
-        "fee": tier.usd_per_request,
+        "fee": costs.passes * tier.usd_per_request,
         "watts": problem.topology.tier_watts[t],
         "station": _station(tier_station(problem.topology, t)),
         "first": None if window is None else np.searchsorted(at, window[at]).tolist(),
@@ -156,5 +157,5 @@ def settings_now(topology: Topology) -> dict[str, Any]:
         "mbps": [link.bandwidth_mbps for link in links],
         "down_mbps": [link.down_mbps for link in links],
         "delay_ms": [link.delay_ms for link in links],
-        "back": topology.limits.return_output,
+        "back": topology.limits.returns,
     }

@@ -60,9 +60,9 @@ def _aim(facts: Facts) -> Markup:
     """What is to be best, and whether outputs come back."""
     plan = facts.plan
     aims = [*_AIMS, *([("weighted", "the weighted sum")] if plan.weights is not None else [])]
-    chosen = "latency" if plan.objective == "custom" else plan.objective
+    chosen = "latency" if plan.objective in ("custom", "ttft", "tpot") else plan.objective
     options = [tag("option", said, value=name, selected=name == chosen) for name, said in aims]
-    back = facts.topology is not None and facts.topology.limits.return_output
+    back = facts.topology is not None and facts.topology.limits.returns
     return tag(
         "div",
         tag("label", "Best ", tag("select", options, id="aim")),
