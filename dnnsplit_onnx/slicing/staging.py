@@ -25,6 +25,9 @@ from pathlib import Path
 
 from dnnsplit_onnx.errors import OutputError
 
+# How often a run that may replace an output begins again because another one has just done so.
+_TRIES = 100
+
 
 @contextmanager
 def staged_folder(
@@ -50,8 +53,11 @@ def staged_folder(
             new = work / "new"
             new.mkdir()
             yield new
-            _check_target(target, force, ours, keep)
-            _swap(new, work / "old", target)
+            for _ in range(_TRIES):
+                _check_target(target, force, ours, keep)
+                if _swap(new, work / "old", target):
+                    return
+            raise OutputError(f"other runs keep replacing `{target}`", hint="choose another folder")
     except OSError as error:
         _remove_parents(made)
         raise _as_output_error(error, target) from error
@@ -67,9 +73,13 @@ def _check_target(target: Path, force: bool, ours: Callable[[Path], bool], keep:
         raise OutputError(
             f"output exists: `{target}`", hint="pass --force to replace it, or choose another folder"
         )
-    if not target.is_dir():
-        raise OutputError(f"output is a file: `{target}`", hint="choose another folder")
-    if any(target.iterdir()) and not ours(target):
+    try:
+        empty = not any(target.iterdir())
+    except FileNotFoundError:  # another run replaces it at this moment
+        return
+    except NotADirectoryError:
+        raise OutputError(f"output is a file: `{target}`", hint="choose another folder") from None
+    if not empty and not ours(target) and target.exists():
         raise OutputError(
             f"will not replace `{target}`: it holds no manifest, so it is not a folder of slices",
             hint="choose another folder, or remove it yourself",
@@ -82,17 +92,25 @@ def _check_target(target: Path, force: bool, ours: Callable[[Path], bool], keep:
             )
 
 
-def _swap(new: Path, old: Path, target: Path) -> None:
-    """Puts the new folder in the place of the old one, or leaves the old one there."""
-    if not target.exists():
-        new.rename(target)
-        return
-    target.rename(old)
+def _swap(new: Path, old: Path, target: Path) -> bool:
+    """Puts the new folder in the place of the old one, or leaves the old one there.
+
+    Returns:
+        Whether it is in place; not if another run has replaced the target meanwhile.
+    """
     try:
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)  # of an earlier try; another run's output took its place
+            target.rename(old)
         new.rename(target)
-    except BaseException:
-        old.rename(target)
+    except BaseException as error:
+        with suppress(OSError):  # none was moved, or another run's output is in its place
+            old.rename(target)
+        met = isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
+        if met and new.exists():
+            return False
         raise
+    return True
 
 
 @contextmanager
@@ -103,8 +121,11 @@ def _locked_folder(target: Path) -> Iterator[Path]:
         _clear_stale(stale, target)
     while True:
         work = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-        descriptor = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         # Another run may take it for stale before it is locked, and delete it.
+        try:
+            descriptor = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
         if _lock(descriptor) and work.exists():
             break
         os.close(descriptor)

@@ -24,6 +24,7 @@ class Page:
 
     def __init__(self, browser: Browser, session: str, target: str) -> None:
         self._browser, self._session, self.target = browser, session, target
+        self._events_before = len(browser.events)
         for domain in ("Page", "Runtime", "Log"):
             self.send(f"{domain}.enable")
 
@@ -33,7 +34,7 @@ class Page:
 
     def go(self, url: str) -> None:
         """Opens a page, and waits until it is loaded."""
-        self._browser.events.clear()
+        self._events_before = len(self._browser.events)
         self.send("Page.navigate", url=url)
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
@@ -73,10 +74,13 @@ class Page:
 
     @property
     def complaints(self) -> list[str]:
-        """What the browser has logged as errors since the page was opened, policies broken among it."""
+        """What this tab has logged as errors since its page was opened, policies broken among it."""
         found = []
-        for event in self._browser.events:
+        for event in self._browser.events[self._events_before :]:
             params = event["params"]
+            # Tabs of earlier tests look for servers that are gone.
+            if event.get("sessionId") != self._session:
+                continue
             if event["method"] == "Log.entryAdded" and params["entry"]["level"] == "error":
                 found.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
             if event["method"] == "Runtime.exceptionThrown":

@@ -275,8 +275,10 @@ def test_a_profile_is_one_that_plan_takes(
     )
     analysis = analyse(picture_slices.parent / "model.onnx", order="file")
     made = plan(analysis, load_topology(tmp_path / "tiers.toml"), cuts=(2,), pareto=False)
-    below_s = next(part.below_s for part in profile.parts if part.position == 2)
-    assert made.figures.stages[0].seconds == pytest.approx(max(below_s, profile.overhead_s), rel=0.05)
+    below_s = max(part.below_s for part in profile.parts if part.position <= 2)
+    # On a busy machine a part may have taken less than a run of nothing, or more than the whole.
+    expected = min(max(below_s, profile.overhead_s), profile.whole_s)
+    assert made.figures.stages[0].seconds == pytest.approx(expected, rel=0.05)
 
 
 def test_the_page_runs_and_says_where_the_time_went(
