@@ -151,8 +151,8 @@ def test_files_that_are_no_models(content: bytes | None, message: str, tmp_path:
         open_model(tmp_path / "m.onnx")
 
 
-def test_a_folder_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is not a file"):
+def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="has no ONNX model"):
         open_model(tmp_path)
 
 

@@ -320,9 +320,8 @@ WANTED
 
     def _failed(self, code: int, said: str) -> OutputError:
         lines = [line.strip() for line in said.splitlines() if line.strip()]
-        told = next(
-            (line for line in lines if "No space left" in line), lines[-1] if lines else f"exit {code}"
-        )
+        last = lines[-1] if lines else _RSYNC.get(code, f"exit {code}")
+        told = next((line for line in lines if "No space left" in line), last)
         if "No space left" in said:
             hint = "make room there; what is current was not touched, and the same command resumes"
         elif "Permission denied" in said and code == 255:
