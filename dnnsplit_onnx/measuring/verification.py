@@ -46,8 +46,9 @@ from dnnsplit_onnx.runtime.provider import runtime
 from dnnsplit_onnx.runtime.samples import sample_sets
 from dnnsplit_onnx.runtime.sessions import TIER, Session, SessionOptions, open_session
 from dnnsplit_onnx.runtime.values import Value, to_python
+from dnnsplit_onnx.slicing.checking import check_files
 from dnnsplit_onnx.slicing.heads import append_head
-from dnnsplit_onnx.slicing.manifest import Manifest, check_files, load_manifest
+from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest
 
 __all__ = ["TIER", "Progress", "Verification", "verify"]
 

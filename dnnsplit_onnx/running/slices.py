@@ -11,7 +11,8 @@ from dnnsplit_onnx.graph.modelfile import open_model
 from dnnsplit_onnx.runtime.custom_ops import needed
 from dnnsplit_onnx.runtime.options import TIER, SessionOptions
 from dnnsplit_onnx.runtime.sessions import Session, open_session
-from dnnsplit_onnx.slicing.manifest import SliceRecord, check_files
+from dnnsplit_onnx.slicing.checking import check_files
+from dnnsplit_onnx.slicing.manifest import SliceRecord
 
 
 def open_slice(

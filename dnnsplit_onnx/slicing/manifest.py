@@ -7,18 +7,14 @@ from anywhere, so it is validated in full, and its paths may not leave its folde
 from __future__ import annotations
 
 import json
-import os
-import time
-from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from dnnsplit_onnx.errors import ManifestError, ModelError
+from dnnsplit_onnx.errors import ManifestError
 from dnnsplit_onnx.files import read_bounded
-from dnnsplit_onnx.graph.digests import Algorithm, file_digest, identity
+from dnnsplit_onnx.graph.digests import Algorithm, identity
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.machines.providers import Provider
 from dnnsplit_onnx.views import Tabled
@@ -27,9 +23,6 @@ SCHEMA_VERSION = 2
 FILE_NAME = "manifest.json"
 
 Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{8}|[0-9a-f]{32}|[0-9a-f]{64})$")]
-# A file that was written this recently may be written again within one tick of its clock.
-_SETTLED_NS = 2_000_000_000
-
 Position = Annotated[int, Field(ge=0, le=1 << 32)]
 # It is the name of a folder, and of a model in a URL.
 TierName = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x20\x7f/\\]+$")]
@@ -405,69 +398,6 @@ def record_verification(folder: Path, found: dict[str, Any]) -> Manifest:
     proven = load_manifest(folder).model_copy(update={"verification": found})
     (folder / FILE_NAME).write_text(proven.to_json(), encoding="utf-8")
     return proven
-
-
-def check_files(folder: Path, record: SliceRecord) -> None:
-    """Holds a slice's files against the checksums of the manifest.
-
-    A file is read once for as long as its size, times and inode stay what they are: the
-    slices of one tier share a file of weights that may take seconds to read.
-
-    Raises:
-        ManifestError: A file is missing or is not the one that was written.
-    """
-    if record.file is not None:
-        _check_file(folder, record.file, None, record.digests)
-    for data in record.data:
-        _check_file(folder, data.file, data.nbytes, data.digests)
-    for tile in record.tiles:
-        check_files(folder, record.of_tile(tile))
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """A file of the folder, which no link may lead out of."""
-    path = folder / name
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-        raise ManifestError(
-            f"`{path}` is a link that leaves the folder of the manifest", hint="copy the file in its place"
-        )
-    return path
-
-
-def _check_file(folder: Path, name: str, nbytes: int | None, digests: Mapping[Algorithm, str]) -> None:
-    if not digests:
-        raise ManifestError(f"`{name}` has no checksum in the manifest", hint="run `split` again")
-    path = _inside(folder, name)
-    try:
-        found = path.stat()
-        size = found.st_size
-        same = nbytes in (None, size) and all(
-            _digest(path, found, algorithm) == expected for algorithm, expected in digests.items()
-        )
-    except OSError as error:
-        raise ManifestError(
-            f"cannot read slice file `{path}`: {error.strerror}", hint="run `split` again"
-        ) from None
-    except ModelError:
-        same = False  # a part of it is no ONNX file
-    if not same:
-        what = "its checksum differs" if nbytes in (None, size) else f"{size} bytes in place of {nbytes}"
-        raise ManifestError(
-            f"`{path}` is not the file that was written: {what}", hint="copy it again, or run `split` again"
-        )
-
-
-def _digest(path: Path, found: os.stat_result, algorithm: Algorithm) -> str:
-    changed_ns = max(found.st_mtime_ns, found.st_ctime_ns)
-    if time.time_ns() - changed_ns < _SETTLED_NS:
-        return file_digest(path, algorithm)
-    version = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    return _remembered(path.absolute(), version, algorithm)
-
-
-@lru_cache(1024)
-def _remembered(path: Path, version: tuple[int, ...], algorithm: Algorithm) -> str:  # noqa: ARG001
-    return file_digest(path, algorithm)
 
 
 def _safe(value: str) -> str:

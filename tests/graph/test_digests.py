@@ -15,7 +15,8 @@ from dnnsplit_onnx.errors import ManifestError, MissingExtraError, ModelError
 from dnnsplit_onnx.graph import digests
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.slicing import slice_model
-from dnnsplit_onnx.slicing.manifest import Manifest, check_files, load_manifest
+from dnnsplit_onnx.slicing.checking import check_files
+from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest
 from tests.slicing.chain import plan_at
 from tests.slicing.weights import layers, save
 

@@ -22,7 +22,8 @@ from dnnsplit_onnx.running.origin import find_model
 from dnnsplit_onnx.runtime import archive
 from dnnsplit_onnx.runtime.inputs import load_inputs
 from dnnsplit_onnx.slicing import slice_model
-from dnnsplit_onnx.slicing.manifest import Manifest, check_files, load_manifest, parse_manifest
+from dnnsplit_onnx.slicing.checking import check_files
+from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest, parse_manifest
 from tests.fuzz.campaign import CORPUS
 from tests.hostile.claims import relu
 from tests.hostile.confined import confined, refused

@@ -16,7 +16,8 @@ from dnnsplit_onnx.graph.graph import Graph, load_graph
 from dnnsplit_onnx.planning.figures import Figures, Stage, Transfer
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.slicing import slice_model
-from dnnsplit_onnx.slicing.manifest import Manifest, check_files
+from dnnsplit_onnx.slicing.checking import check_files
+from dnnsplit_onnx.slicing.manifest import Manifest
 
 
 def plan_at(graph: Graph, cuts: tuple[int, ...], names: tuple[str, ...] | None = None) -> Plan:

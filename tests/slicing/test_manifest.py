@@ -13,9 +13,9 @@ import pytest
 from dnnsplit_onnx.errors import ManifestError
 from dnnsplit_onnx.graph.digests import Algorithm
 from dnnsplit_onnx.graph.graph import load_graph
-from dnnsplit_onnx.slicing import manifest as manifest_module
-from dnnsplit_onnx.slicing import slice_model
-from dnnsplit_onnx.slicing.manifest import Manifest, check_files, load_manifest
+from dnnsplit_onnx.slicing import checking, slice_model
+from dnnsplit_onnx.slicing.checking import check_files
+from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest
 from tests.slicing.chain import plan_at
 from tests.slicing.constructs import CONSTRUCTS
 from tests.slicing.weights import layers, save
@@ -128,19 +128,19 @@ def test_checksums_hold_files_to_what_was_written(folder: Path) -> None:
 def test_a_file_is_read_once_until_it_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = load_manifest(folder).slices[0]
     read: list[Path] = []
-    real = manifest_module.file_digest
+    real = checking.file_digest
 
     def counted(path: Path, algorithm: Algorithm) -> str:
         if path.name == "model.onnx.data":
             read.append(path)
         return real(path, algorithm)
 
-    monkeypatch.setattr(manifest_module, "file_digest", counted)
+    monkeypatch.setattr(checking, "file_digest", counted)
     # Just written: it could be written again within a tick of the clock, and is read each time.
     check_files(folder, record)
     check_files(folder, record)
     assert len(read) == 2
-    monkeypatch.setattr(manifest_module, "_SETTLED_NS", -(10**18))
+    monkeypatch.setattr(checking, "_SETTLED_NS", -(10**18))
     check_files(folder, record)
     check_files(folder, record)
     assert len(read) == 3

@@ -19,7 +19,8 @@ from dnnsplit_onnx.errors import InputError, ManifestError
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.running.origin import slices_folder
 from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX
-from dnnsplit_onnx.slicing.manifest import Manifest, SliceRecord, check_files, load_manifest
+from dnnsplit_onnx.slicing.checking import check_files
+from dnnsplit_onnx.slicing.manifest import Manifest, SliceRecord, load_manifest
 from dnnsplit_onnx.slicing.staging import staged_folder
 
 _MODEL = "model.onnx"

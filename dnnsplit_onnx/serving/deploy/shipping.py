@@ -28,7 +28,8 @@ from typing import Any
 
 from dnnsplit_onnx.errors import InputError, OutputError
 from dnnsplit_onnx.files import file_sha256
-from dnnsplit_onnx.slicing.manifest import FILE_NAME, Manifest, check_files, load_manifest
+from dnnsplit_onnx.slicing.checking import check_files
+from dnnsplit_onnx.slicing.manifest import FILE_NAME, Manifest, load_manifest
 
 #: Called with a phrase for each step.
 Progress = Callable[[str], None]

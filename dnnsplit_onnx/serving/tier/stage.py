@@ -35,8 +35,9 @@ from dnnsplit_onnx.serving.tier.slots import Slots
 from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX
 from dnnsplit_onnx.serving.wire.errors import ProtocolError
 from dnnsplit_onnx.serving.wire.stream import Deadline
+from dnnsplit_onnx.slicing.checking import check_files
 from dnnsplit_onnx.slicing.coding import NO_CODE, faults
-from dnnsplit_onnx.slicing.manifest import SliceRecord, check_files
+from dnnsplit_onnx.slicing.manifest import SliceRecord
 
 # bfloat16 is no type of numpy's, and strings need conversion.
 _PLAIN = frozenset(BY_ONNX) - {"bfloat16", "string"}

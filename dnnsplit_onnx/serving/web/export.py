@@ -32,7 +32,8 @@ from dnnsplit_onnx.serving.web.fitness import check_fitness, files_of
 from dnnsplit_onnx.serving.web.runtime import WASM, WEBGPU, runtime_folder
 from dnnsplit_onnx.serving.web.ways import written_routes
 from dnnsplit_onnx.serving.wire.origins import read_origin
-from dnnsplit_onnx.slicing.manifest import FILE_NAME, Manifest, check_files, load_manifest
+from dnnsplit_onnx.slicing.checking import check_files
+from dnnsplit_onnx.slicing.manifest import FILE_NAME, Manifest, load_manifest
 from dnnsplit_onnx.slicing.staging import staged_folder
 
 SCHEMA_VERSION = 2

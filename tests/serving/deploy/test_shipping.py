@@ -22,7 +22,8 @@ from onnx import TensorProto, helper, numpy_helper
 from dnnsplit_onnx.errors import InputError, ManifestError, OutputError
 from dnnsplit_onnx.serving.deploy import shipping
 from dnnsplit_onnx.serving.deploy.shipping import Target, ship
-from dnnsplit_onnx.slicing.manifest import check_files, load_manifest
+from dnnsplit_onnx.slicing.checking import check_files
+from dnnsplit_onnx.slicing.manifest import load_manifest
 from tests.running.folders import split
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
