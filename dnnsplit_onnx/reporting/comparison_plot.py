@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from dnnsplit_onnx.planning.comparing import Comparison, Row
+from dnnsplit_onnx.reporting.colours import COLOURS
 from dnnsplit_onnx.reporting.comparison import gap
-from dnnsplit_onnx.reporting.figure import COLOURS, VALUE_LABELS, panels, plain, scale
+from dnnsplit_onnx.reporting.figure import VALUE_LABELS, panels, plain, scale
 
 _BLUE, _ORANGE, _GREEN = COLOURS[0], COLOURS[1], COLOURS[2]
 _HEAD_INCHES, _ROW_INCHES = 1.4, 0.3

@@ -13,8 +13,6 @@ from dnnsplit_onnx.errors import InputError, MissingExtraError
 from dnnsplit_onnx.files import written_whole
 from dnnsplit_onnx.planning.figures import Objective
 
-#: Eight colours that people of any colour vision tell apart (Okabe and Ito, 2008), black last.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 #: What areas carry besides a colour, once colours come again.
 HATCHES = ("", "///", "...", "xxx", "---", "|||", "ooo", "\\\\\\")
 

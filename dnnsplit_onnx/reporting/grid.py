@@ -51,7 +51,8 @@ class Grid(Table):
             self.add_column(title, justify="right" if mark == ">" else "left", no_wrap=True)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        cells = [list(map(_plain, column.cells)) for column in self.columns]
+        cell_of = [list(column.cells) for column in self.columns]
+        cells = [list(map(_plain, column)) for column in cell_of]
         natural = [
             max([cell_len(_plain(column.header)) if self.show_header else 0, *map(cell_len, texts)])
             for column, texts in zip(self.columns, cells, strict=True)
@@ -72,7 +73,7 @@ class Grid(Table):
             column = self.columns[at]
             table.add_column(column.header, justify=column.justify, no_wrap=True, width=widths[at])
         for number, row in enumerate(self.rows):
-            texts = [Text(shortened(cells[at][number], widths[at])) for at in kept]
+            texts = [_fitted(cell_of[at][number], widths[at]) for at in kept]
             table.add_row(*texts, style=row.style)
         yield table
 
@@ -107,7 +108,8 @@ class Grid(Table):
     def _as_lines(self, cells: Sequence[Sequence[str]], width: int) -> Iterator[RenderableType]:
         """Each row as lines: its first cell, then a heading and a cell for each other column."""
         for number, row in enumerate(self.rows):
-            lines = [shortened(cells[0][number], width)]
+            first = _plain(self.columns[0].header) if self._is_figure(0) and self.show_header else ""
+            lines = [shortened(f"{first} {cells[0][number]}".lstrip(), width)]
             for at in range(1, len(self.columns)):
                 text, heading = cells[at][number], _plain(self.columns[at].header)
                 if not text or self._marks[at] == "?":
@@ -116,6 +118,13 @@ class Grid(Table):
                 room = width - len(label)
                 lines.append(label + (text if self._is_figure(at) else shortened(text, max(room, 1))))
             yield Text("\n".join(lines), style=row.style or "")
+
+
+def _fitted(cell: RenderableType, width: int) -> Text:
+    """A cell in so many columns; one that fits keeps its colours."""
+    if isinstance(cell, Text) and cell_len(cell.plain) <= width:
+        return cell
+    return Text(shortened(_plain(cell), width))
 
 
 def _plain(cell: RenderableType) -> str:

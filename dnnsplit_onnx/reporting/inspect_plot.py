@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnsplit_onnx.reporting.figure import COLOURS, panels, plain
+from dnnsplit_onnx.reporting.colours import COLOURS
+from dnnsplit_onnx.reporting.figure import panels, plain
 from dnnsplit_onnx.work.inspection import Inspection
 
-_BLUE, _VERMILION = COLOURS[0], COLOURS[5]
+_BLUE, _VERMILION = COLOURS[0], COLOURS[6]
 _SIZE_LABELS = {"live": "live values (bytes)", "layer-input": "input of one layer (bytes)"}
 
 

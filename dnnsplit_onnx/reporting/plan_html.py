@@ -9,7 +9,7 @@ from html import escape
 from dnnsplit_onnx.planning.figures import Figures, SingleTier, Stage, Transfer
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.reporting import units
-from dnnsplit_onnx.reporting.figure import COLOURS
+from dnnsplit_onnx.reporting.colours import COLOURS
 from dnnsplit_onnx.reporting.verdict import against, basis, verdict
 
 _COMPUTE, _TRANSFER = COLOURS[0], COLOURS[1]

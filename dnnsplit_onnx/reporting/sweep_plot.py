@@ -11,10 +11,13 @@ from typing import Any
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.planning.figures import Objective
 from dnnsplit_onnx.planning.sweeping import Axis, SweepPoint
-from dnnsplit_onnx.reporting.figure import COLOURS, HATCHES, VALUE_LABELS, is_log, picture, scale, with_unit
-from dnnsplit_onnx.reporting.sweep_view import decision
+from dnnsplit_onnx.reporting.colours import COLOURS, plan_colours
+from dnnsplit_onnx.reporting.figure import HATCHES, VALUE_LABELS, is_log, picture, scale, with_unit
+from dnnsplit_onnx.reporting.sweep_view import colour_keys, decision
 
 _MARKS = "osD^vP*X"
+# Where no plan keeps the limits.
+_NO_PLAN = "0.9"
 
 
 def plot_sweep(
@@ -75,10 +78,11 @@ def _draw_line(
         )
     values = [plan.figures.value(objective) for _, plan in planned]
     drawing.plot([x for x, _ in planned], values, color="0.2", linewidth=1, zorder=2)
-    names = list(dict.fromkeys(decision(plan) for _, plan in planned))
-    for at, name in enumerate(names):
+    keys = colour_keys(plan for _, plan in planned)
+    colours = plan_colours(keys.values())
+    for at, name in enumerate(keys):
         here = [(x, v) for (x, plan), v in zip(planned, values, strict=True) if decision(plan) == name]
-        style = {"color": COLOURS[at % len(COLOURS)], "marker": _MARKS[at % len(_MARKS)]}
+        style = {"color": COLOURS[colours[keys[name]][0]], "marker": _MARKS[at % len(_MARKS)]}
         drawing.scatter(
             *zip(*here, strict=True), label=name, zorder=3, edgecolors="0.2", linewidths=0.5, **style
         )
@@ -93,13 +97,18 @@ def _draw_map(drawing: Any, axes: Sequence[Axis], points: Sequence[SweepPoint], 
     """Areas of one decision, each in a colour and, once colours come again, a hatch."""
     rows, columns = axes
     across = len(columns.values)
-    names = list(dict.fromkeys(decision(point.plan) for point in points))
+    keys = colour_keys(point.plan for point in points)
+    colours = plan_colours(keys[name] for name in keys if keys[name])
     by_row = sorted(range(len(rows.values)), key=lambda at: rows.values[at])
     by_column = sorted(range(across), key=lambda at: columns.values[at])
     x = _edges([columns.values[at] for at in by_column])
     y = _edges([rows.values[at] for at in by_row])
-    for at, name in enumerate(names):
-        style = {"facecolor": COLOURS[at % len(COLOURS)], "hatch": HATCHES[at // len(COLOURS) % len(HATCHES)]}
+    for name, key in keys.items():
+        colour, before = colours[key] if key else (None, 0)
+        style = {
+            "facecolor": _NO_PLAN if colour is None else COLOURS[colour],
+            "hatch": HATCHES[before % len(HATCHES)],
+        }
         is_here = [[decision(points[r * across + c].plan) == name for c in by_column] for r in by_row]
         label = name
         for row, (start, stop) in _runs(is_here):

@@ -5,19 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dnnsplit_onnx.planning.figures import Objective
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.planning.sweeping import Axis, SweepPoint, unknowns_of
 from dnnsplit_onnx.reporting import units
+from dnnsplit_onnx.reporting.colours import TERMINAL_COLOURS, plan_colours, plan_key
 from dnnsplit_onnx.reporting.comparison import figure
 from dnnsplit_onnx.reporting.console import Glyphs, glyphs, grid
 from dnnsplit_onnx.work.codes import RAW
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.text import Text
 
 _ROWS = 40
 _LETTERS = string.ascii_uppercase + string.ascii_lowercase
@@ -56,6 +58,19 @@ def decision(plan: Plan | None, arrow: str = "->") -> str:
     if len(working) < 2:
         return f"all on {names}{written}" if working else "nothing to run"
     return f"{names} at {', '.join(str(stage.stop) for stage in working[:-1])}{written}"
+
+
+def colour_keys(plans: Iterable[Plan | None], arrow: str = "->") -> dict[str, str]:
+    """What each decision is called for its colour, in the order they come; `""` where there is no plan."""
+    keys = {}
+    for plan in plans:
+        key = ""
+        if plan is not None:
+            working = [stage.tier for stage in plan.figures.stages if stage.stop > stage.start]
+            codes = dict.fromkeys(link.code for link in plan.figures.links if link.code != RAW)
+            key = " as ".join((plan_key(plan.cuts, working), *codes))
+        keys[decision(plan, arrow)] = key
+    return keys
 
 
 def sweep_csv(axes: Sequence[Axis], points: Sequence[SweepPoint]) -> str:
@@ -99,6 +114,8 @@ def _table(
 
 def _print_map(console: Console, axes: Sequence[Axis], points: Sequence[SweepPoint], marks: Glyphs) -> None:
     """A letter a point: rows are the first axis, columns the second."""
+    from rich.text import Text
+
     letters = _letters(points, marks)
     rows, columns = axes
     across = len(columns.values)
@@ -115,20 +132,24 @@ def _print_map(console: Console, axes: Sequence[Axis], points: Sequence[SweepPoi
         table = grid("=", "=", header=False)
     for at, value in enumerate(rows.values):
         found = [letters[decision(p.plan, marks.arrow)] for p in points[at * across : (at + 1) * across]]
-        table.add_row(f"{value:g}", *(found if any(headings) else ["".join(found)]))
+        table.add_row(f"{value:g}", *(found if any(headings) else [Text.assemble(*found)]))
     console.print(table)
 
 
-def _letters(points: Sequence[SweepPoint], marks: Glyphs) -> dict[str, str]:
-    """A letter for each decision, in the order they come; those too many share one."""
-    found: dict[str, str] = {}
-    for point in points:
-        name = decision(point.plan, marks.arrow)
-        if name == _NO_PLAN:
-            found[name] = marks.dot
-        elif name not in found:
-            count = len(found) - (_NO_PLAN in found)
-            found[name] = _LETTERS[count] if count < len(_LETTERS) else "#"
+def _letters(points: Sequence[SweepPoint], marks: Glyphs) -> dict[str, Text]:
+    """A letter in the plan's colour for each decision, in the order they come; those too many share one."""
+    from rich.text import Text
+
+    keys = colour_keys((point.plan for point in points), marks.arrow)
+    colours = plan_colours(key for key in keys.values() if key)
+    found: dict[str, Text] = {}
+    for name, key in keys.items():
+        if not key:
+            found[name] = Text(marks.dot)
+            continue
+        count = len(found) - (_NO_PLAN in found)
+        letter = _LETTERS[count] if count < len(_LETTERS) else "#"
+        found[name] = Text(letter, style=TERMINAL_COLOURS[colours[key][0]])
     return found
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.planning.sweeping import Axis, SweepPoint
-from dnnsplit_onnx.reporting.figure import COLOURS, with_unit
+from dnnsplit_onnx.reporting.colours import COLOURS, plan_colours, plan_key
+from dnnsplit_onnx.reporting.figure import with_unit
 from dnnsplit_onnx.reporting.sweep_plot import check_axes, plot_sweep
 from tests.reporting.plans_made import made
 
@@ -79,3 +80,23 @@ def test_units(key: str, label: str) -> None:
 
 def test_colours_are_eight_different_ones() -> None:
     assert len(set(COLOURS)) == 8
+
+
+def test_a_plan_has_its_colour_whatever_is_beside_it() -> None:
+    one = plan_colours(["all on edge", "35"])
+    other = plan_colours(["35", "all on edge"])
+    assert one == other
+    assert plan_colours(["35"])["35"] == one["35"]
+
+
+def test_no_two_plans_of_a_picture_share_a_colour_until_all_are_used() -> None:
+    keys = [str(cut) for cut in range(1, 20)]
+    colours = plan_colours(keys)
+    assert len(set(colours.values())) == len(keys)
+    assert {colour for colour, before in colours.values() if before == 0} == set(range(8))
+    assert [before for _, before in colours.values()] == [0] * 8 + [1] * 8 + [2] * 3
+
+
+def test_plans_are_called_as_the_dashboard_calls_them() -> None:
+    assert plan_key((66,), ["edge"]) == "all on edge"
+    assert plan_key((2, 4), ["edge", "near", "cloud"]) == "2,4"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dnnsplit_onnx.reporting.colours import plan_colours
 from dnnsplit_onnx.serving.dashboard import page as pages
 from dnnsplit_onnx.serving.dashboard import state as states
 from dnnsplit_onnx.serving.dashboard.page import open_dashboard
@@ -72,7 +73,8 @@ def test_a_dead_tier_is_never_shown_as_up(tab: Page, edge: Edge, network: Networ
         assert "compute" not in gone
     # Each way has its colour, and says which it is.
     tab.until("document.querySelectorAll('#chart circle').length === 2")
-    assert sorted(classes(tab, "#chart circle")) == ["dot cut0", "dot cut1"]
+    ways = plan_colours(["2,4", "all on edge"])
+    assert sorted(classes(tab, "#chart circle")) == sorted(f"dot cut{at}" for at, _ in ways.values())
     assert tab.evaluate("[...document.querySelectorAll('#chart title')].map((e) => e.textContent)") == [
         "2,4",
         "all on edge",
@@ -124,7 +126,8 @@ def test_figures_have_the_unit_that_reads_best(shown: Page):
     assert any("100 ms" in text for text in figures)
     labels = shown.evaluate("[...document.querySelectorAll('#chart text')].map((e) => e.textContent)")
     assert labels == ["0 ms", "5 s", "10 s", "2.0 h ago", "now"]
-    assert classes(shown, "#chart circle") == ["dot cut0", "dot cut1", "dot cut0"]
+    colours = plan_colours(["a", "b"])
+    assert classes(shown, "#chart circle") == [f"dot cut{colours[way][0]}" for way in "aba"]
 
 
 @pytest.mark.parametrize(

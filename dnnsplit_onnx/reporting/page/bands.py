@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from dnnsplit_onnx.planning.figures import Objective
 from dnnsplit_onnx.planning.sensitivity import Decision, Sample
+from dnnsplit_onnx.reporting.colours import plan_colours, plan_key
 from dnnsplit_onnx.reporting.comparison import figure
 from dnnsplit_onnx.reporting.page.axes import Scale, bottom_axis, fitted, left_axis
-from dnnsplit_onnx.reporting.page.chart import Drawing, chart, is_small
+from dnnsplit_onnx.reporting.page.chart import Drawing, chart, colour, is_small
 from dnnsplit_onnx.reporting.page.facts import LinkStudy
 from dnnsplit_onnx.reporting.page.markup import Markup, number, tag
 from dnnsplit_onnx.reporting.page.words import cuts_text, mbps, tiers_text
@@ -60,7 +61,11 @@ def _drawn(study: LinkStudy, objective: Objective, width: int) -> Drawing:
         [
             *bottom_axis(across, bottom, 4 if few else 7, mbps, top),
             *parts,
-            *(part for at, one in enumerate(decisions) for part in _band(at, one, across, bottom - _BAND)),
+            *(
+                part
+                for at, (one, kind) in enumerate(zip(decisions, _colours(decisions), strict=True))
+                for part in _band(at, one, kind, across, bottom - _BAND)
+            ),
             tag("line", x1=now, y1=top - 4, x2=now, y2=middle + 10, class_="cut"),
             tag("text", "now", x=now, y=top - 8, text_anchor="middle", class_="cut-label"),
             tag("text", objective, x=4, y=14, class_="said"),
@@ -82,12 +87,17 @@ def _line(samples: Sequence[Sample], across: Scale, up: Scale, *, single: bool) 
     return "".join(path)
 
 
-def _band(at: int, decision: Decision, across: Scale, y: float) -> list[Markup]:
+def _colours(decisions: Sequence[Decision]) -> list[str]:
+    """The class of each decision's colour."""
+    keys = ["" if one.cuts is None else plan_key(one.cuts, one.tiers) for one in decisions]
+    colours = plan_colours(filter(None, keys))
+    return [colour(colours[key][0]) if key else "none" for key in keys]
+
+
+def _band(at: int, decision: Decision, kind: str, across: Scale, y: float) -> list[Markup]:
     """A decision's stretch of the axis, and its letter where it has room."""
     x = across(decision.low_mbps)
     width = across(decision.high_mbps) - x
-    # Neighbours differ in tint; the letter is what tells decisions apart.
-    kind = "none" if decision.cuts is None else ("even", "odd")[at % 2]
     said = f"{letter(at)}: cuts {cuts_text(decision.cuts)}, {tiers_text(decision.tiers)}"
     parts = [
         tag(

@@ -64,7 +64,8 @@ def plan(problem: Problem) -> Solution:
         at, here, rounds = offers[[best]], judged.take(best), rounds + 1
     if not np.isfinite(here.value[0]):
         raise nowhere(_NAME)
-    note = f"stable after {rounds} accepted proposals, for {problem.topology.workload.clients} clients"
+    clients = problem.topology.workload.clients
+    note = f"stable after {rounds} accepted proposals, for {clients} client{'s' * (clients != 1)}"
     return Solution(tuple(at[0].tolist()), "none", looked, (note,))
 
 

@@ -59,7 +59,8 @@ def plan(problem: Problem) -> Solution:
         raise nowhere(_NAME)
     cuts = tuple(_cuts(swarm.best, problem.costs.size)[0].tolist())
     clients = problem.topology.workload.clients
-    return Solution(cuts, "none", swarm.evaluated, (f"a random search for {clients} clients, seed {_SEED}",))
+    note = f"a random search for {clients} client{'s' * (clients != 1)}, seed {_SEED}"
+    return Solution(cuts, "none", swarm.evaluated, (note,))
 
 
 @dataclass

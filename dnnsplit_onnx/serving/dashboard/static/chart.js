@@ -3,7 +3,7 @@
 "use strict";
 
 const SVG = "http://www.w3.org/2000/svg";
-const COLOURS = 6;
+const COLOURS = 8;
 const MARGIN = { left: 52, right: 10, top: 12, bottom: 24 };
 
 function shape(name, attributes, text) {
@@ -17,6 +17,26 @@ function shape(name, attributes, text) {
 function roundedUp(value) {
   const unit = 10 ** Math.floor(Math.log10(value));
   return unit * [1, 2, 5, 10].find((factor) => factor * unit >= value * 0.999);
+}
+
+// The index of each plan's colour, as reporting/colours.py chooses it: by its name alone, and the next
+// that is free where two of one picture would share one; plans on a single tier choose first.
+function planColours(names) {
+  const used = Array(COLOURS).fill(0);
+  const all = [...new Set(names)].sort();
+  const singles = all.filter((name) => name.startsWith("all on "));
+  const ordered = [...singles, ...all.filter((name) => !singles.includes(name))];
+  return new Map(ordered.map((name) => {
+    let first = 0;
+    for (const letter of name) first = (first * 31 + letter.codePointAt(0)) % 8191;
+    let colour = first % COLOURS;
+    for (let step = 1; step < COLOURS; step += 1) {
+      const next = (first + step) % COLOURS;
+      if (used[next] < used[colour]) colour = next;
+    }
+    used[colour] += 1;
+    return [name, colour];
+  }));
 }
 
 // svg: the element; recent: [[seconds, milliseconds, cuts], ...]; marks: seconds of changes of cuts.
@@ -50,9 +70,9 @@ function drawLatencies(svg, recent, marks, now) {
     if (at < first) continue;
     svg.append(shape("line", { class: "mark", x1: x(at), x2: x(at), y1: MARGIN.top, y2: height - MARGIN.bottom }));
   }
-  const cuts = [...new Set(recent.map(([, , cut]) => cut))].sort();
+  const colours = planColours(recent.map(([, , cut]) => cut));
   for (const [at, ms, cut] of recent) {
-    const dot = shape("circle", { class: `dot cut${cuts.indexOf(cut) % COLOURS}`, cx: x(at), cy: y(ms), r: 2.2 });
+    const dot = shape("circle", { class: `dot cut${colours.get(cut)}`, cx: x(at), cy: y(ms), r: 2.2 });
     dot.append(shape("title", {}, cut));
     svg.append(dot);
   }
