@@ -35,23 +35,6 @@ def recurrent_layers(model: Any) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def open_time() -> Iterator[None]:
-    """Runs a TimeDistributed layer on all steps as one batch, not one by one: their number stays open."""
-    from keras.layers import TimeDistributed
-
-    one_by_one = TimeDistributed.call
-
-    def call(self: Any, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if mask is not None:
-            return one_by_one(self, inputs, training=training, mask=mask)
-        outputs = self.layer(inputs.flatten(0, 1), training=False)
-        return outputs.unflatten(0, inputs.shape[:2])
-
-    with mock.patch.object(TimeDistributed, "call", call):
-        yield
-
-
 def _kind(layer: Any) -> str | None:
     """The operator that a layer becomes, None for a Scan."""
     from keras import layers

@@ -39,8 +39,10 @@ from dnnsplit_onnx.converters.keras_model import (
     precision,
     run_graph,
 )
+from dnnsplit_onnx.converters.keras_time import steps_as_batch
 from dnnsplit_onnx.converters.reasons import reason
 from dnnsplit_onnx.converters.tf_layers import known_layers, scope_layers
+from dnnsplit_onnx.converters.tf_operators import handlers, written_out
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.bodies import subgraphs
 
@@ -89,6 +91,7 @@ class _TensorFlow(Adapter):
                     opset=min(self.opset or OPSET, OPSET),
                     input_names=inputs,
                     output_names=outputs,
+                    custom_op_handlers=handlers(),
                     large_model=large,
                     tensors_to_rename=dict(rename),
                     initialized_tables=tables,
@@ -139,7 +142,8 @@ class KerasTf(_TensorFlow):
         ]
         keys = [f"output_{at:03}" for at in range(len(self.outputs))]  # TensorFlow sorts them
         traced = tf.function(lambda *xs: dict(zip(keys, self._call(xs), strict=True)), input_signature=specs)
-        function = traced.get_concrete_function()
+        with written_out(), steps_as_batch():
+            function = traced.get_concrete_function()
         rename = dict(zip([tensor.name for tensor in function.outputs], self.outputs, strict=True))
         rename.update({f"{spec.name}:0": spec.name for spec in self.inputs})
         proto = self._convert(self.model, function, rename, path)

@@ -34,7 +34,8 @@ from dnnsplit_onnx.converters.keras_model import (
     run_graph,
 )
 from dnnsplit_onnx.converters.keras_padding import open_padding
-from dnnsplit_onnx.converters.keras_recurrent import open_time, recurrent_layers
+from dnnsplit_onnx.converters.keras_recurrent import recurrent_layers
+from dnnsplit_onnx.converters.keras_time import steps_as_batch
 
 # Where a wrapper keeps its children; no Keras layer may be called so inside one.
 _CHILDREN = "layers"
@@ -76,7 +77,7 @@ class KerasTorch(Adapter):
     def export(self, path: Path, feeds: Feeds) -> None:
         """Writes the model as ONNX. See `Adapter.export`."""
         module = _graph_module(self.model, self._names, "").eval()
-        with _native_batch_norm(), open_time(), open_padding(), recurrent_layers(self.model):
+        with _native_batch_norm(), steps_as_batch(), open_padding(), recurrent_layers(self.model):
             torch_export.export(module, self.inputs, self.outputs, path, feeds, self.opset)
 
     def layer_of(self, node: onnx.NodeProto) -> str | None:

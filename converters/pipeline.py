@@ -21,7 +21,14 @@ from dnnsplit_onnx.converters.conversion import Conversion, Options, Port, peak_
 from dnnsplit_onnx.converters.divergence import first_divergence
 from dnnsplit_onnx.converters.extras import has
 from dnnsplit_onnx.converters.finishing import Finished, Seen, finish
-from dnnsplit_onnx.converters.parity import TOLERANCES, Difference, OnnxRun, compare, refuse_vacuous
+from dnnsplit_onnx.converters.parity import (
+    TOLERANCES,
+    Difference,
+    OnnxRun,
+    compare,
+    difference,
+    refuse_vacuous,
+)
 from dnnsplit_onnx.converters.reasons import reason
 from dnnsplit_onnx.converters.routes import Route
 from dnnsplit_onnx.converters.samples import (
@@ -30,6 +37,7 @@ from dnnsplit_onnx.converters.samples import (
     first_trial,
     more_trials,
     open_dims,
+    refuse_outside,
     sizes_of,
     with_examples,
 )
@@ -60,6 +68,7 @@ def run_conversion(adapter: Adapter, source: str, output: Path, route: Route, op
         raise OutputError(f"cannot write `{output}`: {error.strerror}") from None
     tolerance = options.tolerance or TOLERANCES[adapter.precision]
     adapter.inputs = bind(open_dims(adapter.inputs, options.opened), options.sizes)
+    refuse_outside(options.sizes, adapter.limits)
     adapter.inputs = with_examples(adapter.inputs, given_inputs(options), options.inputs or "")
     adapter.opset = options.opset
     try:
@@ -126,8 +135,17 @@ def _export(adapter: Adapter, first: Trial, trials: list[Trial], folder: Path, n
     ]
     dims = {spec.name: spec.shape for spec in adapter.inputs}
     finished = finish(raw, folder / name, adapter.layer_of, dims, seen)
+    _note_opset(adapter, finished.files[0])
     shutil.rmtree(raw.parent)  # the weights are on disk twice for no longer than needed
     return finished
+
+
+def _note_opset(adapter: Adapter, model: Path) -> None:
+    """Notes where an exporter wrote another version of the operators than it was asked for."""
+    imports = open_model(model).proto.opset_import
+    written = next((entry.version for entry in imports if entry.domain in ("", "ai.onnx")), None)
+    if adapter.opset is not None and written not in (None, adapter.opset):
+        adapter.notes.append(f"opset {written}, not {adapter.opset}: the exporter writes no other here")
 
 
 def _refuse_fixed(adapter: Adapter, ports: tuple[Port, ...], first: Trial) -> None:
@@ -198,6 +216,7 @@ def _compare(
         refuse_vacuous(expected, tolerance, trial.batch)
     apart = compare(expected, got, at=trial.what, hint=hint)
     if apart.max_rel > tolerance:
+        _refuse_random(adapter, trial, tolerance)
         culprit = first_divergence(adapter, model, trial.feeds, tolerance)
         raise VerificationError(
             f"onnxruntime differs from the framework by {apart.max_rel:.3g} relative in output "
@@ -206,6 +225,22 @@ def _compare(
             hint=hint,
         )
     return apart
+
+
+def _refuse_random(adapter: Adapter, trial: Trial, tolerance: float) -> None:
+    """Fails where the framework itself gives something else for the same inputs.
+
+    Raises:
+        VerificationError: It does; no export could agree with it.
+    """
+    again = adapter.run(trial.feeds)
+    apart = max((difference(a, b)[1] for a, b in zip(trial.expected, again, strict=True)), default=0.0)
+    if apart > tolerance:
+        raise VerificationError(
+            f"the framework itself differs from one run to the next, by {apart:.3g} relative at {trial.what}",
+            hint="its code draws at random where it only infers: F.dropout(x, p, training=self.training), "
+            "or nn.Dropout, draws in training alone",
+        )
 
 
 def onnx_ports(model: Path) -> tuple[tuple[Port, ...], tuple[Port, ...]]:

@@ -206,6 +206,22 @@ def bind(specs: Sequence[InputSpec], sizes: Sizes) -> tuple[InputSpec, ...]:
     return tuple(replace(spec, shape=tuple(map(bound, spec.shape))) for spec in specs)
 
 
+def refuse_outside(sizes: Sizes, limits: Mapping[str, tuple[int, int]]) -> None:
+    """Makes sure that sizes are among those that the model takes.
+
+    Raises:
+        InputError: One is not.
+    """
+    for name, size in sizes.items():
+        nearest = _clamped(size, limits.get(name))
+        if nearest != size:
+            bound = "at least" if nearest > size else "at most"
+            raise InputError(
+                f"dimension `{name}` cannot be {size}: the model takes {bound} {nearest}",
+                hint=f"--bind {name}={nearest} is the nearest that it takes",
+            )
+
+
 def open_dims(specs: Sequence[InputSpec], opened: Sequence[str]) -> tuple[InputSpec, ...]:
     """The inputs with further dimensions open.
 

@@ -184,6 +184,20 @@ def test_a_file_that_is_not_one_is_an_error_in_one_line(tmp_path, route):
         convert(tmp_path / "m.keras", tmp_path / "m.onnx", route=route)
 
 
+@both_routes
+def test_operators_that_tensorflow_keeps_to_itself_have_a_form(importable, tmp_path, route):
+    # tf2onnx knows no Erfc, and no function that is to be compiled, as grouped convolutions are.
+    source = f"""{HEAD}
+def build():
+    wide, x = start(), keras.Input((6, 6, 4), name="x")
+    y = keras.layers.Conv2D(8, 3, groups=2, activation="gelu", kernel_initializer=wide, name="conv")(x)
+    return keras.Model(x, y)
+"""
+    report = convert(f"{importable('closed', source)}:build", tmp_path / "m.onnx", route=route)
+    assert report.max_rel_diff < 1e-5
+    assert list(layer_positions(load_graph(tmp_path / "m.onnx"))) == ["conv"]
+
+
 @needs("keras-tf")
 def test_an_operator_without_a_form_in_onnx_is_named(importable, tmp_path):
     model = "x = keras.Input((4, 4)); return keras.Model(x, keras.ops.svd(x, compute_uv=False))"

@@ -58,6 +58,23 @@ def test_a_difference_within_the_tolerance_passes(tmp_path):
     assert 1e-3 < report.max_rel_diff < 0.02
 
 
+def test_a_framework_that_draws_at_random_is_told_apart_from_a_wrong_export(tmp_path):
+    class Drawing(Numpy):
+        def run(self, feeds):
+            self.w2 = self.w2 * np.float32(1.5)  # another model at each run
+            return super().run(feeds)
+
+    with pytest.raises(VerificationError, match="the framework itself differs from one run to the next"):
+        run_conversion(Drawing(), "three lines", tmp_path / "m.onnx", ROUTE, Options())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_opset_than_asked_for_is_noted(tmp_path):
+    report = convert(tmp_path / "m.onnx", opset=99)
+    assert "opset 17, not 99: the exporter writes no other here" in report.notes
+    assert len(convert(tmp_path / "n.onnx", opset=17).notes) == 1
+
+
 def test_a_check_that_proves_nothing_fails(tmp_path):
     with pytest.raises(VerificationError, match="proves nothing"):
         convert(tmp_path / "m.onnx", scale=0.0)

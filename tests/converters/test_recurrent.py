@@ -104,26 +104,23 @@ def others():
 def frames():
     x = keras.Input((None, 5, 4), name="x")
     return keras.Model(x, L.TimeDistributed(L.LSTM(3))(x))
+
+def masked_frames():
+    x = keras.Input((None, 5), dtype="int32", name="x")
+    y = L.Embedding(7, 6, mask_zero=True, embeddings_initializer=wide)(x)
+    return keras.Model(x, L.TimeDistributed(L.LSTM(3))(y))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("route", [TORCH, TENSORFLOW])
-@pytest.mark.parametrize("build", ["plain", "masked", "others"])
+@pytest.mark.parametrize("build", ["plain", "masked", "others", "frames", "masked_frames"])
 def test_layers_of_keras_take_any_number_of_steps(importable, tmp_path, route, build):
     source = f"{importable('keras_recurrent', KERAS)}:{build}"
     report = convert(source, tmp_path / "m.onnx", route=route)
     assert len(report.checked_at) == 3
     assert report.inputs[0].shape[:2] == ("batch", "x_1")
     assert report.max_rel_diff < 1e-5
-
-
-@needs("keras")
-@pytest.mark.slow
-def test_frames_take_any_number_of_steps(importable, tmp_path):
-    # tf2onnx does not take a recurrent layer inside TimeDistributed.
-    source = f"{importable('keras_frames', KERAS)}:frames"
-    assert convert(source, tmp_path / "m.onnx", route="keras-torch").inputs[0].shape[:2] == ("batch", "x_1")
 
 
 @needs("keras")

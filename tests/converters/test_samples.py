@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dnnsplit_onnx.converters.adapter import InputSpec
-from dnnsplit_onnx.converters.samples import bind, open_names, sample_inputs, size_of
+from dnnsplit_onnx.converters.samples import bind, open_names, refuse_outside, sample_inputs, size_of
 from dnnsplit_onnx.errors import InputError
 
 FLOAT, INT = np.dtype(np.float32), np.dtype(np.int64)
@@ -39,6 +39,17 @@ def test_sizes_that_are_asked_for_are_of_dimensions_that_there_are():
     with pytest.raises(InputError, match="no open dimension `bach`") as caught:
         bind(specs, {"bach": 1})
     assert "`batch`, `past`, `new`" in caught.value.hint
+
+
+def test_sizes_that_are_asked_for_are_among_those_that_the_model_takes():
+    limits = {"batch": (4, 8)}
+    refuse_outside({"batch": 4, "width": 1}, limits)
+    refuse_outside({"batch": 8}, limits)
+    with pytest.raises(InputError, match="`batch` cannot be 3: the model takes at least 4") as caught:
+        refuse_outside({"batch": 3}, limits)
+    assert "--bind batch=4" in caught.value.hint
+    with pytest.raises(InputError, match="at most 8"):
+        refuse_outside({"batch": 9}, limits)
 
 
 def test_draws_depend_on_seed_and_name_alone():
