@@ -154,7 +154,10 @@ def open_generator(
     if not (path / FILE_NAME).is_file():  # which slices have, and no folder of a model
         path = model_file(place)
     if not path.exists():
-        raise InputError(f"no such folder or file: `{place}`", hint="make slices with `dnnsplit-onnx split`")
+        raise InputError(
+            f"no such folder or file: `{place}`",
+            hint="make slices: dnnsplit-onnx split MODEL --tiers tiers.toml -o DIR",
+        )
     folder, draft = folder_of(path, tokenizer), None
     decoder: Decoder
     if drafting is not None:

@@ -75,7 +75,7 @@ def layer_position(graph: Graph, name: str) -> int:
         raise CutError(
             f"no layer `{name}`: the model carries no layer names",
             context=context,
-            hint="models made by `dnnsplit-onnx convert` carry them; or cut at a position, a node or a value",
+            hint="models that `convert` makes carry them; or cut at a position, a node or a value",
         )
     near = close_names(name, positions, n=3, cutoff=0.4) or list(positions)[:3]
     raise CutError(

@@ -103,4 +103,6 @@ def slices_folder(folder: str | Path) -> Path:
         return path
     if path.is_file():
         return path.parent
-    raise InputError(f"no such folder: `{path}`", hint="make slices with `dnnsplit-onnx split`")
+    raise InputError(
+        f"no such folder: `{path}`", hint="make slices: dnnsplit-onnx split MODEL --tiers tiers.toml -o DIR"
+    )

@@ -39,14 +39,11 @@ STANDS_FOR = {
 }  # fmt: skip
 #: Commands that hints quote and no shell runs here, and why.
 NOT_RUN = {
-    "convert": "a name in a sentence",
     "convert saved": "reads a SavedModel of TensorFlow, which is no part of the default tests",
     "doctor": "fails by design where something installed does not work; has tests of its own",
-    "export web": "a name in a sentence",
     "export web DIR -o SITE": "asks npm for onnxruntime-web; test_export.py gives a stand-in",
     "export web DIR -o SITE --force": "as without --force",
     "profile --listen PORT": "serves until Ctrl-C",
-    "split": "a name in a sentence",
 }
 HOLE = "\0"
 

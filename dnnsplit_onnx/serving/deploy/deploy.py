@@ -65,7 +65,9 @@ def plan_deployment(folder: Path, providers: Mapping[str, str] | None = None) ->
     planned = {record.tier: record.provider or "cpu" for record in manifest.slices}
     for tier in tiers:
         if planned[tier] == "web":
-            raise InputError(f"tier `{tier}` is a browser", hint="write its page: dnnsplit-onnx export web")
+            raise InputError(
+                f"tier `{tier}` is a browser", hint="write its page: dnnsplit-onnx export web DIR -o SITE"
+            )
     return Deployment(place, tiers, {**planned, **(providers or {})})
 
 

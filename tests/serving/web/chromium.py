@@ -173,7 +173,8 @@ class Browser:
 
 
 _OPEN = """(async (options) => {
-  const { Conversation, TYPES, open } = await import("./dnnsplit.js");
+  const { TYPES, open } = await import("./dnnsplit.js");
+  const { Conversation } = await import("./states.js");
   const { choices, profile } = await import("./measure.js");
   const ort = await import(options.webgpu ? "./ort/ort.webgpu.min.mjs" : "./ort/ort.wasm.min.mjs");
   ort.env.logLevel = "error";

@@ -5,7 +5,8 @@ import { createInterface } from "node:readline";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 const { library, site, url, ort, options } = JSON.parse(process.argv[2]);
-const { Conversation, TYPES, open } = await import(pathToFileURL(`${library}/dnnsplit.js`));
+const { TYPES, open } = await import(pathToFileURL(`${library}/dnnsplit.js`));
+const { Conversation } = await import(pathToFileURL(`${library}/states.js`));
 const { choices, profile } = await import(pathToFileURL(`${library}/measure.js`));
 const runtime = ort ? await import(pathToFileURL(`${ort}/ort.node.min.mjs`)) : null;
 if (runtime) {

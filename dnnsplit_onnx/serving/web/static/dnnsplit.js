@@ -5,16 +5,12 @@
  * Each request gets exactly one answer: the model's outputs, or an error. If a link or the runtime
  * here fails, it is run on the cuts that remain while there is time: all here, or all on others.
  *
- * @typedef {import("./wire.js").Tensors} Tensors
- * @typedef {{total_s: number, sent_nbytes: number, received_nbytes: number}} Hop
- * @typedef {{outputs: Tensors, cuts: number[], seconds: number, attempts: number, hop: Hop | null,
- *   tiers: import("./remote.js").Trace[]}} Answer
+ * @import {Answer, Options, Tensors} from "./types.js"
  */
 import { Deadline, Remote, mayPass } from "./remote.js";
 import { Routes } from "./routes.js";
 import { Runner, said } from "./runner.js";
-import { statesAfter, statesBefore } from "./states.js";
-import { BusyError, DeadlineError, DeviceError, InputError, LinkError, ManifestError, misfit } from "./wire.js";
+import { BusyError, DeadlineError, DeviceError, InputError, LinkError, ManifestError, misfit, withStrings } from "./wire.js";
 
 export * from "./wire.js";
 
@@ -24,20 +20,19 @@ const MOST_ATTEMPTS = 64;
 /**
  * A client of a site.
  * @param {string | URL} manifest where its `manifest.json` is
- * @param {{ort: any, url?: string, token?: string, backend?: "webgpu" | "wasm", spare?: () => Promise<any>,
- *   deadline_s?: number, fetch?: typeof fetch}} options onnxruntime-web, and one on WASM where its WebGPU
- *   fails; the other tiers' server, without which all runs here
+ * @param {Options} options
  */
 export async function open(manifest, options) {
   const base = new URL(manifest, globalThis.location?.href).href;
   const data = await (options.fetch ?? globalThis.fetch)(base, { cache: "no-cache" })
     .then((response) => (response.ok ? response.json() : Promise.reject(new Error(`status ${response.status}`))))
     .catch((error) => { throw new ManifestError(`cannot read \`${base}\`: ${said(error)}`); });
-  return new Client(data, base, options);
+  const client = new Client(data, base, options);
+  await client.prepare();
+  return client;
 }
 
 export class Client {
-  /** @param {any} manifest @param {string} base @param {any} options of `open` */
   constructor(manifest, base, options) {
     const { url, deadline_s = 30 } = options;
     this.routes = new Routes(manifest);
@@ -49,15 +44,24 @@ export class Client {
     this.reach = this.remote ? this.links : 0; // how many other tiers can be used, the nearest first
     this.reason = this.remote ? "" : "no URL of another tier was given";
     this.cuts = this.routes.cuts; // to be used while all is well
-    /** Called when that changes. @type {(reach: number, reason: string) => void} */
+    /** Called when that changes. */
     this.onReach = () => {};
     this.local_s = null;
+  }
+
+  /** Loads what few models need, while the site can be reached. */
+  async prepare() {
+    const { manifest, states } = this.routes;
+    const ports = Object.values(manifest.ports);
+    if (states.length) this.states = await import("./states.js");
+    if (ports.some(({ dtype }) => dtype === "string")) await withStrings();
+    if (ports.some(({ code }) => code)) this.runner.codes = await import("./codes.js");
   }
 
   /**
    * Runs one request.
    * @param {Tensors} inputs and what states are to begin with, those that are not to be empty
-   * @param {{deadline_s?: number, cuts?: number[], sequence?: Conversation}} [how] these cuts and no others
+   * @param {{deadline_s?: number, cuts?: number[], sequence?: import("./states.js").Conversation}} [how] these cuts and no others
    * @returns {Promise<Answer>}
    */
   async infer(inputs, { deadline_s = this.deadline_s, cuts, sequence } = {}) {
@@ -104,7 +108,7 @@ export class Client {
     if (extra) throw new InputError(`unknown input \`${extra}\``);
   }
 
-  /** The cuts to use, by no link from `limit` up. @param {Set<string>} broken what fails here */
+  /** The cuts to use, by no link from `limit` up; `broken` is what fails here. */
   #choose(broken, limit) {
     const { routes, cuts } = this;
     const reach = Math.min(this.reach, limit);
@@ -119,7 +123,7 @@ export class Client {
     throw new LinkError(`link ${reach} is down (${this.reason}), and ${fix}`, { link: reach });
   }
 
-  /** The cuts, changed as little as can be so that they use no link from `reach` up. @returns {number[] | undefined} */
+  /** The cuts, changed as little as can be so that they use no link from `reach` up, if there are any. */
   #pick(reach) {
     const { cuts, routes } = this;
     const { isBottom, mine, size } = routes;
@@ -139,9 +143,9 @@ export class Client {
     const here = async () => {
       if (!slice) return;
       const start = performance.now();
-      const before = statesBefore(slice, live, sequence?.kept, manifest.ports);
+      const before = this.states?.statesBefore(slice, live, sequence?.kept, manifest.ports);
       const { made, ...times } = await this.runner.run(slice, { ...live, ...before });
-      if (sequence) sequence.after = statesAfter(slice.keeps, before, made, live);
+      if (sequence) sequence.after = this.states?.statesAfter(slice.keeps, before, made, live) ?? {};
       Object.assign(live, made);
       Object.assign(trace, times, { total_s: (performance.now() - start) / 1e3 });
     };
@@ -193,31 +197,5 @@ export class Client {
       else this.reason = "";
     }, pause_ms);
     this.prober.unref?.(); // Node need not wait for it
-  }
-}
-
-/**
- * Requests of one sequence, one after another: a text, a stream. The first chooses the cuts, and the
- * others keep to them: each tier keeps the states of its slices. One that failed may be sent again,
- * unless a tier has lost the states (status 409).
- */
-export class Conversation {
-  /** @param {Client} client @param {number[]} [cuts] these and no others */
-  constructor(client, cuts) {
-    Object.assign(this, { client, cuts });
-    const random = new Uint32Array(4).map(() => Math.random() * 2 ** 32); // Node 18 has no other
-    const name = [...(globalThis.crypto?.getRandomValues(random) ?? random)];
-    this.name = name.map((part) => part.toString(16).padStart(8, "0")).join("");
-    this.step = 0;
-    /** The states of the slice here, before a request and after it. @type {Tensors | null} */
-    this.kept = this.after = null;
-  }
-
-  /** The next request, as of `Client`. @param {Tensors} inputs @param {{deadline_s?: number, isLast?: boolean}} [how] */
-  async infer(inputs, { deadline_s, isLast = false } = {}) {
-    this.isLast = isLast;
-    const answer = await this.client.infer(inputs, { deadline_s, cuts: this.cuts, sequence: this });
-    Object.assign(this, { step: this.step + 1, kept: this.after, cuts: answer.cuts });
-    return answer;
   }
 }

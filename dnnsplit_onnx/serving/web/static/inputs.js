@@ -15,7 +15,7 @@ const NPY = {
 
 /**
  * Where the picture's sides and colours are in an input; null if it is no picture.
- * @param {import("./routes.js").Port} port @param {Record<string, number>} bindings
+ * @param {import("./types.js").Port} port @param {Record<string, number>} bindings
  * @returns {{height: number, width: number, channels: number, first: boolean} | null}
  */
 export function pictureOf({ name, dtype, shape }, bindings) {

@@ -28,7 +28,7 @@ export function crossing(routes, cuts) {
   const { bindings } = routes.manifest;
   const nbytes = ports.map(({ name, dtype, shape }) => (shape ?? [null]).reduce(
     (product, size, axis) => product * (typeof size === "number" ? size : bindings[size ?? `${name}.${axis}`] ?? NaN),
-    TYPES[dtype][3] || NaN,
+    TYPES[dtype][2]?.BYTES_PER_ELEMENT ?? NaN,
   ));
   const total = nbytes.reduce((sum, one) => sum + one, 0);
   return Number.isNaN(total) ? null : total;
@@ -55,8 +55,8 @@ function spread(all) {
 
 /**
  * Made-up values for the ports of a slice: normal-like numbers, 0 or 1 for integers.
- * @param {import("./routes.js").Port[]} ports @param {Record<string, number>} bindings
- * @returns {import("./wire.js").Tensors}
+ * @param {import("./types.js").Port[]} ports @param {Record<string, number>} bindings
+ * @returns {import("./types.js").Tensors}
  */
 export function madeUp(ports, bindings) {
   let seed = 1;
@@ -82,7 +82,7 @@ export function madeUp(ports, bindings) {
 /**
  * Measures all cuts of a client's page, and the link if there is one.
  * @param {import("./dnnsplit.js").Client} client
- * @param {{budget_s?: number, inputs?: import("./wire.js").Tensors, onProgress?: (share: number, what: string) => void,
+ * @param {{budget_s?: number, inputs?: import("./types.js").Tensors, onProgress?: (share: number, what: string) => void,
  *   machine?: Record<string, string | number>}} [how] seconds for all of it; what is known of the machine
  * @returns {Promise<any>} The profile.
  */
@@ -131,7 +131,7 @@ export async function profile(client, { budget_s = 20, inputs, onProgress = () =
  * What a link takes: requests, less what tiers compute, by their bytes. So all that a request pays
  * for on both sides is in it: reading, writing, the protocol. Where no two cuts send different
  * bytes over this link alone, bytes that mean nothing tell the rate.
- * @param {import("./dnnsplit.js").Client} client @param {import("./wire.js").Tensors} inputs
+ * @param {import("./dnnsplit.js").Client} client @param {import("./types.js").Tensors} inputs
  * @returns {Promise<{bandwidth_mbps: number, delay_ms: number} | null>}
  */
 export async function measureLink(client, inputs) {

@@ -1,4 +1,4 @@
-/** The next tier: a `serve` of the same slices. */
+/** The next tier: a `serve` of the same slices. @import {Route, Tensors, Trace} from "./types.js" */
 import { BusyError, DeadlineError, LinkError, RefusedError, ServingError, decode, encode } from "./wire.js";
 
 const JSON_LENGTH = "Inference-Header-Content-Length";
@@ -16,30 +16,22 @@ export class Deadline {
   }
 }
 
-/** Whether the same request may be answered another way. @param {unknown} error */
+/** Whether the same request may be answered another way. */
 export const mayPass = (error) => [LinkError, DeadlineError, BusyError].some((kind) => error instanceof kind);
 
-/**
- * An error's `link` is how many of the other tiers can still be reached.
- * @typedef {{tier: string, queue_s: number, compute_s: number, total_s: number, receive_s?: number}} Trace
- */
+/** An error's `link` is how many of the other tiers can still be reached. */
 export class Remote {
-  /** @param {import("./routes.js").Routes} routes @param {string} url */
   constructor(routes, url, { token, fetch = globalThis.fetch } = {}) {
     const tier = routes.isBottom ? 1 : 0;
     Object.assign(this, { routes, tier, token, name: routes.tiers[tier], url: url.replace(/\/+$/, "") });
     this.fetch = (...given) => fetch(...given);
     this.path = `/v2/models/${encodeURIComponent(this.name)}`;
-    /** Called with what tells of a link. @type {(error: ServingError) => void} */
+    /** Called with what tells of a link. */
     this.onFailure = () => {};
     this.met = null;
   }
 
-  /**
-   * Has the part of a request done that is not this page's.
-   * @param {import("./routes.js").Route} route @param {import("./wire.js").Tensors} values
-   * @param {Deadline} deadline @param {import("./dnnsplit.js").Conversation} [sequence]
-   */
+  /** Has the part of a request done that is not this page's. @param {Route} route @param {Tensors} values */
   async infer(route, values, deadline, sequence) {
     if (deadline.left_s <= 0) throw new DeadlineError(`no time is left for tier \`${this.name}\``, { link: 0 });
     try {
@@ -73,11 +65,8 @@ export class Remote {
       dnnsplit_trace: true,
       ...(this.routes.isBottom ? {} : { dnnsplit_until: this.routes.mine }),
       timeout: roundedUs(0.9 * left_s),
+      ...sequence?.parameters,
     };
-    if (sequence) {
-      const { name, step, isLast } = sequence;
-      Object.assign(parameters, { sequence_id: name, sequence_start: step === 0, sequence_end: isLast, dnnsplit_step: step });
-    }
     const outputs = answers.map(({ name }) => ({ name, parameters: { binary_data: true } }));
     return encode(present.map((name) => [name, values[name]]), { outputs, parameters });
   }
@@ -112,12 +101,11 @@ export class Remote {
     }
   }
 
-  /** What is answered in JSON. @param {string} path @param {Deadline} deadline @param {Uint8Array} [body] */
   json(path, deadline, body) {
     return this.#exchange(path, deadline, (response) => response.json(), body);
   }
 
-  /** One request, in time or not at all. @param {(response: Response) => any} read */
+  /** One request, in time or not at all. */
   async #exchange(path, deadline, read, body, headers = {}) {
     const signal = AbortSignal.timeout(Math.min(Math.max(0, Math.ceil(deadline.left_s * 1e3)), LONGEST_TIMER_MS));
     try {
@@ -166,7 +154,7 @@ function roundedUs(seconds) {
   return Math.floor(microseconds / unit) * unit;
 }
 
-/** The traces of an answer's parameter; none if it is not in order. @returns {Trace[]} */
+/** An answer's traces; none if they are not in order. @returns {Trace[]} */
 function readTrace(text) {
   const times = ["queue", "compute", "total", "receive"];
   try {

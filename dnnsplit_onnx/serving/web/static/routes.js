@@ -1,15 +1,4 @@
-/**
- * What a request passes, for any cuts that there are slices for: as `export web` has written it down.
- *
- * @typedef {import("./wire.js").Port} Port
- * @typedef {{input: string, output: string | null, kept_if_empty?: boolean, fixed?: Record<string, number>}} State
- * @typedef {{file: string, start: number, stop: number, inputs: Port[], outputs: Port[], keeps: State[],
- *   data: string[]}} Slice `keeps` goes from one request of a sequence to the next
- * @typedef {{arrives: string[], begins: string[], answers: Port[]}} Leg what the other tiers are sent and give back;
- *   `begins` are states that a request may bring
- * @typedef {{cuts: number[], slice: Slice | null, leg: Leg, links: number}} Route `slice` is this page's part, and
- *   `links` is how many other tiers have one
- */
+/** What a request passes, for any cuts that there are slices for: as `export web` wrote it down. @import {Route} from "./types.js" */
 import { ManifestError } from "./wire.js";
 
 export class Routes {

@@ -1,20 +1,15 @@
-/** Slices in onnxruntime-web: files that are held against their digests, and sessions that are kept open. */
-import { DeviceError, InputError, ManifestError, TYPES } from "./wire.js";
+/** Slices in onnxruntime-web: files held against their digests, sessions kept open. @import {Slice, Tensors} from "./types.js" */
+import { DeviceError, ManifestError, TYPES } from "./wire.js";
 
 const CACHE = "dnnsplit-onnx";
 
 /** Runs slices, one at a time. */
 export class Runner {
-  /**
-   * @param {string} base URL of the manifest
-   * @param {Record<string, {nbytes: number, sha256: string, crc32: string}>} files
-   * @param {{ort: any, backend?: string, spare?: () => Promise<any>, most?: number, fetch?: typeof fetch}} options
-   *   onnxruntime-web; `most` sessions are kept
-   */
+  /** @param {string} base URL of the manifest @param {import("./types.js").Options} options */
   constructor(base, files, { ort, backend = "wasm", spare, most = 4, fetch = globalThis.fetch } = {}) {
     Object.assign(this, { ort, base, files, backend, spare, most });
     this.fetch = (...given) => fetch(...given);
-    /** What went otherwise than it might have. @type {Set<string>} */
+    /** What went otherwise than it might have. */
     this.notes = new Set();
     /** @type {Map<string, any>} */
     this.sessions = new Map();
@@ -25,12 +20,10 @@ export class Runner {
 
   /**
    * Runs a slice on values by name.
-   * @param {import("./routes.js").Slice} slice
-   * @param {import("./wire.js").Tensors} values others than it reads are left alone
-   * @returns {Promise<{made: import("./wire.js").Tensors, queue_s: number, compute_s: number}>}
-   * @throws {ManifestError} A file is not the one that was written.
-   * @throws {DeviceError} onnxruntime-web cannot open or run it.
-   * @throws {InputError} A value is one that the code it is written in cannot hold.
+   * @param {Slice} slice
+   * @param {Tensors} values others than it reads are left alone
+   * @returns {Promise<{made: Tensors, queue_s: number, compute_s: number}>}
+   * @throws {ManifestError | DeviceError | InputError}
    */
   async run(slice, values) {
     // Files are fetched while others compute.
@@ -54,7 +47,7 @@ export class Runner {
         throw new DeviceError(`slice \`${slice.file}\` fails here: ${said(error)}`);
       }
       const compute_s = (performance.now() - start) / 1e3;
-      checkCodes(slice.outputs, made);
+      this.codes?.checkCodes(slice.outputs.filter((port) => port.code), made);
       return { made, queue_s: (start - asked) / 1e3, compute_s };
     });
   }
@@ -66,7 +59,7 @@ export class Runner {
     return this.#alone(() => this.#closeOldest());
   }
 
-  /** A file of the site, held against its digest. @param {string} file @returns {Promise<Uint8Array>} */
+  /** A file of the site, held against its digest. @returns {Promise<Uint8Array>} */
   async #read(file) {
     const known = this.files[file];
     // A browser lets few pages look into a cache of its own: by https, or from this machine.
@@ -86,7 +79,7 @@ export class Runner {
     return bytes;
   }
 
-  /** What a session is made of. @param {import("./routes.js").Slice} slice */
+  /** What a session is made of. */
   async #load({ file, data }) {
     const folder = file.slice(0, file.lastIndexOf("/") + 1);
     const externalData = await Promise.all(data.map(async (name) => {
@@ -129,7 +122,7 @@ export class Runner {
     }
   }
 
-  /** The runtime does one thing at a time. @template T @param {() => Promise<T>} what @returns {Promise<T>} */
+  /** The runtime does one thing at a time. */
   #alone(what) {
     const result = this.last.then(what);
     this.last = result.catch(() => {});
@@ -137,19 +130,7 @@ export class Runner {
   }
 }
 
-/** Refuses what a code cannot hold, as the Python edge does. @param {any[]} ports @param {import("./wire.js").Tensors} made */
-function checkCodes(ports, made) {
-  for (const { name, dtype, code, stands_for: value } of ports.filter((port) => port.code)) {
-    // Float16 stands as its bits: all ones in the exponent are infinity and NaN.
-    const isFinite = { float: Number.isFinite, double: Number.isFinite, float16: (bits) => (bits & 0x7c00) !== 0x7c00 }[dtype];
-    if (isFinite && !made[name].data.every((element) => isFinite(element))) {
-      const beyond = code === "fp16" ? "beyond 65504" : "too wide a range";
-      throw new InputError(`value \`${value}\` holds what ${code} cannot: NaN, infinity, or ${beyond}`, { status: 422 });
-    }
-  }
-}
-
-/** What an error says, in one line. @param {unknown} error */
+/** What an error says, in one line. */
 export const said = (error) => String(error?.message ?? error).replace(/\s+/g, " ").slice(0, 500);
 
 /** Bytes if they are those that were exported: by SHA-256, or CRC-32 where a page may not use that. */
@@ -158,19 +139,8 @@ async function content(response, known) {
   const subtle = globalThis.crypto?.subtle;
   const isWhole = subtle
     ? hex(new Uint8Array(await subtle.digest("SHA-256", bytes))) === known.sha256
-    : crc32(bytes) === known.crc32;
+    : (await import("./crc32.js")).crc32(bytes) === known.crc32;
   return isWhole ? bytes : null;
 }
 
 const hex = (bytes) => [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-
-/** CRC-32 as zlib has it, in hexadecimal. @param {Uint8Array} bytes */
-function crc32(bytes) {
-  const table = Uint32Array.from({ length: 256 }, (_, n) => {
-    for (let bit = 0; bit < 8; bit += 1) n = n & 1 ? (n >>> 1) ^ 0xedb88320 : n >>> 1;
-    return n;
-  });
-  let crc = ~0;
-  for (const byte of bytes) crc = (crc >>> 8) ^ table[(crc ^ byte) & 255];
-  return (~crc >>> 0).toString(16).padStart(8, "0");
-}

@@ -1,17 +1,8 @@
-/**
- * The Open Inference Protocol with its binary tensor extension, in the Python edge's bytes.
- *
- * @typedef {object} Tensor
- * @property {string} dtype Element type as onnx spells it, `float`.
- * @property {number[]} shape
- * @property {ArrayBufferView | string[]} data Row-major; float16 and bfloat16 as their bits, bool as 0 and 1.
- * @typedef {Record<string, Tensor>} Tensors
- * @typedef {{name: string, dtype: string, shape: (number | string | null)[] | null, kind: string}} Port
- */
+/** The Open Inference Protocol with its binary tensor extension, in the Python edge's bytes. @import {Port, Tensor, Tensors} from "./types.js" */
 
 /** A request failed; no other answer will come. */
 export class ServingError extends Error {
-  /** @param {string} message @param {{link?: number | null, status?: number, retry_s?: number}} [more] */
+  /** @param {{link?: number | null, status?: number, retry_s?: number}} [more] */
   constructor(message, { link = null, status = 0, retry_s = 1 } = {}) {
     super(message);
     Object.assign(this, { name: this.constructor.name, link, status, retry_s });
@@ -25,25 +16,32 @@ export class BusyError extends ServingError {} // no room for it now
 export class DeadlineError extends ServingError {}
 export class RefusedError extends ServingError {}
 
-/** By onnx's name: the protocol's, the runtime's, what holds elements, and bytes of each. */
+/** By onnx's name: the protocol's, the runtime's, and what holds elements. */
 export const TYPES = {
-  bool: ["BOOL", "bool", Uint8Array, 1],
-  uint8: ["UINT8", "uint8", Uint8Array, 1],
-  uint16: ["UINT16", "uint16", Uint16Array, 2],
-  uint32: ["UINT32", "uint32", Uint32Array, 4],
-  uint64: ["UINT64", "uint64", BigUint64Array, 8],
-  int8: ["INT8", "int8", Int8Array, 1],
-  int16: ["INT16", "int16", Int16Array, 2],
-  int32: ["INT32", "int32", Int32Array, 4],
-  int64: ["INT64", "int64", BigInt64Array, 8],
-  float16: ["FP16", "float16", Uint16Array, 2],
-  float: ["FP32", "float32", Float32Array, 4],
-  double: ["FP64", "float64", Float64Array, 8],
-  bfloat16: ["BF16", null, Uint16Array, 2],
-  string: ["BYTES", "string", null, 0],
+  bool: ["BOOL", "bool", Uint8Array],
+  uint8: ["UINT8", "uint8", Uint8Array],
+  uint16: ["UINT16", "uint16", Uint16Array],
+  uint32: ["UINT32", "uint32", Uint32Array],
+  uint64: ["UINT64", "uint64", BigUint64Array],
+  int8: ["INT8", "int8", Int8Array],
+  int16: ["INT16", "int16", Int16Array],
+  int32: ["INT32", "int32", Int32Array],
+  int64: ["INT64", "int64", BigInt64Array],
+  float16: ["FP16", "float16", Uint16Array],
+  float: ["FP32", "float32", Float32Array],
+  double: ["FP64", "float64", Float64Array],
+  bfloat16: ["BF16", null, Uint16Array],
+  string: ["BYTES", "string"],
 };
 const WRITER = new TextEncoder();
 const READER = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+let strings = null;
+
+/** Loads what writes and reads strings. */
+export async function withStrings() {
+  strings ??= await import("./strings.js");
+}
 
 /** How many elements a shape has. @param {number[]} shape */
 export const count = (shape) => shape.reduce((product, size) => product * size, 1);
@@ -57,7 +55,7 @@ export function misfit(port, { dtype, shape }) {
   return fits ? null : `\`${port.name}\` has the shape [${shape.join(", ")}]; it must be [${wanted}]`;
 }
 
-/** JSON as bytes: ASCII alone, nothing needless. @param {unknown} message */
+/** JSON as bytes: ASCII alone, nothing needless. */
 function toText(message) {
   const escape = (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`;
   return WRITER.encode(JSON.stringify(message).replace(/[\u007f-\uffff]/g, escape));
@@ -72,8 +70,8 @@ export function encode(tensors, rest) {
   return { bytes: join([text, ...buffers]), jsonLength: text.length };
 }
 
-/** One array of bytes. @param {Uint8Array[]} parts */
-function join(parts) {
+/** One array of bytes. */
+export function join(parts) {
   const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
   let at = 0;
   for (const part of parts) {
@@ -106,7 +104,7 @@ export function decode(body, jsonLength, wanted) {
     const port = wanted.find((one) => one.name === name);
     need(port && !(name in tensors), `output \`${name}\` was not asked for, or comes twice`);
     const { dtype } = port;
-    const [type, , Elements, size] = TYPES[dtype];
+    const [type, , Elements] = TYPES[dtype];
     need(datatype === type, `output \`${name}\` is ${datatype}; it must be ${type}`);
     need(Array.isArray(shape) && shape.every((one) => Number.isSafeInteger(one) && one >= 0),
       `the shape of output \`${name}\` is not a list of sizes`);
@@ -115,9 +113,9 @@ export function decode(body, jsonLength, wanted) {
     const nbytes = entry.parameters?.binary_data_size;
     need(Number.isSafeInteger(nbytes) && nbytes >= 0 && at + nbytes <= body.byteLength,
       `output \`${name}\` is not binary data of the body`);
-    need(!size || count(shape) * size === nbytes, `output \`${name}\` has ${nbytes} bytes for [${shape}]`);
+    need(!Elements || count(shape) * Elements.BYTES_PER_ELEMENT === nbytes, `output \`${name}\` has ${nbytes} bytes for [${shape}]`);
     const part = body.slice(at, at + nbytes);
-    const data = Elements ? new Elements(part) : strings(new Uint8Array(part), count(shape), need);
+    const data = Elements ? new Elements(part) : strings.fromBytes(new Uint8Array(part), count(shape), need);
     need(dtype !== "bool" || data.every((byte) => byte < 2), `output \`${name}\` has bytes that are no BOOL`);
     tensors[name] = { dtype, shape, data };
     at += nbytes;
@@ -129,27 +127,5 @@ export function decode(body, jsonLength, wanted) {
 
 /** @param {Tensor} tensor @returns {Uint8Array} */
 function raw({ dtype, data }) {
-  if (dtype !== "string") return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  return join(data.flatMap((text) => {
-    const element = WRITER.encode(text);
-    return [new Uint8Array(Uint32Array.of(element.length).buffer), element];
-  }));
-}
-
-/** Elements of BYTES: each its length in four bytes, and itself. */
-function strings(bytes, expected, need) {
-  const view = new DataView(bytes.buffer);
-  const texts = [];
-  let at = 0;
-  try {
-    while (texts.length < expected) {
-      const start = at + 4;
-      at = start + view.getUint32(at, true);
-      texts.push(READER.decode(bytes.subarray(start, at)));
-    }
-  } catch {
-    need(false, "strings are not UTF-8, or too few");
-  }
-  need(at === bytes.length, "the lengths of strings do not add up");
-  return texts;
+  return dtype === "string" ? strings.toBytes(data) : new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }

@@ -1,9 +1,9 @@
 /** Runs the client beside the page, so that the page stays quick while a slice computes. */
-import { Conversation, open } from "./dnnsplit.js";
+import { open } from "./dnnsplit.js";
 import { choices, crossing, fresh, madeUp, profile } from "./measure.js";
 
 let client = null;
-/** The sequence under way, of a model that keeps states. @type {Conversation | null} */
+/** The sequence under way, of a model that keeps states. @type {import("./states.js").Conversation | null} */
 let talk = null;
 
 async function runtime(file) {
@@ -22,11 +22,12 @@ async function backends({ wasm, webgpu }) {
 }
 
 /** The next request of a sequence, which goes on as long as the cut is not moved. */
-function next(inputs, cuts, isFixed) {
+async function next(inputs, cuts, isFixed) {
   if (talk?.step > 0 && talk.wanted === cuts.join()) {
     const staying = client.routes.states.map(({ input }) => input);
     inputs = Object.fromEntries(Object.entries(inputs).filter(([name]) => !staying.includes(name)));
   } else {
+    const { Conversation } = await import("./states.js");
     talk = Object.assign(new Conversation(client, isFixed ? cuts : undefined), { wanted: cuts.join() });
   }
   return talk.infer(inputs);
