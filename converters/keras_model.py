@@ -17,6 +17,11 @@ from dnnsplit_onnx.converters.adapter import BATCH, InputSpec
 from dnnsplit_onnx.converters.reasons import reason
 from dnnsplit_onnx.errors import InputError
 
+# What Keras 2 made of operators of TensorFlow between layers; Keras 3 has none of these.
+_KERAS_2_LAYERS = (
+    "TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer", "ClassMethod", "InstanceMethod", "InstanceProperty",
+)  # fmt: skip
+
 
 def load_model(path: Path, modules: Sequence[str] = ()) -> Any:
     """Loads a `.keras` or `.h5` file with the backend that is active.
@@ -43,14 +48,16 @@ def load_model(path: Path, modules: Sequence[str] = ()) -> Any:
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     """Why Keras does not load a file: a layer of the author's, an older Keras, or the file."""
-    layer = re.search(r"Could not locate class '(\w+)'|Unknown layer: '?(\w+)", str(error))
-    if layer:
+    match = re.search(r"Could not locate class '(\w+)'|Unknown layer: '?(\w+)", str(error))
+    layer = match and (match[1] or match[2])
+    old = stored_version(path).startswith("2.")
+    if layer and not (old and layer in _KERAS_2_LAYERS):
         return InputError(
-            f"Keras does not know the layer `{layer[1] or layer[2]}` of `{path}`",
+            f"Keras does not know the layer `{layer}` of `{path}`",
             hint="pass --import MODULE, a module that registers it with "
             "@keras.saving.register_keras_serializable(); or package.module:function that builds the model",
         )
-    if stored_version(path).startswith("2."):
+    if old:
         return InputError(
             f"`{path}` is of Keras {stored_version(path)}, and Keras 3 cannot load it: {reason(error)}",
             hint=f'pip install tf_keras; python -c "import tf_keras; '

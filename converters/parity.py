@@ -29,6 +29,13 @@ from dnnsplit_onnx.errors import VerificationError
 # precision has 2^-11, and sums of a thousand terms in another order lose ten times that.
 TOLERANCES = {"float64": 1e-4, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 
+_NOT_FINITE = "is not finite"
+_WITHOUT_NUMBERS = (
+    "pass inputs that the model makes numbers of: --input X.npz, made by numpy.savez('X.npz', NAME=array); "
+    "or pass --no-check"
+)
+_UNTRAINED = "give the model trained or larger random weights, or pass --no-check"
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -117,7 +124,7 @@ def refuse_vacuous(outputs: Mapping[str, Array], tolerance: float, batch: int | 
         if why:
             raise VerificationError(
                 f"the check proves nothing: output `{name}` {why}",
-                hint="give the model trained or larger random weights, or pass --no-check",
+                hint=_WITHOUT_NUMBERS if why == _NOT_FINITE else _UNTRAINED,
             )
 
 
@@ -125,7 +132,7 @@ def _vacuous(array: Array, tolerance: float, batch: int | None) -> str | None:
     if array.dtype.kind not in "fc" or array.size < 2:
         return None
     if not np.isfinite(array).all():
-        return "is not finite"
+        return _NOT_FINITE
     scale = float(np.max(np.abs(array)))
     if scale == 0.0:
         return "is zero throughout"

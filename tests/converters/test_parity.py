@@ -61,6 +61,7 @@ def test_a_check_that_cannot_fail_fails(array, why):
         refuse_vacuous({"y": array.astype(np.float32)}, 1e-4, 2)
     assert caught.value.exit_code == 1
     assert "--no-check" in caught.value.hint
+    assert ("--input X.npz" in caught.value.hint) == (why == "not finite")
 
 
 @pytest.mark.parametrize("array", [GOOD, np.array([3.0]), np.array([[1, 1]]), np.array([[0.1], [0.2]])])

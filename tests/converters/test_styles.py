@@ -132,3 +132,6 @@ def test_versions_of_keras_files(tmp_path):
     unknown = _unreadable(tmp_path / "old.h5", TypeError("Could not locate class 'Gate'. Make sure"))
     assert "`Gate`" in unknown.message
     assert "--import MODULE" in unknown.hint
+    # A layer of Keras 2's own: no module of the author's could register it.
+    own = _unreadable(tmp_path / "old.h5", TypeError("Could not locate class 'TFOpLambda'. Make sure"))
+    assert "tf_keras" in own.hint
