@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from dnnsplit_onnx.errors import InputError, VerificationError
 
 if TYPE_CHECKING:
     from dnnsplit_onnx.graph.graph import Graph
+    from dnnsplit_onnx.planning.coding import Choices
     from dnnsplit_onnx.planning.plans import Plan
     from dnnsplit_onnx.slicing.manifest import Manifest
     from dnnsplit_onnx.work.analysis import Analysis
@@ -103,6 +104,7 @@ def split(
     refuse_broken(made)
     analysis = analysis_of(made, analysis)
     candidates = analysis.candidates if all_candidates else None
+    choices = _choices(made, analysis, candidates, judging) if candidates is not None else ()
     proof: dict[str, Any] | None = None
 
     def check(folder: Path) -> None:
@@ -113,7 +115,7 @@ def split(
         record_verification(folder, proof)
 
     checking = None if no_verify else check
-    manifest = _slice(analysis.graph, made, output, candidates, head, force=force, check=checking)
+    manifest = _slice(analysis.graph, made, output, candidates, choices, head, force=force, check=checking)
     if options.json:
         print_json(made.to_dict() | _result(output, manifest, proof))
         return
@@ -126,6 +128,7 @@ def _slice(
     made: Plan,
     output: Path,
     candidates: tuple[int, ...] | None,
+    choices: Sequence[Choices],
     head: str,
     *,
     force: bool,
@@ -138,8 +141,46 @@ def _slice(
         if candidates is None:
             return slice_model(graph, made, output, force=force, progress=update, check=check, head=head)
         return slice_all_candidates(
-            graph, made, candidates, output, force=force, progress=update, check=check, head=head
+            graph,
+            made,
+            candidates,
+            output,
+            force=force,
+            progress=update,
+            check=check,
+            head=head,
+            codes=choices,
         )
+
+
+def _choices(
+    made: Plan, analysis: Analysis, candidates: tuple[int, ...], judging: PlanOptions
+) -> tuple[Choices, ...]:
+    """What each link may carry in codes at the candidate cuts, without what the samples speak against.
+
+    Raises:
+        InputError: Codes are to be judged, and several links may have them: what they lose adds up.
+    """
+    from dnnsplit_onnx.machines.tiers_file import parse_topology
+    from dnnsplit_onnx.planning.coding import choices_at
+
+    links = len(made.figures.links)
+    if made.topology is None:
+        return ({},) * links
+    cuts = sorted({0, *candidates, *made.cuts})
+    choices = choices_at(analysis, parse_topology(dict(made.topology), "the plan"), cuts)
+    judge = judging.judge(analysis) if any(choices) else None
+    if judge is None:
+        return choices
+    if sum(map(bool, choices)) > 1:
+        raise InputError(
+            "with --all-candidates codes are judged cut by cut, and here several links may have them at once",
+            hint="leave out --tolerance and --agreement, or allow codes on one link, in the tiers file",
+        )
+    return tuple(
+        {(at, code): values for (at, code), values in each.items() if judge((at,), (code,)) is None}
+        for each in choices
+    )
 
 
 _FAULT = "that is a fault of this program: report it; --no-verify keeps the slices to look at"

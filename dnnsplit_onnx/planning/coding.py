@@ -25,8 +25,11 @@ from dnnsplit_onnx.machines.profiles import CodeTimes
 from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.figures import CodedValue
 from dnnsplit_onnx.work.analysis import Analysis
-from dnnsplit_onnx.work.codes import LOSSY, PACKED, RAW, base, coded_nbytes, packed
+from dnnsplit_onnx.work.codes import LOSSY, PACKED, RAW, base, coded_nbytes, is_allowed, packed
 from dnnsplit_onnx.work.cuts import UNKNOWN, cut_nbytes, live_values
+
+#: Cuts and codes, and the values that are written so.
+Choices = Mapping[tuple[int, str], tuple[str, ...]]
 
 #: Of a tier that does not say how fast its memory is.
 GB_PER_S = 10.0
@@ -145,6 +148,28 @@ def coded_at(analysis: Analysis, position: int, code: str) -> tuple[CodedValue, 
         if raw is not None and nbytes is not None:
             found.append(CodedValue(value, code, raw, nbytes))
     return tuple(found)
+
+
+def choices_at(analysis: Analysis, topology: Topology, positions: Iterable[int]) -> tuple[Choices, ...]:
+    """For each link, the cuts and codes besides `raw` that it allows, and the values in them.
+
+    What is packed is so on the wire alone, and no choice of slices.
+
+    Args:
+        analysis: The model.
+        topology: The machines; a link says what it allows.
+        positions: The cuts.
+    """
+    names = {name for link in topology.links for name in link.codes or ()} - {RAW, PACKED}
+    found = {
+        (at, code): tuple(one.value for one in coded_at(analysis, at, code))
+        for at in positions
+        for code in sorted(names)
+    }
+    return tuple(
+        {cut: values for cut, values in found.items() if values and is_allowed(cut[1], link.codes)}
+        for link in topology.links
+    )
 
 
 def along(analysis: Analysis, code: str) -> NDArray[np.int64]:

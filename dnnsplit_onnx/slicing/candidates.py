@@ -6,11 +6,13 @@ is known beforehand, and a tier can switch from one cut to another without a new
     DIR/manifest.json
     DIR/TIER/weights.data          all large weights of the model, once
     DIR/TIER/START-STOP.onnx       the nodes [START, STOP), its weights references to weights.data
+    DIR/TIER/START.fp16-STOP.uint8.onnx   the same, reading and writing codes
 
 The bottom tier has the ranges that start at 0, the top tier those that stop at n, and a
 tier between them every range, which is a number that grows with the square of the cuts. Each
 costs its graph only. `Manifest.slices` is the plan as ever, its files among these;
-`Manifest.candidates` lists every range of every tier, in the order of start, stop and tier.
+`Manifest.candidates` lists every range of every tier, in the order of start, stop and tier. Where
+codes are allowed, a range is there once for each code at each of its ends.
 
 The file of weights is the same for all tiers and yet a copy in each: onnx and onnxruntime
 refuse data outside the model's folder, and onnx takes a hard link for an attack.
@@ -18,14 +20,19 @@ refuse data outside the model's folder, and onnx takes a hard link for an attack
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise, product
 from pathlib import Path
 
 from dnnsplit_onnx.errors import PlanError
 from dnnsplit_onnx.graph.digests import Digests, graph_digests
 from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.graph.ports import FILES
+from dnnsplit_onnx.planning.coding import Choices
+from dnnsplit_onnx.planning.figures import Stage
 from dnnsplit_onnx.planning.fitting import graph_of
 from dnnsplit_onnx.planning.plans import Plan
+from dnnsplit_onnx.slicing.coded import Codes, coded_values, with_codes
 from dnnsplit_onnx.slicing.copying import Copier
 from dnnsplit_onnx.slicing.extract import extract
 from dnnsplit_onnx.slicing.files import Content, as_it_is, lay_out_data, refer_to, weight_ranges
@@ -35,11 +42,13 @@ from dnnsplit_onnx.slicing.manifest import FILE_NAME, DataFile, HeadRecord, Mani
 from dnnsplit_onnx.slicing.records import check_stages, empty_record, manifest, model_place, slice_record
 from dnnsplit_onnx.slicing.slicer import Progress, counting, output_folder
 from dnnsplit_onnx.slicing.tags import tag_nodes
-from dnnsplit_onnx.work.codes import RAW
+from dnnsplit_onnx.work.codes import RAW, base
 
 WEIGHTS_NAME = "weights.data"
 
 Span = tuple[int, int]
+#: A tier, the positions of its slice, and the codes of what it reads and writes.
+Key = tuple[str, int, int, str, str]
 
 
 def slice_all_candidates(
@@ -53,6 +62,7 @@ def slice_all_candidates(
     progress: Progress | None = None,
     check: Callable[[Path], object] | None = None,
     head: str = FULL,
+    codes: Sequence[Choices] = (),
 ) -> Manifest:
     """Writes the slices of a plan, and of every other plan over these cuts.
 
@@ -66,6 +76,8 @@ def slice_all_candidates(
         progress: As for `slice_model`.
         check: As for `slice_model`.
         head: As for `slice_model`.
+        codes: What each link may carry in codes, as `planning.coding.choices_at` says it; none
+            but the plan's by default.
 
     Returns:
         The manifest, as written.
@@ -78,28 +90,25 @@ def slice_all_candidates(
     top = head_of(graph, head)
     stages = plan.figures.stages
     check_stages(graph, stages)
-    if any(link.code != RAW for link in plan.figures.links):
-        raise PlanError(
-            "the slices of all candidate cuts have no codes, and the plan has",
-            hint="leave out --codes, or --all-candidates",
-        )
     if any(share.rows is not None for stage in stages for share in stage.machines):
         raise PlanError(
             "the slices of all candidate cuts have no tiles, and the plan shares rows among machines",
             hint="leave out --all-candidates, or name one machine in the tiers file",
         )
     cuts = sorted({0, len(graph.nodes), *positions, *plan.cuts})
-    users = _users_of_ranges([stage.tier for stage in stages], cuts)
+    tiers = [stage.tier for stage in stages]
+    users = _users_of_ranges(tiers, cuts)
     with output_folder(graph, output, force) as folder, Copier(graph.file) as copier:
         graph.file.begin_digests()
-        writer = _Writer(SliceIndex(graph), folder, copier, top)
-        writer.write_weights([stage.tier for stage in stages], progress)
+        writer = _Writer(SliceIndex(graph), folder, copier, top, _choices(plan, codes))
+        writer.write_weights(tiers, progress)
         known = {key: record for users_of_one in users.items() for key, record in writer.write(*users_of_one)}
+        ends = pairwise((RAW, *(base(link.code) for link in plan.figures.links), RAW))
         graph.file.check_unchanged()
         made = manifest(
             graph,
             plan,
-            [known[stage.tier, stage.start, stage.stop] for stage in stages],
+            [_planned(known, stage, *codes) for stage, codes in zip(stages, ends, strict=True)],
             list(known.values()),
             model_path=model_place(graph.file, model_path, folder, Path(output)),
             digests=graph.file.digests(),
@@ -111,12 +120,27 @@ def slice_all_candidates(
     return made
 
 
-def _users_of_ranges(tiers: Sequence[str], cuts: Sequence[int]) -> dict[Span, list[str]]:
-    """The tiers that may be given each range, by start, then stop."""
-    users: dict[Span, list[str]] = {}
+def _planned(known: Mapping[Key, SliceRecord], stage: Stage, below: str, above: str) -> SliceRecord:
+    """The slice of a stage of the plan; one without work passes on what arrives, in whatever code."""
+    found = known.get((stage.tier, stage.start, stage.stop, below, above))
+    return known[stage.tier, stage.start, stage.stop, RAW, RAW] if found is None else found
+
+
+def _choices(plan: Plan, codes: Sequence[Choices]) -> list[Choices]:
+    """What may cross in codes below each tier and above the last: what the plan has, and what is allowed."""
+    found: list[Choices] = [{}]
+    for link, allowed in zip(plan.figures.links, codes or [{}] * len(plan.figures.links), strict=True):
+        values = tuple(one.value for one in link.coded if one.code not in FILES)
+        found.append({**allowed, **({(link.position, base(link.code)): values} if values else {})})
+    return [*found, {}]
+
+
+def _users_of_ranges(tiers: Sequence[str], cuts: Sequence[int]) -> dict[Span, dict[str, int]]:
+    """The tiers that may be given each range, and which these are, by start, then stop."""
+    users: dict[Span, dict[str, int]] = {}
     for at, tier in enumerate(tiers):
         for span in tier_ranges(cuts, bottom=at == 0, top=at == len(tiers) - 1):
-            users.setdefault(span, []).append(tier)
+            users.setdefault(span, {})[tier] = at
     return dict(sorted(users.items()))
 
 
@@ -137,8 +161,16 @@ def tier_ranges(cuts: Sequence[int], *, bottom: bool, top: bool) -> Iterator[tup
 class _Writer:
     """Writes slices of one graph whose weights lie in one file in each tier's folder."""
 
-    def __init__(self, index: SliceIndex, folder: Path, copier: Copier, head: HeadRecord | None) -> None:
+    def __init__(
+        self,
+        index: SliceIndex,
+        folder: Path,
+        copier: Copier,
+        head: HeadRecord | None,
+        choices: Sequence[Choices],
+    ) -> None:
         self._index = index
+        self._choices = choices
         self._head = head
         self._folder = folder
         self._copier = copier
@@ -159,22 +191,36 @@ class _Writer:
             self._digests = digests.result()
         self._copier.report = counting(None, 0)
 
-    def write(self, span: Span, tiers: Sequence[str]) -> Iterator[tuple[tuple[str, int, int], SliceRecord]]:
-        """Writes one range for the tiers that may be given it; yields their records."""
-        part = with_head(extract(self._index, *span), self._head)
+    def write(self, span: Span, tiers: Mapping[str, int]) -> Iterator[tuple[Key, SliceRecord]]:
+        """Writes one range for the tiers that may be given it, in all codes; yields their records."""
+        for tier, at in tiers.items():
+            for ends in product(*self._codes(span, at)):
+                (below, read), (above, written) = ends
+                coded = coded_values(self._index, span[0], read), coded_values(self._index, span[1], written)
+                yield (tier, *span, below, above), self._record(span, tier, (below, above), coded)
+
+    def _codes(self, span: Span, tier: int) -> Iterator[list[tuple[str, dict[str, str]]]]:
+        """For both ends of a range, the codes and the values in them; one without work passes all on."""
+        for cut, choices in zip(span, self._choices[tier : tier + 2], strict=True):
+            works = span[0] < span[1] or tier == 0
+            found = {code: values for (at, code), values in choices.items() if at == cut and works}
+            yield [(RAW, {}), *((code, dict.fromkeys(found[code], code)) for code in sorted(found))]
+
+    def _record(self, span: Span, tier: str, codes: tuple[str, str], coded: Sequence[Codes]) -> SliceRecord:
+        """Writes one slice, and returns its record."""
+        part = extract(self._index, *span)
+        tag_nodes(part, tier)  # so each tier has a file of its own
+        part = with_head(with_codes(self._index, part, *coded), self._head)
         if part.is_empty:
-            yield from (((tier, *span), empty_record(tier, part)) for tier in tiers)
-            return
-        name = f"{part.start}-{part.stop}.onnx"
-        uses_weights = bool(weight_ranges(part.proto))
+            return empty_record(tier, part)
+        ends = (f"{at}" if code == RAW else f"{at}.{code}" for at, code in zip(span, codes, strict=True))
+        file = f"{tier}/{'-'.join(ends)}.onnx"
+        data = self._data_file(tier) if weight_ranges(part.proto) else None
         refer_to(self._weights, part.proto)
-        for tier in tiers:
-            tag_nodes(part, tier)  # so each tier has a file of its own
-            content = as_it_is(part.proto)
-            self._write(content, [f"{tier}/{name}"])
-            digests = self._copier.digests(content).result() | graph_digests(self._folder / tier / name)
-            data = self._data_file(tier) if uses_weights else None
-            yield (tier, *span), slice_record(tier, part, f"{tier}/{name}", digests, content.nbytes, data)
+        content = as_it_is(part.proto)
+        self._write(content, [file])
+        digests = self._copier.digests(content).result() | graph_digests(self._folder / file)
+        return slice_record(tier, part, file, digests, content.nbytes, data)
 
     def _data_file(self, tier: str) -> DataFile:
         nbytes = self._weights.content.nbytes

@@ -182,10 +182,11 @@ def _draft(
             f"tier `{tier}` shares rows among its machines, and what it reads or sends has a code",
             hint="leave out --codes, or give the tier one machine",
         )
-    part = with_head(with_codes(index, extract(index, stage.start, stage.stop), *codes), head)
+    part = extract(index, stage.start, stage.stop)
+    tag_nodes(part, tier)  # before codes and heads, whose nodes are none of the model's
+    part = with_head(with_codes(index, part, *codes), head)
     if part.is_empty:
         return _Draft(tier, part, None, None)
-    tag_nodes(part, tier)
     if is_tiled:
         weights = lay_out_data(weight_ranges(part.proto), DATA_NAME)
         refer_to(weights, part.proto)

@@ -264,3 +264,38 @@ def test_a_plan_in_a_model_is_a_plan(run: Run, tiny: Path, tiers: Path, tmp_path
     refused = run("plan", tiny, *given, "--annotate", noted)
     assert refused.code == 2
     assert "exists already" in refused.err
+
+
+def test_slices_of_all_candidates_have_the_codes_that_samples_allow(
+    run: Run, tiny: Path, tiers: Path, tmp_path: Path
+) -> None:
+    words = ("split", tiny, "--tiers", tiers, *SPLIT, "--codes", "fp16,uint8", "--all-candidates")
+    ended = run(*words, "-o", tmp_path / "free")
+    assert ended.code == 0, ended.err
+    free = {path.name for path in (tmp_path / "free").glob("*/*.onnx")}
+    assert any(".uint8" in name for name in free)
+    assert any(".fp16" in name for name in free)
+    ended = run(*words, "-o", tmp_path / "none", *_samples(tiny, tmp_path), "0")
+    assert ended.code == 0, ended.err
+    assert free > {path.name for path in (tmp_path / "none").glob("*/*.onnx")}
+
+
+def test_codes_of_two_links_are_not_judged_cut_by_cut(run: Run, tiny: Path, tmp_path: Path) -> None:
+    tiers = tmp_path / "three.toml"
+    rows = [f'[[tier]]\nname = "{name}"\ngflops = {10.0**at}\n' for at, name in enumerate("abc")]
+    tiers.write_text("".join(rows) + "[[link]]\nbandwidth_mbps = 50\n" * 2)
+    samples = _samples(tiny, tmp_path)
+    words = ("--bind", "batch=1", "--at", "1,2", "--codes", "uint8", "--all-candidates")
+    ended = run("split", tiny, "--tiers", tiers, *words, *samples, "1", "-o", tmp_path / "out")
+    assert ended.code == 2
+    assert "judged cut by cut" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def _samples(model: Path, folder: Path) -> tuple[object, ...]:
+    """Options that judge codes on two random samples, but for the tolerance."""
+    port = onnx.load(model).graph.input[0]
+    shape = [dim.dim_value or 1 for dim in port.type.tensor_type.shape.dim]
+    drawn = np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
+    np.savez(folder / "s.npz", **{port.name: drawn})
+    return "--samples", folder / "s.npz", "--tolerance"

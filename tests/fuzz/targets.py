@@ -29,8 +29,9 @@ from dnnsplit_onnx.planning.plans import parse_plan
 from dnnsplit_onnx.running.origin import bindings_of
 from dnnsplit_onnx.runtime.archive import read_arrays
 from dnnsplit_onnx.runtime.pictures import decode
+from dnnsplit_onnx.serving.tier.cuts import parse_cuts
 from dnnsplit_onnx.serving.tier.grpc_server import as_json
-from dnnsplit_onnx.serving.tier.routes import Routes, parse_cuts
+from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.tier.sequences import Memories, Numbering, read_sequence
 from dnnsplit_onnx.serving.wire.exchange import read_error
 from dnnsplit_onnx.serving.wire.grpc_messages import RAW_INPUTS, message_classes, parted

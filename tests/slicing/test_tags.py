@@ -10,8 +10,11 @@ import onnx
 import pytest
 
 from dnnsplit_onnx.graph.graph import Graph, load_graph
+from dnnsplit_onnx.machines.tiers_file import parse_topology
+from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.slicing import slice_all_candidates, slice_model
 from dnnsplit_onnx.slicing.tags import POSITION, TIER
+from dnnsplit_onnx.work.analysing import analyse
 from tests.slicing.chain import plan_at, run_chain, run_whole
 
 # A weight that a node makes out of constants, and a branch in the middle.
@@ -107,3 +110,31 @@ def test_what_a_node_said_before_is_kept(graph_text: Text, tmp_path: Path) -> No
     assert {entry.key: entry.value for entry in node.metadata_props}["layer"] == "first"
     # The source is as it was: only the slice is marked.
     assert [entry.key for entry in graph.nodes[0].proto.metadata_props] == ["layer"]
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_nodes_of_codes_do_not_move_positions(everything: bool, tmp_path: Path) -> None:
+    text = "g (float[1, 4] x) => (float[1, 4] y) { a = Relu (x) b = Neg (a) c = Exp (b) y = Sin (c) }"
+    onnx.save(
+        onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}'), tmp_path / "m.onnx"
+    )
+    machines = {
+        "tier": [{"name": "edge", "gflops": 1}, {"name": "cloud", "gflops": 1}],
+        "link": [{"bandwidth_mbps": 1e-5, "codes": ["fp16"]}],
+    }
+    analysis = analyse(tmp_path / "m.onnx", order="file")
+    made = plan(analysis, parse_topology(machines, "t"), cuts=(2,), pareto=False)
+    assert made.codes == ("fp16",)
+    if everything:
+        slice_all_candidates(analysis.graph, made, (2,), tmp_path / "out")
+        names = ["0-2.fp16.onnx", "2.fp16-4.onnx"]
+    else:
+        slice_model(analysis.graph, made, tmp_path / "out")
+        names = ["model.onnx"] * 2
+    found = [
+        tags(tmp_path / "out" / tier / name) for tier, name in zip(("edge", "cloud"), names, strict=True)
+    ]
+    assert [[(op, at) for op, _, at in one if at is not None] for one in found] == [
+        [("Relu", "0"), ("Neg", "1")],
+        [("Exp", "2"), ("Sin", "3")],
+    ]

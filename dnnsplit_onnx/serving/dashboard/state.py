@@ -34,7 +34,7 @@ def state_of(edge: Edge) -> dict[str, Any]:
     return {
         "version": __version__,
         "model": PurePath(edge.routes.manifest.model.path).name,
-        "cuts": None if cuts is None else list(cuts),
+        "cuts": None if route is None else list(route.positions),
         "placement": None if cuts is None else edge.routes.describe(cuts),
         "nodes": edge.routes.size,
         "reason": edge.health.reason or edge.chooser.reason,
@@ -61,8 +61,8 @@ def _range(route: Route | None, tier: int) -> dict[str, Any]:
     """The nodes that a tier has under the present cuts."""
     if route is None:
         return {"start": None, "stop": None}
-    bounds = (0, *route.cuts)
-    stop = route.cuts[tier] if tier < len(route.cuts) else None
+    bounds = (0, *route.positions)
+    stop = bounds[tier + 1] if tier + 1 < len(bounds) else None
     return {"start": bounds[tier], "stop": stop}
 
 

@@ -18,7 +18,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from dnnsplit_onnx.errors import DnnsplitError, InputError, RequestError
 from dnnsplit_onnx.machines.tiers_file import load_topology
 from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.choosing import problem_of
+from dnnsplit_onnx.planning.figures import Figures
 from dnnsplit_onnx.planning.fitting import analysis_of
 from dnnsplit_onnx.planning.planners import get_planner
 from dnnsplit_onnx.planning.problem import Problem
@@ -37,8 +38,9 @@ from dnnsplit_onnx.running.origin import bindings_of, find_model, slices_folder
 from dnnsplit_onnx.serving.edge.choosing import Prepare, clipped
 from dnnsplit_onnx.serving.edge.edge import Edge
 from dnnsplit_onnx.serving.edge.watching import LinkWatch
+from dnnsplit_onnx.serving.tier.cuts import Cuts, format_cuts, positions
 from dnnsplit_onnx.serving.tier.remote import Remote
-from dnnsplit_onnx.serving.tier.routes import Cuts, Routes, format_cuts
+from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.wire.errors import ServingError
 from dnnsplit_onnx.serving.wire.estimate import LinkState, Spread
 from dnnsplit_onnx.serving.wire.pool import Target
@@ -47,6 +49,7 @@ from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace
 from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest
 from dnnsplit_onnx.slicing.records import recorded_plan
 from dnnsplit_onnx.work.analysing import analyse
+from dnnsplit_onnx.work.codes import RAW
 
 _log = logging.getLogger(__name__)
 
@@ -82,16 +85,18 @@ class Adaptive:
         prepare: Prepare = lambda _: None,
     ) -> None:
         self.reason = "the plan"
-        self._routes, self._problem, self._measure = routes, problem, measure
+        self._routes, self._measure = routes, measure
+        self._problem = _with_slices(problem, routes)
         self._prepare = prepare
         self._seen = LinkWatch([(link.bandwidth_mbps, link.delay_ms) for link in problem.topology.links])
         self._scales = [1.0] * len(problem.topology.tiers)
         self._spreads = [Spread() for _ in problem.topology.tiers]
         self._lock = threading.Lock()
-        self._cuts = routes.cuts
+        self._cuts: Cuts = routes.cuts
         self._fallbacks: dict[int, Cuts | None] = {}
         self._changed_at = self._failed_at = float("-inf")
         self._slices = _positions(routes)
+        self._predicted: dict[Cuts, tuple[float, ...]] = {}
         self._stop = threading.Event()
         self._news = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="adapt", daemon=True)
@@ -115,9 +120,9 @@ class Adaptive:
     def observe(self, cuts: Cuts, tiers: tuple[TierTrace, ...], hop: Hop | None) -> None:
         """Learns from a request."""
         self._seen.observe(tiers, hop)
-        bounds = (0, *cuts, self._routes.size)
+        predicted = self._stage_seconds(cuts)
         for at, tier in enumerate(tiers[: len(self._scales)]):
-            self._learn_scale(at, bounds[at], bounds[at + 1], tier.compute_s)
+            self._learn_scale(at, predicted[at], tier.compute_s)
         self._news.set()
 
     def under_way(self, nbytes: int) -> AbstractContextManager[None]:
@@ -130,9 +135,15 @@ class Adaptive:
         self._news.set()
         self._thread.join()
 
-    def _learn_scale(self, tier: int, start: int, stop: int, seconds: float) -> None:
-        below = self._problem.costs.seconds_below[tier]
-        predicted = float(below[stop]) - float(below[start])
+    def _stage_seconds(self, cuts: Cuts) -> tuple[float, ...]:
+        """What each tier takes by the plan's own figures, writing and reading codes among it."""
+        found = self._predicted.get(cuts)
+        if found is None:
+            figures = self._problem.figures(positions(cuts), self._routes.codes(cuts))
+            found = self._predicted[cuts] = tuple(stage.seconds for stage in figures.stages)
+        return found
+
+    def _learn_scale(self, tier: int, predicted: float, seconds: float) -> None:
         if predicted > 1e-4 and seconds > 0:
             scale = seconds / predicted
             self._spreads[tier].learn(scale / self._scales[tier])
@@ -164,7 +175,7 @@ class Adaptive:
 
     def _above_s(self) -> float:
         """What the tiers above need for a request, by the present cuts."""
-        figures = self._now().figures(self._cuts)
+        figures = self._figures(self._now(), self._cuts)
         above = [stage.seconds for stage in figures.stages[1:]] + [link.seconds for link in figures.links[1:]]
         return sum(above)
 
@@ -207,7 +218,7 @@ class Adaptive:
     def _gain(self, cuts: Cuts) -> float:
         """What other cuts are better by than the present ones, as a share of these."""
         problem = self._now()
-        mine, theirs = (problem.figures(each).value(problem.objective) for each in (self._cuts, cuts))
+        mine, theirs = (self._figures(problem, each).value(problem.objective) for each in (self._cuts, cuts))
         if problem.objective == "throughput":
             mine, theirs = 1 / mine, 1 / theirs
         return 1 - theirs / mine
@@ -221,7 +232,7 @@ class Adaptive:
         problem = self._now()
         squares, present_s = 0.0, 0.0
         for each in (self._cuts, cuts):
-            figures = problem.figures(each)
+            figures = self._figures(problem, each)
             seconds = [stage.seconds for stage in figures.stages] + [link.seconds for link in figures.links]
             spreads = [spread.value for spread in self._spreads] + [state.spread for state in self.links]
             squares += sum((s * spread) ** 2 for s, spread in zip(seconds, spreads, strict=True))
@@ -247,12 +258,19 @@ class Adaptive:
             link.changed(bandwidth_mbps=state.bandwidth_mbps, delay_ms=state.delay_ms, down_mbps=None)
             for link, state in zip(topology.links, self.links, strict=True)
         ]
-        seconds = self._problem.costs.seconds_below * np.array(self._scales)[:, None]
+        costs, scales = self._problem.costs, np.array(self._scales)[:, None]
+        codes = {
+            name: replace(one, encode_s=one.encode_s * scales, decode_s=one.decode_s * scales)
+            for name, one in costs.codes.items()
+        }
         return replace(
             self._problem,
-            costs=replace(self._problem.costs, seconds_below=seconds),
+            costs=replace(costs, seconds_below=costs.seconds_below * scales, codes=codes),
             topology=topology.changed(links=links),
         )
+
+    def _figures(self, problem: Problem, cuts: Cuts) -> Figures:
+        return problem.figures(positions(cuts), self._routes.codes(cuts))
 
     def _best(self, reach: int) -> Cuts | None:
         """The best cuts that there are slices for and that use no link beyond the reach."""
@@ -264,10 +282,12 @@ class Adaptive:
         if problem.allowed is not None:
             allowed &= problem.allowed
         try:
-            found: Sequence[int] = get_planner("exact")(replace(problem, allowed=allowed)).cuts
+            found = get_planner("exact")(replace(problem, allowed=allowed))
         except RequestError:  # no plan keeps the limits as things are
             return None
-        cuts = tuple(int(cut) for cut in found)
+        codes = found.codes or (RAW,) * count
+        places = (int(cut) for cut in found.cuts)
+        cuts = self._routes.shortest(tuple(zip(places, codes, strict=True)))
         return cuts if self._routes.has(cuts) else None
 
 
@@ -317,9 +337,24 @@ def _problem(place: Path, manifest: Manifest, topology: Topology, model: str | P
     answered = topology.with_limits(return_output=True)
     # And what it sends are tensors, whatever an encoded input would take, and the plan's files.
     answered = answered.changed(input_nbytes={}, input=(plan.topology or {}).get("input", {}))
-    # The slices that were laid down have the codes of their plan, and no others.
-    answered = answered.changed(links=tuple(link.changed(codes=None) for link in answered.links))
+    # The slices that were laid down have some codes, and no others.
+    laid = [tuple({code for _, code in coded}) or None for coded in Routes(manifest).coded]
+    links = (link.changed(codes=codes) for link, codes in zip(answered.links, laid, strict=True))
+    answered = answered.changed(links=tuple(links))
     return problem_of(analysis, answered, plan.objective, weights=plan.weights)
+
+
+def _with_slices(problem: Problem, routes: Routes) -> Problem:
+    """The problem with codes only where some link has slices for them."""
+    if not problem.costs.codes:
+        return problem
+    known = frozenset().union(*routes.coded)
+    codes = {}
+    for name, one in problem.costs.codes.items():
+        applies = np.zeros_like(one.applies)
+        applies[[at for at, code in known if code == name]] = True
+        codes[name] = replace(one, applies=one.applies & applies)
+    return replace(problem, costs=replace(problem.costs, codes=codes))
 
 
 def _short(value: float) -> str:

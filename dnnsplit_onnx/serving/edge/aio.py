@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from dnnsplit_onnx.runtime.options import SessionOptions
 from dnnsplit_onnx.serving.edge.edge import Answer, Edge, MakeChooser
-from dnnsplit_onnx.serving.tier.routes import Cuts
+from dnnsplit_onnx.serving.tier.cuts import Cuts
 from dnnsplit_onnx.serving.tier.sequences import Sequence
 from dnnsplit_onnx.serving.wire.errors import ServingError
 from dnnsplit_onnx.serving.wire.pool import Target

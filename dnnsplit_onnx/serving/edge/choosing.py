@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from dnnsplit_onnx.serving.edge.watching import LinkWatch
-from dnnsplit_onnx.serving.tier.routes import Cuts, Routes
+from dnnsplit_onnx.serving.tier.cuts import Cuts
+from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.wire.estimate import LinkState
 from dnnsplit_onnx.serving.wire.trace import Hop, TierTrace
 

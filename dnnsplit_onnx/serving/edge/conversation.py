@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from dnnsplit_onnx.serving.edge.edge import Answer, Edge
-from dnnsplit_onnx.serving.tier.routes import Cuts
+from dnnsplit_onnx.serving.tier.cuts import Cuts
 from dnnsplit_onnx.serving.tier.sequences import Sequence
 
 

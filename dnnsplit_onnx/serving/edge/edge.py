@@ -27,10 +27,11 @@ from dnnsplit_onnx.runtime.options import TIER, SessionOptions
 from dnnsplit_onnx.serving.edge.checking import check_request
 from dnnsplit_onnx.serving.edge.choosing import Chooser, FixedCuts, Prepare
 from dnnsplit_onnx.serving.edge.history import History
+from dnnsplit_onnx.serving.tier.cuts import Cuts
 from dnnsplit_onnx.serving.tier.engine import Engine, Times
 from dnnsplit_onnx.serving.tier.health import Health
 from dnnsplit_onnx.serving.tier.remote import Remote
-from dnnsplit_onnx.serving.tier.routes import Cuts, Route, Routes
+from dnnsplit_onnx.serving.tier.routes import Route, Routes
 from dnnsplit_onnx.serving.tier.sequences import Sequence
 from dnnsplit_onnx.serving.tier.stage import Stage
 from dnnsplit_onnx.serving.tier.tiles import Machines

@@ -19,7 +19,7 @@ from dnnsplit_onnx.runtime.inputs import Inputs, check_inputs, generate, load_ar
 from dnnsplit_onnx.runtime.pictures import is_of_pictures, load_pictures
 from dnnsplit_onnx.serving.edge.edge import Answer, Edge
 from dnnsplit_onnx.serving.edge.here import Here
-from dnnsplit_onnx.serving.tier.routes import format_cuts
+from dnnsplit_onnx.serving.tier.cuts import format_cuts
 from dnnsplit_onnx.serving.wire.errors import ServingError
 
 #: Seconds that a request waited, computed, and was on the link above.

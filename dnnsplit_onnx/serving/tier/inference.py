@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.serving.tier.cuts import parse_cuts
 from dnnsplit_onnx.serving.tier.engine import Engine, Times
 from dnnsplit_onnx.serving.tier.remote import Remote
-from dnnsplit_onnx.serving.tier.routes import Leg, Route, parse_cuts
+from dnnsplit_onnx.serving.tier.routes import Leg, Route
 from dnnsplit_onnx.serving.tier.sequences import Numbering, Sequence, read_sequence
 from dnnsplit_onnx.serving.tier.slots import Grow
 from dnnsplit_onnx.serving.wire.arena import Arena

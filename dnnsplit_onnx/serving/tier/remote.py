@@ -19,9 +19,10 @@ from dnnsplit_onnx.graph.dimensions import is_name
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.runtime.pictures import in_pixels
 from dnnsplit_onnx.serving.tier.asking import Asking, Lender, Reply
+from dnnsplit_onnx.serving.tier.cuts import format_cuts
 from dnnsplit_onnx.serving.tier.health import Health
 from dnnsplit_onnx.serving.tier.packing import Packing
-from dnnsplit_onnx.serving.tier.routes import Leg, Route, Routes, format_cuts
+from dnnsplit_onnx.serving.tier.routes import Leg, Route, Routes
 from dnnsplit_onnx.serving.tier.sequences import Sequence
 from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX, datatype_of, misfit
 from dnnsplit_onnx.serving.wire.encoding import to_text

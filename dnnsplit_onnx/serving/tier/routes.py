@@ -1,8 +1,8 @@
 """What a request passes on its way up, for any cuts that there are slices for.
 
-A request names its cuts: one position a link. From those and the manifest alone, every
-tier knows which slice it runs, what arrives from below, what it sends on, and which of the
-model's outputs it answers with:
+A request names its cuts (`cuts`): one position a link, and the code of what crosses where that is
+not the plan's. From those and the manifest alone, every tier knows which slice it runs, what arrives
+from below, what it sends on, and which of the model's outputs it answers with:
 
     arrives at t  =  what t reads, and what tiers above t read and neither t nor they make
     answers of t  =  the model's outputs that t or a tier above it makes
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -29,11 +29,11 @@ from typing import TypeVar
 
 from dnnsplit_onnx.errors import ManifestError
 from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.serving.tier.cuts import Cuts, ends_of, format_cuts, planned_codes, positions
 from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX, fixed_nbytes
 from dnnsplit_onnx.serving.wire.errors import ProtocolError
 from dnnsplit_onnx.slicing.manifest import Manifest, SliceRecord, StateRecord
-
-Cuts = tuple[int, ...]
+from dnnsplit_onnx.work.codes import RAW
 
 _Value = TypeVar("_Value")
 
@@ -76,7 +76,7 @@ class Route:
     """One leg a tier.
 
     Attributes:
-        cuts: The position that each link crosses.
+        cuts: Where each link is cut, with its code where that is not the plan's.
         legs: From tier 0 up.
         tile: The file of the one tile that is asked for, in place of all else.
         until: The tiers from this one up are the client's own; None if there are none.
@@ -92,6 +92,11 @@ class Route:
         leg, above = self.legs[tier], self.legs[tier + 1]
         brought = {port.name: live[port.name] for port in above.begins if port.name in live}
         return {port.name: live.get(port.name) for port in leg.sends} | brought
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The position that each link crosses."""
+        return positions(self.cuts)
 
     @property
     def links(self) -> int:
@@ -115,9 +120,10 @@ class Routes:
         self.identity = identity(manifest)
         self.tiers = tuple(record.tier for record in manifest.slices)
         self.size = manifest.slices[-1].stop
-        self.cuts: Cuts = tuple(record.stop for record in manifest.slices[:-1])
+        self.cuts = tuple(record.stop for record in manifest.slices[:-1])
+        self._codes = planned_codes(manifest)
         self._records = {
-            (record.tier, record.start, record.stop): record
+            (record.tier, record.start, record.stop, *ends_of(record)): record
             for record in (*manifest.candidates, *manifest.slices)
         }
         self._ports = _ports(manifest, self._records.values())
@@ -137,17 +143,17 @@ class Routes:
         kept = {s.input for r in self.manifest.slices for s in self.kept(r) if s.output is None}
         return tuple(port for port in self.states if port.name in kept)
 
-    def route(self, cuts: Sequence[int], until: int | None = None) -> Route:
+    def route(self, cuts: Cuts, until: int | None = None) -> Route:
         """The route of some cuts.
 
         Args:
-            cuts: The position that each link crosses.
+            cuts: Where each link is cut; a position alone stands for the code that the plan has there.
             until: The tiers from this one up are the client's own; None if there are none.
 
         Raises:
             ProtocolError: They are no cuts of this model, or there is no slice for a range.
         """
-        key = tuple(cuts), until
+        key = self.shortest(cuts), until
         found = self._routes.get(key)
         if found is None:
             found = self._make(*key)
@@ -155,6 +161,35 @@ class Routes:
                 self._routes.clear()
             self._routes[key] = found
         return found
+
+    def shortest(self, cuts: Cuts) -> Cuts:
+        """The same cuts, without the codes that go without saying."""
+        codes, places = self.codes(cuts), positions(cuts)
+        plain = self.codes(places)
+        return tuple(
+            place if code == known else (place, code)
+            for place, code, known in zip(places, codes, plain, strict=True)
+        )
+
+    def codes(self, cuts: Cuts) -> tuple[str, ...]:
+        """The code of each link: what is said, or what the plan has at that cut.
+
+        Raises:
+            ProtocolError: They are not one a link.
+        """
+        if len(cuts) != len(self.cuts):
+            raise ProtocolError(f"{format_cuts(cuts)} are no cuts of this model over {len(self.tiers)} tiers")
+        planned = zip(self.cuts, self._codes, strict=True)
+        return tuple(
+            cut[1] if not isinstance(cut, int) else code if cut == place else RAW
+            for cut, (place, code) in zip(cuts, planned, strict=True)
+        )
+
+    @cached_property
+    def coded(self) -> tuple[frozenset[tuple[int, str]], ...]:
+        """The cuts and codes, `raw` apart, that each link has slices for."""
+        ends = [(name, (stop, above)) for name, _, stop, _, above in self._records if above != RAW]
+        return tuple(frozenset(end for name, end in ends if name == tier) for tier in self.tiers[:-1])
 
     def tile(self, tier: int, file: str) -> Route:
         """The route of one tile of the plan's slice of a tier.
@@ -188,7 +223,7 @@ class Routes:
         records = [leg for leg in self.route(cuts).legs if leg.record is not None]
         return f"all on {records[0].name}" if len(records) == 1 else format_cuts(cuts)
 
-    def has(self, cuts: Sequence[int]) -> bool:
+    def has(self, cuts: Cuts) -> bool:
         """Whether there are slices for some cuts."""
         try:
             self.route(cuts)
@@ -200,7 +235,7 @@ class Routes:
         """All slices of a tier."""
         return tuple(
             record
-            for (name, _, _), record in self._records.items()
+            for (name, *_), record in self._records.items()
             if name == self.tiers[tier] and record.file is not None
         )
 
@@ -212,10 +247,11 @@ class Routes:
         return None if None in sizes else sum(size or 0 for size in sizes)
 
     def _make(self, cuts: Cuts, until: int | None) -> Route:
-        bounds = (0, *cuts, self.size)
-        if len(cuts) != len(self.tiers) - 1 or any(low > high for low, high in pairwise(bounds)):
-            raise ProtocolError(f"{list(cuts)} are no cuts of this model over {len(self.tiers)} tiers")
-        records = [self._record(tier, *bounds[tier : tier + 2]) for tier in range(len(self.tiers))]
+        bounds, codes = (0, *positions(cuts), self.size), (RAW, *self.codes(cuts), RAW)
+        if any(low > high for low, high in pairwise(bounds)):
+            raise ProtocolError(f"{format_cuts(cuts)} are no cuts of this model over {len(self.tiers)} tiers")
+        ends = zip(pairwise(bounds), pairwise(codes), strict=True)
+        records = [self._record(tier, *between) for tier, between in enumerate(ends)]
         legs: list[Leg] = []
         needed: dict[str, None] = {}
         begins: dict[str, None] = {}
@@ -301,13 +337,15 @@ class Routes:
         names = (state.output for state in self.kept(record) if state.output is not None)
         return tuple(self._ports[name] for name in names if name not in self._states)
 
-    def _record(self, tier: int, start: int, stop: int) -> SliceRecord | None:
-        found = self._records.get((self.tiers[tier], start, stop))
-        if found is None and start == stop:
+    def _record(self, tier: int, span: tuple[int, int], codes: tuple[str, str]) -> SliceRecord | None:
+        (start, stop), (below, above) = span, codes
+        found = self._records.get((self.tiers[tier], start, stop, below, above))
+        if found is None and start == stop and below == above:
             return None
         if found is None:
+            coded = "" if below == above == RAW else f" that reads {below} and writes {above}"
             raise ProtocolError(
-                f"tier `{self.tiers[tier]}` has no slice of nodes {start} to {stop}",
+                f"tier `{self.tiers[tier]}` has no slice of nodes {start} to {stop}{coded}",
                 status=404,
                 hint="lay down the slices of all candidate cuts: split --all-candidates",
             )
@@ -336,25 +374,6 @@ def identity(manifest: Manifest) -> str:
     if manifest.states:
         content["states"] = manifest.state_pairs
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def parse_cuts(text: object) -> Cuts:
-    """Cuts as they travel, `12,40`.
-
-    Raises:
-        ProtocolError: They are none.
-    """
-    try:
-        if not isinstance(text, str) or len(text) > 1024:
-            raise ValueError
-        return tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise ProtocolError("`dnnsplit_cuts` is not a list of positions") from None
-
-
-def format_cuts(cuts: Cuts) -> str:
-    """Cuts as `parse_cuts` reads them."""
-    return ",".join(map(str, cuts))
 
 
 def _ports(manifest: Manifest, records: Iterable[SliceRecord]) -> dict[str, Port]:

@@ -37,10 +37,10 @@ from typing import Any
 
 from dnnsplit_onnx._version import __version__
 from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.serving.tier.cuts import format_cuts, parse_cuts
 from dnnsplit_onnx.serving.tier.engine import Engine
 from dnnsplit_onnx.serving.tier.inference import Inference
 from dnnsplit_onnx.serving.tier.remote import Remote
-from dnnsplit_onnx.serving.tier.routes import format_cuts, parse_cuts
 from dnnsplit_onnx.serving.tier.sequences import Numbering
 from dnnsplit_onnx.serving.tier.slots import Admission
 from dnnsplit_onnx.serving.tier.triton import model_config, model_statistics

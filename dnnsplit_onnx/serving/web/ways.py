@@ -14,7 +14,8 @@ from math import comb
 from typing import Any
 
 from dnnsplit_onnx.graph.ports import Port
-from dnnsplit_onnx.serving.tier.routes import Cuts, Route, Routes, format_cuts
+from dnnsplit_onnx.serving.tier.cuts import format_cuts
+from dnnsplit_onnx.serving.tier.routes import Route, Routes
 from dnnsplit_onnx.slicing.manifest import SliceRecord
 
 #: Beyond as many, the cuts other than the page's own stay where the plan has them.
@@ -63,7 +64,7 @@ def _taken(routes: Routes, at: int) -> Iterator[Route]:
             yield routes.route(cuts, until)
 
 
-def _cuts(routes: Routes, at: int) -> Iterator[Cuts]:
+def _cuts(routes: Routes, at: int) -> Iterator[tuple[int, ...]]:
     """All cuts; if those are too many, those that move the page's own, or leave tiers without work."""
     yield routes.cuts
     links = len(routes.cuts)

@@ -14,11 +14,13 @@ import pytest
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
-from dnnsplit_onnx.machines.tiers_file import parse_topology
+from dnnsplit_onnx.machines.tiers_file import load_topology, parse_topology
 from dnnsplit_onnx.planning.choosing import plan, problem_of
+from dnnsplit_onnx.planning.coding import choices_at
 from dnnsplit_onnx.serving.edge.adaptive import Adaptive, adaptive_edge
 from dnnsplit_onnx.serving.edge.choosing import Prepare
 from dnnsplit_onnx.serving.edge.edge import Edge
+from dnnsplit_onnx.serving.tier.cuts import positions
 from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.wire.errors import LinkError
 from dnnsplit_onnx.serving.wire.pool import Target
@@ -221,3 +223,39 @@ def test_what_is_sent_are_tensors_whatever_an_encoded_input_would_take(shrinking
             show(chooser, 2)
         # 100 bytes would go to the cloud at any speed; what is sent would take a second.
         assert eventually(lambda: chooser.choose(1) != (0,), 2)
+
+
+def test_the_code_changes_with_the_network(tmp_path: Path):
+    # All work above: only what crosses can change, 4096 floats or as many bytes.
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[1, 4096] x) => (float[1, 4096] y) '
+        "{ a = Relu(x) y = Sigmoid(a) }"
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    tiers = TIERS.replace("gflops = 0.02", "gflops = 1e-5\nmemory_gb_per_s = 1")
+    (tmp_path / "tiers.toml").write_text(tiers)
+    machines = load_topology(tmp_path / "tiers.toml").with_codes(("uint8",))
+    analysis = analyse(tmp_path / "model.onnx", order="file")
+    chosen = plan(analysis, machines, cuts=(0,), pareto=False)
+    choices = choices_at(analysis, machines, range(3))
+    slice_all_candidates(analysis.graph, chosen, range(3), tmp_path / "out", codes=choices)
+    edge = adaptive_edge(tmp_path / "out", None, tmp_path / "tiers.toml")
+    chooser = edge.chooser
+    assert isinstance(chooser, Adaptive)
+
+    def has_come_to(code: str, mbps: float) -> bool:
+        """Whether requests over a link of such a bandwidth end in a code; each tells of the link."""
+
+        def told() -> bool:
+            show(chooser, mbps, 0.01)
+            return edge.routes.codes(chooser.choose(1) or ()) == (code,)
+
+        return eventually(told)
+
+    try:
+        assert has_come_to("uint8", 2)
+        assert has_come_to("raw", 10_000)
+        assert has_come_to("uint8", 2)
+        assert positions(chooser.choose(1) or ()) == (0,)
+    finally:
+        edge.close()

@@ -14,8 +14,9 @@ import pytest
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.serving.edge.choosing import FixedCuts
 from dnnsplit_onnx.serving.edge.edge import Answer
+from dnnsplit_onnx.serving.tier.cuts import Cuts
 from dnnsplit_onnx.serving.tier.remote import Remote
-from dnnsplit_onnx.serving.tier.routes import Cuts, Routes
+from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.wire.errors import LinkError, ServingError
 from dnnsplit_onnx.serving.wire.pool import Target
 from dnnsplit_onnx.serving.wire.stream import Deadline

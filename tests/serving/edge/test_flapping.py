@@ -15,7 +15,8 @@ from dnnsplit_onnx.machines.tiers_file import parse_topology
 from dnnsplit_onnx.planning.choosing import problem_of
 from dnnsplit_onnx.serving.edge import adaptive as adapting
 from dnnsplit_onnx.serving.edge.adaptive import Adaptive
-from dnnsplit_onnx.serving.tier.routes import Cuts, Routes
+from dnnsplit_onnx.serving.tier.cuts import Cuts
+from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.wire.trace import TierTrace
 from dnnsplit_onnx.slicing.manifest import load_manifest
 from dnnsplit_onnx.work.analysis import measure

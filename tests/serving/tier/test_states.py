@@ -13,7 +13,8 @@ import pytest
 from dnnsplit_onnx.running.steps import Steps
 from dnnsplit_onnx.runtime.sessions import SessionOptions
 from dnnsplit_onnx.serving.edge.conversation import Conversation
-from dnnsplit_onnx.serving.tier.routes import Cuts, Routes
+from dnnsplit_onnx.serving.tier.cuts import Cuts
+from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.tier.sequences import Sequence
 from dnnsplit_onnx.serving.tier.stage import Stage
 from dnnsplit_onnx.serving.wire.stream import Deadline

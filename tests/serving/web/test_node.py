@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dnnsplit_onnx.serving.edge.edge import Edge
-from dnnsplit_onnx.serving.tier.routes import Cuts
+from dnnsplit_onnx.serving.tier.cuts import Cuts
 from tests.serving.conftest import NODES, Network, eventually, inputs, same
 from tests.serving.emulation import Relay
 from tests.serving.web.conftest import ODD
