@@ -14,10 +14,10 @@ from dnnsplit_onnx.errors import InputError, VerificationError
 
 if TYPE_CHECKING:
     from dnnsplit_onnx.graph.graph import Graph
-    from dnnsplit_onnx.planning.coding import Choices
     from dnnsplit_onnx.planning.plans import Plan
     from dnnsplit_onnx.slicing.manifest import Manifest
     from dnnsplit_onnx.work.analysis import Analysis
+    from dnnsplit_onnx.work.codes import Choices
 
 PlanFile = Annotated[
     Path | None,

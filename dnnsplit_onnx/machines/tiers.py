@@ -135,12 +135,14 @@ class Tier(Table):
             raise ValueError("its machines have the speeds: take the tier's own away")
         for name, count in Counter(machine.name.lower() for machine in self.machines).items():
             if count > 1:
-                raise ValueError(f"two of its machines are named `{name}`")
+                raise ValueError(f"two of its machines are named `{name}`: give each a name of its own")
         for machine in self.machines:
             if (machine.gflops is None) == (machine.profile is None):
                 raise ValueError(f"machine `{machine.name}`: give `gflops` or `profile`, one of the two")
         if len(self.machines) > 1 and self.lan is None:
-            raise ValueError("several machines need a [tier.lan] between them")
+            raise ValueError(
+                "several machines need a [tier.lan] between them: its bandwidth_mbps and delay_ms"
+            )
         if keeps_data(self) and hands_out(self):
             raise ValueError(
                 "a private tier's data may not travel to its other machines: "

@@ -184,7 +184,7 @@ class Topology(Table):
             if len(tier.machines) > 1:
                 raise ValueError(
                     f"tier `{tier.name}` has {len(tier.machines)} machines: "
-                    "the lowest tier alone can divide rows among several"
+                    "the lowest tier alone can divide rows among several; here say `replicas`"
                 )
             if keeps_data(tier) and hands_out(self.tiers[0]):
                 raise ValueError(

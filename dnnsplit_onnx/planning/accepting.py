@@ -23,6 +23,8 @@ Used = frozenset[tuple[int, str]]
 #: What is wrong with a plan's cuts and codes, a sentence; None if nothing is.
 Accept = Callable[[tuple[int, ...], tuple[str, ...]], "str | None"]
 
+#: What chooses codes, or is told them.
+_WITH_CODES = frozenset({"exact", "exhaustive", "at"})
 #: Each is a run of the model on every sample.
 MOST_TRIED = 200
 
@@ -101,6 +103,19 @@ def codes_used(cuts: tuple[int, ...], codes: tuple[str, ...]) -> Used:
     """The cuts that have a code that loses something, each with it."""
     lossy = ((cut, base(code)) for cut, code in zip(cuts, codes, strict=False))
     return frozenset((cut, code) for cut, code in lossy if code != RAW)
+
+
+def codes_notes(problem: Problem, planner: str, solution: Solution) -> tuple[str, ...]:
+    """Over which codes a plan is best, and what their seconds are."""
+    if not problem.costs.codes:
+        return ()
+    if planner not in _WITH_CODES and not solution.codes:
+        return (f"planner `{planner}` knows no codes: what crosses is raw; `exact` chooses cuts and codes",)
+    names = ", ".join(("raw", *problem.costs.codes))
+    return (
+        f"codes considered: {names}; where no profile has their seconds, these are of a model, bytes moved "
+        "over memory bandwidth; and the Pareto front is of plans without codes",
+    )
 
 
 def _best(problem: Problem, waiting: list[tuple[Used, Solution, Figures]]) -> int:

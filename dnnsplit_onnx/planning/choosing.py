@@ -14,7 +14,7 @@ from dnnsplit_onnx.graph.identity import order_digest
 from dnnsplit_onnx.machines.predictors import Predictor
 from dnnsplit_onnx.machines.tiers_file import topology_of
 from dnnsplit_onnx.machines.topology import Topology
-from dnnsplit_onnx.planning.accepting import Accept, accepted, best_codes
+from dnnsplit_onnx.planning.accepting import Accept, accepted, best_codes, codes_notes
 from dnnsplit_onnx.planning.coding import code_names, coded_at
 from dnnsplit_onnx.planning.costs import Costs, cost_table, on_links
 from dnnsplit_onnx.planning.figures import Figures, Objective, Optimality, SingleTier
@@ -173,7 +173,7 @@ def plan_of(
         evaluated=solution.evaluated,
         notes=(
             *solution.notes,
-            *_codes_note(problem),
+            *codes_notes(problem, name, solution),
             *_encoded_inputs(problem),
             *_shared_rows(planned, figures),
             *once_notes(detailed),
@@ -361,17 +361,6 @@ def _shared_rows(problem: Problem, figures: Figures) -> tuple[str, ...]:
         f"the machines of `{tier.name}` take {stage.seconds * 1e3:.4g} ms, "
         f"`{first}` alone {alone * 1e3:.4g} ms ({alone / stage.seconds:.3g} times); "
         f"rows computed twice are {halo:.1%} of the work",
-    )
-
-
-def _codes_note(problem: Problem) -> tuple[str, ...]:
-    """Over which codes a plan is best, and what their seconds are."""
-    if not problem.costs.codes:
-        return ()
-    names = ", ".join(("raw", *problem.costs.codes))
-    return (
-        f"codes considered: {names}; where no profile has their seconds, these are of a model, bytes moved "
-        "over memory bandwidth; and the Pareto front is of plans without codes",
     )
 
 

@@ -25,11 +25,8 @@ from dnnsplit_onnx.machines.profiles import CodeTimes
 from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.figures import CodedValue
 from dnnsplit_onnx.work.analysis import Analysis
-from dnnsplit_onnx.work.codes import LOSSY, PACKED, RAW, base, coded_nbytes, is_allowed, packed
+from dnnsplit_onnx.work.codes import LOSSY, PACKED, RAW, Choices, base, coded_nbytes, is_allowed, packed
 from dnnsplit_onnx.work.cuts import UNKNOWN, cut_nbytes, live_values
-
-#: Cuts and codes, and the values that are written so.
-Choices = Mapping[tuple[int, str], tuple[str, ...]]
 
 #: Of a tier that does not say how fast its memory is.
 GB_PER_S = 10.0

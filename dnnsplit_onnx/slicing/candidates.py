@@ -28,7 +28,6 @@ from dnnsplit_onnx.errors import PlanError
 from dnnsplit_onnx.graph.digests import Digests, graph_digests
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.ports import FILES
-from dnnsplit_onnx.planning.coding import Choices
 from dnnsplit_onnx.planning.figures import Stage
 from dnnsplit_onnx.planning.fitting import graph_of
 from dnnsplit_onnx.planning.plans import Plan
@@ -42,7 +41,7 @@ from dnnsplit_onnx.slicing.manifest import FILE_NAME, DataFile, HeadRecord, Mani
 from dnnsplit_onnx.slicing.records import check_stages, empty_record, manifest, model_place, slice_record
 from dnnsplit_onnx.slicing.slicer import Progress, counting, output_folder
 from dnnsplit_onnx.slicing.tags import tag_nodes
-from dnnsplit_onnx.work.codes import RAW, base
+from dnnsplit_onnx.work.codes import RAW, Choices, base
 
 WEIGHTS_NAME = "weights.data"
 

@@ -17,7 +17,7 @@ wire and not in the slices (`runtime.packing`), and loses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -30,6 +30,8 @@ RAW = "raw"
 LOSSY = ("fp16", "uint8-channel", "uint8")
 #: What is done to bytes on the wire.
 PACKED = "packed"
+#: Cuts and codes, and the values that are written so there.
+Choices = Mapping[tuple[int, str], tuple[str, ...]]
 _ON_TOP = f"+{PACKED}"
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _WIDE = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE})

@@ -13,6 +13,7 @@ from dnnsplit_onnx.machines.profiles import CodeTimes
 from dnnsplit_onnx.machines.tiers_file import parse_topology
 from dnnsplit_onnx.machines.topology import Topology
 from dnnsplit_onnx.planning.accepting import codes_used
+from dnnsplit_onnx.planning.choosing import plan
 from dnnsplit_onnx.planning.coding import code_costs, code_names, coded_at
 from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.codes import LOSSY, base, is_allowed, is_packed, packed
@@ -113,3 +114,13 @@ def test_names() -> None:
     assert is_allowed("fp16+packed", ["packed", "fp16"])
     for names in (["fp16"], ["packed"], [], None):
         assert not is_allowed("fp16+packed", names)
+
+
+def test_a_planner_without_codes_says_so(graph_text):
+    graph = graph_text("g (float[1, 64] x) => (float[1, 64] y) { a = Relu (x) y = Neg (a) }")
+    tiers = [{"name": "edge", "gflops": 1.0}, {"name": "cloud", "gflops": 9.0}]
+    topology = parse_topology({"tier": tiers, "link": [{"bandwidth_mbps": 9.0, "codes": ["uint8"]}]}, "t")
+    analysis = measure(graph, bind_shapes(graph))
+    notes = {name: " ".join(plan(analysis, topology, planner=name).notes) for name in ("dads", "exact")}
+    assert "planner `dads` knows no codes" in notes["dads"]
+    assert "codes considered: raw, uint8" in notes["exact"]
