@@ -16,6 +16,7 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
+from dnnsplit_onnx.converters.copies import copy_cheap
 from dnnsplit_onnx.converters.norms import split_norms
 from dnnsplit_onnx.errors import InputError, ModelError
 from dnnsplit_onnx.files import written_whole
@@ -33,6 +34,7 @@ def choose_branches(
     output: str | Path,
     *,
     norms: bool = False,
+    copies: bool = False,
     force: bool = False,
 ) -> onnx.ModelProto:
     """Writes a model with the branches that some of its inputs choose, if any.
@@ -42,6 +44,7 @@ def choose_branches(
         chosen: For each of these inputs, whether it is true.
         output: The file to write.
         norms: Whether sums and norms that were fused are taken apart (`norms`).
+        copies: Whether masks and positions are made anew in each block that reads them (`copies`).
         force: Whether it may be there.
 
     Returns:
@@ -57,6 +60,8 @@ def choose_branches(
         made = with_branches(made, chosen)
     if norms and not split_norms(made):
         raise InputError("the model has no fused sums and norms that are both read", hint="leave it as it is")
+    if copies and not copy_cheap(made):
+        raise InputError("no cut of the model would send less with copies", hint="leave it as it is")
     if made.ByteSize() > _LARGEST_NBYTES:
         raise ModelError("the branch takes more than 2 GB, the most that one ONNX file holds")
     with written_whole(Path(output), force=force) as file:

@@ -109,6 +109,14 @@ def convert(
             "one tensor and not two.",
         ),
     ] = False,
+    copy_masks: Annotated[
+        bool,
+        typer.Option(
+            "--copy-masks",
+            help="Make the masks and positions of an ONNX model anew in each block that reads them, so that "
+            "cuts between layers send what they are made of, where that is less.",
+        ),
+    ] = False,
     check: Annotated[
         bool,
         typer.Option(
@@ -134,8 +142,9 @@ def convert(
 
     Example: dnnsplit-onnx convert model.keras -o model.onnx
     """
-    if branch or split_norms:
-        _rewrite(source, branch or [], output, options, norms=split_norms, force=force)
+    if branch or split_norms or copy_masks:
+        rewrites = {"norms": split_norms, "copies": copy_masks}
+        _rewrite(source, branch or [], output, options, rewrites, force=force)
         return
     from dnnsplit_onnx.cli.options import ModelOptions
     from dnnsplit_onnx.converters import convert
@@ -170,9 +179,15 @@ def convert(
 
 
 def _rewrite(
-    source: str, branches: list[str], output: Path, options: Reporting, *, norms: bool, force: bool
+    source: str,
+    branches: list[str],
+    output: Path,
+    options: Reporting,
+    rewrites: dict[str, bool],
+    *,
+    force: bool,
 ) -> None:
-    """Takes branches of an ONNX model for good, or its sums and norms apart."""
+    """Takes branches of an ONNX model for good, its sums and norms apart, or copies of its masks."""
     from dnnsplit_onnx.cli.output import next_command, print_json
     from dnnsplit_onnx.converters.branches import choose_branches
 
@@ -182,7 +197,7 @@ def _rewrite(
         if value not in ("true", "false"):
             raise InputError(f"cannot read the branch `{text}`", hint="as in use_cache_branch=true")
         chosen[name] = value == "true"
-    made = choose_branches(source, chosen, output, norms=norms, force=force)
+    made = choose_branches(source, chosen, output, **rewrites, force=force)
     if options.json:
         print_json({"output": str(output), "branches": chosen, "nodes": len(made.graph.node)})
         return

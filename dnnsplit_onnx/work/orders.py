@@ -12,6 +12,7 @@ from dataclasses import replace
 from heapq import heapify, heappop, heappush
 
 from dnnsplit_onnx.errors import InputError, check_name
+from dnnsplit_onnx.graph.copies import with_copies_late
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.identity import in_file_order
 from dnnsplit_onnx.graph.shapes import bind_shapes, free_dimensions
@@ -49,7 +50,7 @@ def in_order(analysis: Analysis, name: str) -> Analysis:
         return analysis
     order = _envelope_order(canonical(analysis))
     ordered = with_near_shapes(analysis.graph.reordered(order))
-    return _in_order_of(analysis, with_states_together(ordered), name)
+    return _in_order_of(analysis, with_copies_late(with_states_together(ordered)), name)
 
 
 def in_order_of(analysis: Analysis, graph: Graph) -> Analysis:
