@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from math import prod
 
 import numpy as np
 import onnx
@@ -28,14 +27,11 @@ from dnnsplit_onnx.graph.graph import Graph, Node
 from dnnsplit_onnx.graph.lengths import lengths_of
 from dnnsplit_onnx.work.analysing import analyse, at_sizes
 from dnnsplit_onnx.work.analysis import Analysis
+from dnnsplit_onnx.work.cheap import cheap_values
 from dnnsplit_onnx.work.cuts import lifetimes
 from dnnsplit_onnx.work.maxflow import Network
 
 _NEW = 256
-# A table of more elements than these is a weight, and no constant of a formula.
-_MOST_ELEMENTS = 4096
-_SIZES = frozenset(("Shape", "Size"))
-_WHOLE = frozenset((onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.BOOL))
 # Stands for the bytes of a value whose size is unknown: it is sent only where nothing else can be.
 _UNKNOWN_NBYTES = 1 << 50
 
@@ -51,7 +47,7 @@ def copy_cheap(model: onnx.ModelProto) -> int:
     """
     analysis = analyse(model)
     graph = analysis.graph
-    cheap = _cheap(analysis)
+    cheap = cheap_values(analysis)
     block_of, makers = _blocks(graph, cheap), set(cheap.values())
     wanted: dict[int, set[str]] = {}
     for at, node in enumerate(graph.nodes):
@@ -66,34 +62,6 @@ def copy_cheap(model: onnx.ModelProto) -> int:
     if not any(copied.values()):
         return 0
     return _rewrite(model, graph, block_of, copied)
-
-
-def _cheap(analysis: Analysis) -> dict[str, int]:
-    """Values that follow from whole numbers and shapes alone, with the index of the node that makes each."""
-    graph, types = analysis.graph, analysis.types
-    kept = {state.input for state in graph.states} | {state.output for state in graph.states}
-    known = {name for name in graph.fresh_inputs if types[name].dtype in _WHOLE}
-    found: dict[str, int] = {}
-    for node in graph.nodes:
-        if kept.isdisjoint(node.outputs) and _is_cheap(node, analysis, known):
-            found.update(dict.fromkeys(node.outputs, node.index))
-            known.update(node.outputs)
-    return found
-
-
-def _is_cheap(node: Node, analysis: Analysis, known: set[str]) -> bool:
-    if node.random or node.domain or any(attribute.HasField("g") for attribute in node.proto.attribute):
-        return False
-    if node.op_type in _SIZES:
-        return True
-    shapes = [analysis.types[name].shape for name in node.weights]
-    if any(shape is None or prod(int(dim or 0) for dim in shape) > _MOST_ELEMENTS for shape in shapes):
-        return False
-    # What stands for tokens, looked up in a table, is where a model begins, however small it is.
-    is_lookup = node.op_type == "Gather" and node.proto.input[0] in node.weights
-    return known.issuperset(node.inputs) and not (
-        is_lookup and analysis.types[node.outputs[0]].dtype not in _WHOLE
-    )
 
 
 def _blocks(graph: Graph, cheap: Mapping[str, int]) -> list[int]:

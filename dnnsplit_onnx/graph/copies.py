@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx
 
-from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.graph.graph import Graph, Node
 
 # Other tools ignore keys that they do not know.
 _KEY = "dnnsplit.copy"
@@ -19,9 +19,14 @@ def mark_copy(node: onnx.NodeProto) -> None:
     node.metadata_props.add(key=_KEY, value="true")
 
 
+def has_copies(graph: Graph) -> bool:
+    """Whether any node is a copy."""
+    return any(map(_is_copy, graph.nodes))
+
+
 def with_copies_late(graph: Graph) -> Graph:
     """A graph with each copy moved right before the first node that reads it; itself if it has none."""
-    marked = [any(entry.key == _KEY for entry in node.proto.metadata_props) for node in graph.nodes]
+    marked = [_is_copy(node) for node in graph.nodes]
     if not any(marked):
         return graph
     place: dict[int, int] = {}
@@ -34,3 +39,7 @@ def with_copies_late(graph: Graph) -> Graph:
             first[value] = min(place[at], first.get(value, place[at]))
     order = sorted(place, key=lambda at: (place[at], not marked[at], at))
     return graph if order == sorted(place) else graph.reordered(order)
+
+
+def _is_copy(node: Node) -> bool:
+    return any(entry.key == _KEY for entry in node.proto.metadata_props)

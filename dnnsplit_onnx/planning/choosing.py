@@ -29,6 +29,7 @@ from dnnsplit_onnx.planning.planners.pareto import Front, pareto_front
 from dnnsplit_onnx.planning.plans import Plan, PlannedModel
 from dnnsplit_onnx.planning.problem import Problem, Solution
 from dnnsplit_onnx.planning.rules import rules_of
+from dnnsplit_onnx.planning.sparing import sparing_notes
 from dnnsplit_onnx.planning.unknowns import interpolated_cuts, too_little, unknowns
 from dnnsplit_onnx.planning.weights import Weights
 from dnnsplit_onnx.work.analysing import Source
@@ -178,6 +179,7 @@ def plan_of(
             *_shared_rows(planned, figures),
             *once_notes(detailed),
             *text_notes(detailed, problem.topology),
+            *(sparing_notes(detailed, planned.analysis) if bound else ()),
         ),
         lower_bound=least,
         gap=gap,

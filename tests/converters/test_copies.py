@@ -99,7 +99,11 @@ def test_the_same_bits_and_no_mask_at_a_cut(tmp_path: Path) -> None:
         # A bool for each token, and how many there are.
         assert nbytes == residual + TOKENS + 8
     machines = Topology(tiers=[Tier("a", gflops=1), Tier("b", gflops=2)], links=[Link(bandwidth_mbps=10)])
-    made = plan(path, machines, cuts=[where], bindings={"batch": 1, "sequence": TOKENS}, pareto=False)
+    sizes = {"batch": 1, "sequence": TOKENS}
+    before = plan(one, machines, cuts=[_narrowest(one, BLOCKS - 1)[0]], bindings=sizes, pareto=False)
+    assert any("--copy-masks" in note for note in before.notes)
+    made = plan(path, machines, cuts=[where], bindings=sizes, pareto=False)
+    assert not any("--copy-masks" in note for note in made.notes)
     slice_model(path, made, tmp_path / "slices")
     assert verify(tmp_path / "slices", path).bitwise
 

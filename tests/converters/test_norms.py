@@ -9,8 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from dnnsplit_onnx import analyse
+from dnnsplit_onnx import Link, Tier, Topology, analyse, plan
 from dnnsplit_onnx.converters.branches import choose_branches
+from dnnsplit_onnx.converters.norms import split_norms
 from dnnsplit_onnx.errors import InputError
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -81,3 +82,15 @@ def test_a_model_without_them_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no fused sums and norms"):
         choose_branches(model, {}, tmp_path / "apart.onnx", norms=True)
     assert not (tmp_path / "apart.onnx").exists()
+
+
+@pytest.mark.parametrize("op_type", ["SkipLayerNormalization", "SkipSimplifiedLayerNormalization"])
+def test_a_plan_says_what_would_not_have_to_cross(op_type: str) -> None:
+    machines = Topology(tiers=[Tier("a", gflops=1), Tier("b", gflops=2)], links=[Link(bandwidth_mbps=10)])
+    model, sizes = _block(op_type, biased=False), {"b": 1, "t": 3}
+    said = plan(model, machines, cuts=[1], bindings=sizes, pareto=False).notes
+    assert any(note.startswith("50%") and "--split-norms" in note for note in said), said
+    assert split_norms(model) == 2
+    where = next(at for at, n in enumerate(analyse(model, sizes).graph.nodes, 1) if "residual1" in n.outputs)
+    after = plan(model, machines, cuts=[where], bindings=sizes, pareto=False).notes
+    assert not any("--split-norms" in note for note in after)

@@ -314,7 +314,9 @@ class Stage:
             except (InputError, ProtocolError) as error:
                 # Not every slice can run on made-up values (indices, for one). It is
                 # loaded, which is all that can be known before the first request.
-                _log.warning("tier `%s` is loaded, and could not be tried: %s", self.name, error.message)
+                _log.info(
+                    "tier `%s` is loaded, and not tried on made-up values: %s", self.name, error.message
+                )
         self.ready = True
 
     def open(self, leg: Leg) -> None:
