@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from dnnsplit_onnx.files import written_whole
-from dnnsplit_onnx.reporting.figure import COLOURS, HATCHES, need_matplotlib
+from dnnsplit_onnx.reporting.colours import COLOURS
+from dnnsplit_onnx.reporting.figure import HATCHES, need_matplotlib
 
 __all__ = ["COLOURS", "HATCHES", "figures", "parser", "print_table", "results", "write_csv"]
 
