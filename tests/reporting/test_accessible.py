@@ -99,6 +99,7 @@ def test_the_page_whose_browser_is_a_tier(
 ) -> None:
     options = ServeOptions(port=0, site=site, session=SessionOptions(threads=1))
     with open_server(slices / "out" / "cloud", options) as server:
+        server.service.stage.warm_up()  # the page sends nothing to a tier that is not ready
         tab.go(f"{server.url}/")
         tab.until("!document.getElementById('run').disabled")
         tab.evaluate("document.getElementById('run').click()")
