@@ -363,7 +363,9 @@ def _inlined_work(
     try:
         inlined = inliner.inline_local_functions(model)
     except Exception:
-        return None  # onnx cannot inline it: not counted, and said to be so
+        # The inliner is native code that names no errors of its own. What it cannot inline is not
+        # counted, and the analysis says so.
+        return None
     if any(calls_any(inner, functions) for inner in inlined.graph.node):
         return None  # it leaves calls as they are where opsets differ
     graph = build_graph(ModelFile(types.graph.file.path, inlined))

@@ -37,7 +37,7 @@ def test_tokens_are_printed(run: Run, place: Path, said: list[int], name: str, m
 
 
 def test_words_and_json(run: Run, place: Path, said: list[int]) -> None:
-    pytest.importorskip("tokenizers")
+    pytest.importorskip("tokenizers", reason="needs tokenizers: pip install 'dnnsplit-onnx[generate]'")
     tokenizer = write_tokenizer(place)
     words = ("generate", place / "slices", "--prompt", "w5 w17 w3", "--tokenizer", tokenizer, "--max-new", 6)
     assert run(*words).out.split() == [f"w{token}" for token in said]
@@ -77,7 +77,7 @@ def test_places_that_are_none_are_told(run: Run, place: Path, tmp_path: Path) ->
 
 
 def test_a_server_of_text_answers_until_it_is_told_to_stop(place: Path, said: list[int]) -> None:
-    pytest.importorskip("tokenizers")
+    pytest.importorskip("tokenizers", reason="needs tokenizers: pip install 'dnnsplit-onnx[generate]'")
     write_tokenizer(place)
     words = [sys.executable, "-m", "dnnsplit_onnx", "generate", place / "slices", "--serve", "0", "--json"]
     tokenizer = ["--tokenizer", place / "tokenizer.json"]

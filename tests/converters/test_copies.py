@@ -14,7 +14,7 @@ from dnnsplit_onnx.converters.branches import choose_branches
 from dnnsplit_onnx.converters.copies import copy_cheap
 from dnnsplit_onnx.errors import InputError
 
-onnxruntime = pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'dnnsplit-onnx[cpu]'")
 
 WIDTH, WORDS, BLOCKS, TOKENS = 80, 70, 3, 24
 

@@ -14,7 +14,7 @@ from dnnsplit_onnx.converters.branches import choose_branches
 from dnnsplit_onnx.converters.norms import split_norms
 from dnnsplit_onnx.errors import InputError
 
-onnxruntime = pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'dnnsplit-onnx[cpu]'")
 
 WIDTH = 48
 

@@ -51,15 +51,12 @@ class Replica(Protocol):
             ReplicaLostError: It ended before it answered.
             DnnsplitError: It refuses.
         """
-        ...
 
     def open(self, nodes: Range) -> None:
         """Opens a slice; raises as `run` does."""
-        ...
 
     def close(self) -> None:
         """Ends it."""
-        ...
 
 
 #: Starts a replica and returns it once its slice has run; raises as `Replica.run` does.

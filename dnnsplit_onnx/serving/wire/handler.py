@@ -35,16 +35,12 @@ class Handler(Protocol):
         Raises:
             ProtocolError: It may not come in.
         """
-        ...
 
     def answer(self, head: RequestHead, body: Body, arena: Arena, send: Send) -> None:
         """Answers one request: calls `send` once, or raises, which the server answers for it."""
-        ...
 
     def drain(self) -> None:
         """Refuses new requests, and waits for those under way, within bounds."""
-        ...
 
     def close(self) -> None:
         """Gives up what it holds; no request is under way any more."""
-        ...
