@@ -17,6 +17,7 @@ Several cuts, one a link, must be nested: each holds the one before it.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 
 from dnnsplit_onnx.errors import CutError, close_names
@@ -155,5 +156,11 @@ def _after(graph: Graph, position: int | None, name: str) -> int:
     listed = ", ".join(f"`{match}`" for match in close)
     raise CutError(
         f"no node or value `{name}` in `{file}`",
-        hint=f"did you mean {listed}?" if close else "`inspect MODEL --format csv` lists the nodes",
+        hint=f"did you mean {listed}?" if close else where_listed(graph),
     )
+
+
+def where_listed(graph: Graph) -> str:
+    """A hint: the command that lists a graph's nodes by name."""
+    command = shlex.join(["dnnsplit-onnx", "inspect", str(graph.file.path), "--format", "csv"])
+    return f"`{command}` lists the nodes"

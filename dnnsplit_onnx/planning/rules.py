@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.errors import TopologyError, close_names
+from dnnsplit_onnx.graph.cut_names import where_listed
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.machines.tiers import Tier
 from dnnsplit_onnx.machines.topology import Topology
@@ -210,9 +211,5 @@ def _position(graph: Graph, name: str, key: str) -> int:
             hint="name a node, or a value that a node makes",
         )
     close = close_names(name, [*graph.position_of_node, *graph.producer], n=3)
-    hint = (
-        f"did you mean {' or '.join(f'`{c}`' for c in close)}?"
-        if close
-        else "`inspect MODEL --format csv` lists the nodes"
-    )
+    hint = f"did you mean {' or '.join(f'`{c}`' for c in close)}?" if close else where_listed(graph)
     raise TopologyError(f"`{key}` = {name!r}: the model has no node or value of this name", hint=hint)

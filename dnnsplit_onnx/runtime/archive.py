@@ -35,7 +35,10 @@ def read_arrays(file: BinaryIO, source: str) -> dict[str, Any]:
         InputError: It is no such archive, is damaged, or unpacks to far more than its size.
     """
     try:
-        arrays = np.load(file, allow_pickle=False)
+        # What begins as no zip file numpy takes for pickled objects, and says so.
+        zipped = file.read(2) == b"PK"
+        file.seek(0)
+        arrays = np.load(file, allow_pickle=False) if zipped else None
         if not isinstance(arrays, np.lib.npyio.NpzFile):
             raise InputError(f"`{source}` is not an .npz file", hint=_SAVE)
         with arrays:

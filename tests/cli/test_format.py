@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,8 @@ def test_every_form_has_the_same_rows(run: Run, tiny: Path, tiers: Path, command
 def test_a_hint_that_says_where_nodes_are_listed_is_right(run: Run, tiny: Path, tiers: Path) -> None:
     refused = run("plan", tiny, "--tiers", tiers, "--at", "%%%")
     assert refused.code == 2
-    assert "hint: `inspect MODEL --format csv` lists the nodes" in refused.err
-    rows = list(csv.DictReader(io.StringIO(run("inspect", tiny, "--format", "csv").out)))
+    command = re.search(r"hint: `dnnsplit-onnx (.+)` lists the nodes", refused.err)
+    assert command
+    rows = list(csv.DictReader(io.StringIO(run(*shlex.split(command[1])).out)))
     named = [row["name"] for row in rows]
     assert run("plan", tiny, "--tiers", tiers, "--at", named[len(named) // 2]).code == 0
