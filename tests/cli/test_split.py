@@ -249,6 +249,12 @@ def test_codes_are_chosen_split_and_verified(run: Run, tiny: Path, tiers: Path, 
     strict = run("verify", tmp_path / "out", "--tolerance", "1e-12")
     assert strict.code == 1
     assert "allowed is 1e-12" in strict.err
+    assert "--codes raw" in strict.err
+    np.savez(tmp_path / "endless.npz", **{name: np.full_like(samples[0], np.inf)})
+    endless = run("verify", tmp_path / "out", "--input", tmp_path / "endless.npz")
+    assert endless.code == 1
+    assert "NaN, infinity" in endless.err
+    assert "--codes raw" in endless.err
     assert run("plan", *words, "--tolerance", "0.1").code == 2  # nothing to judge on
 
 
