@@ -1,12 +1,11 @@
 """Both pages in a real browser, by axe: for people who cannot see them, or not well.
 
-axe-core comes from npm: `npm install axe-core`, and DNNSPLIT_AXE names its `axe.min.js`.
+axe-core comes from npm: `./scripts/test` installs it, or DNNSPLIT_AXE names an `axe.min.js`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,19 +19,26 @@ from dnnsplit_onnx.serving.edge.edge import Edge
 from dnnsplit_onnx.serving.tier.launch import ServeOptions, open_server
 from dnnsplit_onnx.serving.web.export import export_web
 from tests.serving.web.chromium import Browser, Page
-from tests.serving.web.node import chromium_program, ort_web
+from tests.serving.web.node import axe_core, chromium_program, ort_web
 
-AXE = os.environ.get("DNNSPLIT_AXE", "")
 WIDTHS = (390, 768, 1440)
 
 
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     program = chromium_program()
-    if program is None or not Path(AXE).is_file():
-        pytest.skip("needs Chromium, and axe-core: DNNSPLIT_AXE")
+    if program is None:
+        pytest.skip("needs Chromium")
     with Browser(program, tmp_path_factory.mktemp("profile")) as browser:
         yield browser.page()
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    script = axe_core()
+    if script is None:
+        pytest.skip("needs axe-core: npm install it, and name its axe.min.js in DNNSPLIT_AXE")
+    return script.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +53,14 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def faults(tab: Page, url: str | None, width: int, features: dict[str, str]) -> list[str]:
+def faults(tab: Page, axe: str, url: str | None, width: int, features: dict[str, str]) -> list[str]:
     """What axe finds on a page, or on the one that is open, and whether it scrolls sideways."""
     tab.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
     media = [{"name": name, "value": value} for name, value in features.items()]
     tab.send("Emulation.setEmulatedMedia", features=media)
     if url is not None:
         tab.go(url)
-    tab.evaluate(f"{Path(AXE).read_text(encoding='utf-8')}; 1")
+    tab.evaluate(f"{axe}; 1")
     found = tab.evaluate(
         "axe.run().then((all) => all.violations.map((one) => `${one.id}: ${one.nodes[0].html}`))"
     )
@@ -71,15 +77,15 @@ MEDIA = [
 
 @pytest.mark.parametrize("features", MEDIA, ids=json.dumps)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_report(tab: Page, slices: Path, width: int, features: dict[str, str]) -> None:
-    assert faults(tab, (slices / "r.html").as_uri(), width, features) == []
+def test_the_report(tab: Page, axe: str, slices: Path, width: int, features: dict[str, str]) -> None:
+    assert faults(tab, axe, (slices / "r.html").as_uri(), width, features) == []
 
 
 @pytest.mark.parametrize("features", MEDIA, ids=json.dumps)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_dashboard(tab: Page, slices: Path, width: int, features: dict[str, str]) -> None:
+def test_the_dashboard(tab: Page, axe: str, slices: Path, width: int, features: dict[str, str]) -> None:
     with Edge(slices / "out", None) as edge, open_dashboard(edge, "0") as server:
-        assert faults(tab, server.url, width, features) == []
+        assert faults(tab, axe, server.url, width, features) == []
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +101,7 @@ def site(slices: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("features", MEDIA, ids=json.dumps)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_whose_browser_is_a_tier(
-    tab: Page, slices: Path, site: Path, width: int, features: dict[str, str]
+    tab: Page, axe: str, slices: Path, site: Path, width: int, features: dict[str, str]
 ) -> None:
     options = ServeOptions(port=0, site=site, session=SessionOptions(threads=1))
     with open_server(slices / "out" / "cloud", options) as server:
@@ -104,4 +110,4 @@ def test_the_page_whose_browser_is_a_tier(
         tab.until("!document.getElementById('run').disabled")
         tab.evaluate("document.getElementById('run').click()")
         tab.until("document.getElementById('times').innerText.includes('in all')")
-        assert faults(tab, None, width, features) == []
+        assert faults(tab, axe, None, width, features) == []

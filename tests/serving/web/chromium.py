@@ -246,3 +246,16 @@ class TabClient:
         """The same for the next request of a conversation, of which there may be several."""
         answer = self.call("talk", inputs=to_json(inputs), cuts=cuts, who=who, how=how)
         return from_json(answer.pop("outputs")), answer
+
+
+def text_of(page: Page, name: str) -> str:
+    text: str = page.evaluate(f"document.getElementById('{name}').innerText")
+    return text
+
+
+def run(page: Page) -> str:
+    """Presses the button, and waits for the answer."""
+    page.until("!document.getElementById('run').disabled")
+    page.evaluate("document.getElementById('run').click()")
+    page.until("!document.getElementById('run').disabled")
+    return text_of(page, "answer")

@@ -13,11 +13,15 @@ import pytest
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.machines.tiers_file import parse_topology
 from dnnsplit_onnx.planning.choosing import plan
+from dnnsplit_onnx.runtime.sessions import SessionOptions
+from dnnsplit_onnx.serving.tier.launch import ServeOptions, open_server
+from dnnsplit_onnx.serving.tier.service import Service
 from dnnsplit_onnx.serving.web.export import export_web
 from dnnsplit_onnx.serving.web.runtime import WASM, WEBGPU
+from dnnsplit_onnx.serving.wire.server import Server
 from dnnsplit_onnx.slicing.candidates import slice_all_candidates
 from dnnsplit_onnx.work.analysing import analyse
-from tests.serving.conftest import Network, topology
+from tests.serving.conftest import Network, cut_model, topology
 from tests.serving.web.chromium import Browser
 from tests.serving.web.node import NodeClient, chromium_program, node_program, ort_web
 
@@ -39,6 +43,17 @@ g (float[2, 3] x, float16[B] h, double[B] d, int64[B] i, int8[B] q, uint16[B] u,
     b2 = Identity(b)
     s2 = Identity(s)
     z2 = Identity(z)
+}
+"""
+
+# Picture in, scores out; small enough to be run hundreds of times.
+PICTURE = """
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[1, 3, 16, 16] picture) => (float[1, 3] scores) {
+    a = Relu(picture)
+    b = MaxPool<kernel_shape=[4, 4], strides=[4, 4]>(a)
+    c = GlobalAveragePool(b)
+    scores = Flatten(c)
 }
 """
 
@@ -132,3 +147,31 @@ def client(node: None) -> Iterator[Callable[..., NodeClient]]:
 def browser(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Browser(chromium, tmp_path_factory.mktemp("profile")) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def picture_slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that looks at pictures, of a page and a server."""
+    folder = tmp_path_factory.mktemp("picture")
+    return cut_model(PICTURE, folder, (2,), candidates=True, tiers=("page", "cloud"))
+
+
+@pytest.fixture(scope="session")
+def picture_site(picture_slices: Path, runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("picture-site") / "site"
+    export_web(picture_slices, output, ort_web=runtime, webgpu=False)
+    return output
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server[Service]]]:
+    """Serves the upper tier of the model that looks at pictures."""
+    with ExitStack() as stack:
+
+        def start(slices: Path, **options: Any) -> Server[Service]:
+            given = {"port": 0, "session": SessionOptions(threads=1), **options}
+            server = stack.enter_context(open_server(slices / "cloud", ServeOptions(**given)))
+            server.service.stage.warm_up()
+            return server
+
+        yield start

@@ -1,4 +1,4 @@
-"""The client library under Node, as an object; and where Node, onnxruntime-web and Chromium are."""
+"""The client library under Node, as an object; and where Node, Chromium and what npm brings are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX, datatype_of
 ROOT = Path(__file__).parents[3]
 LIBRARY = Path(str(files("dnnsplit_onnx.serving.web") / "static"))
 SCRIPT = Path(__file__).with_name("client.mjs")
+#: Where `scripts/test` lets npm put its packages.
+MODULES = ROOT / ".venv/web/node_modules"
 _ANSWER_S = 120.0
+#: How far the values of WASM's kernels may be from those of the CPU's, over the largest.
+BOUND = 1e-5
 
 
 def node_program() -> str | None:
@@ -37,14 +41,31 @@ def node_program() -> str | None:
 def ort_web() -> Path | None:
     """The files of onnxruntime-web, where `scripts/test` puts them or a person says they are."""
     named = os.environ.get("DNNSPLIT_ORT_WEB")
-    folder = Path(named) if named else ROOT / ".venv/web/node_modules/onnxruntime-web/dist"
+    folder = Path(named) if named else MODULES / "onnxruntime-web/dist"
     return folder if (folder / "ort.node.min.mjs").is_file() else None
+
+
+def axe_core() -> Path | None:
+    """The script of axe-core, where `scripts/test` puts it or a person says it is."""
+    named = os.environ.get("DNNSPLIT_AXE")
+    script = Path(named) if named else MODULES / "axe-core/axe.min.js"
+    return script if script.is_file() else None
 
 
 def chromium_program() -> str | None:
     """A Chromium, None if there is none."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     return next((found for name in names if (found := shutil.which(name))), None)
+
+
+def near(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> bool:
+    """Whether outputs are equal within the bound, and exactly where they are no reals."""
+    return list(ours) == list(theirs) and all(
+        np.array_equal(ours[name], value)
+        if value.dtype.kind != "f"
+        else np.allclose(ours[name], value, rtol=0, atol=BOUND * float(np.abs(value).max()))
+        for name, value in theirs.items()
+    )
 
 
 class NodeError(Exception):

@@ -24,10 +24,9 @@ from dnnsplit_onnx.serving.web.export import export_web
 from dnnsplit_onnx.slicing.manifest import load_manifest
 from tests.running.stateful import Arrays, Decoder, merged_decoder, random_model, saved, sliced_everywhere
 from tests.serving.conftest import Network
-from tests.serving.web.chromium import Browser, TabClient
-from tests.serving.web.node import NodeClient, NodeError
+from tests.serving.web.chromium import Browser, TabClient, run
+from tests.serving.web.node import NodeClient, NodeError, near
 from tests.serving.web.test_node import Recorder
-from tests.serving.web.test_runtime import near, run
 
 Open = Callable[..., NodeClient]
 STEPS = 4
