@@ -116,6 +116,45 @@ def test_the_command_line_alone_reads_no_model() -> None:
     assert not loaded_by("import dnnsplit_onnx.cli") & {"onnx", "numpy", "networkx", "pydantic", "rich"}
 
 
+#: Rooms and libraries that a plain `plan` or `inspect` has no use for: each would cost every start.
+NOT_TO_PLAN = {
+    "networkx",
+    "scipy",
+    "asyncio",
+    "http",
+    "dnnsplit_onnx.converters",
+    "dnnsplit_onnx.measuring",
+    "dnnsplit_onnx.running",
+    "dnnsplit_onnx.serving",
+    "dnnsplit_onnx.slicing",
+    "dnnsplit_onnx.planning.cascades",
+    "dnnsplit_onnx.planning.comparing",
+    "dnnsplit_onnx.planning.rivals",
+    "dnnsplit_onnx.planning.sensitivity",
+    "dnnsplit_onnx.planning.sharing",
+    "dnnsplit_onnx.planning.sweeping",
+    "dnnsplit_onnx.reporting.page",
+    "dnnsplit_onnx.reporting.plan_html",
+    "dnnsplit_onnx.work.tiling",
+    *HEAVY,
+}
+
+
+@pytest.mark.parametrize(
+    "words", [["plan", "--tiers", "examples/tiers.toml"], ["inspect"]], ids=["plan", "inspect"]
+)
+def test_a_plain_command_loads_what_it_needs(words: list[str]) -> None:
+    arguments = [words[0], "zoo:light_resnet50", *words[1:]]
+    code = (
+        f"import sys\nfrom dnnsplit_onnx.cli import main\nassert main({arguments}) == 0\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert "dnnsplit_onnx.work.analysis" in loaded
+    assert not loaded & NOT_TO_PLAN
+
+
 def test_heavy_imports_are_noticed() -> None:
     # The test above would be worth nothing if it could not fail.
     assert "onnxruntime" in loaded_by("import dnnsplit_onnx, onnxruntime")

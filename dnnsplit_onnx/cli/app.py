@@ -6,6 +6,7 @@ most, a few lines on stderr (`failures`).
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -56,14 +57,33 @@ def root(
 
 
 def run() -> int:
-    """The process `dnnsplit-onnx`: `main`, after what makes a short process start faster."""
+    """The process `dnnsplit-onnx`: `main`, and what makes a short process start and end faster."""
     # Loading modules makes objects by the ten thousand, none of them garbage: looking for
     # it again and again takes an eighth of the time of `plan`.
     gc.set_threshold(100_000)
     # No plugin of the environment shall change how a tiers file is read, and finding out
     # that there is none means reading the metadata of all that is installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")
-    return main()
+    # Handlers run last in, first out: this one after those of all that is loaded from here on.
+    ended: list[int] = []
+    atexit.register(_leave, ended)
+    ended.append(main())
+    return ended[0]
+
+
+def _leave(ended: Sequence[int]) -> None:
+    """Ends the process without clearing up its memory, object by object: a fifth of a short run.
+
+    Threads have been waited for by now. Where output cannot be written, or no code is known,
+    the interpreter ends as it always does, and says so.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
+    if ended:
+        os._exit(ended[0])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

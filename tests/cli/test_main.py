@@ -160,3 +160,17 @@ def test_completion_of_models_walks_folders(tmp_path: Path, monkeypatch: pytest.
     assert "b.txt" not in set(models(""))
     assert list(models("inner/")) == ["inner/c.onnx"]
     assert list(models("nowhere/")) == []
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--version"], 0), (["inspect", "no-such.onnx"], 2)])
+def test_a_process_that_leaves_early_has_its_code_and_all_its_output(words: list[str], code: int) -> None:
+    # What other modules do at the end is done: their handlers run before ours.
+    script = (
+        "import atexit, sys\nfrom dnnsplit_onnx.cli import app\nbefore = app.main\n"
+        "def main():\n    atexit.register(print, 'cleared')\n    return before()\n"
+        "app.main = main\nsys.exit(app.run())"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stdout.splitlines()[-1] == "cleared"
+    assert ("no-such.onnx" in done.stderr) == (code != 0)
