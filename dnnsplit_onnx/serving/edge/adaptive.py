@@ -9,7 +9,8 @@ they have: no request waits for a slice to be opened.
 
 So that it does not flap, the cuts change only for a gain that is larger than what the
 measurements waver by, and after a change nothing but a large gain changes them again for a
-while.
+while. What no request tells of any more is doubted (`doubt`), so that cuts return to a tier
+that was slow when they left it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import numpy as np
 
 from dnnsplit_onnx.errors import DnnsplitError, InputError, RequestError
 from dnnsplit_onnx.machines.tiers_file import load_topology
-from dnnsplit_onnx.machines.topology import Topology
+from dnnsplit_onnx.machines.topology import Link, Topology
 from dnnsplit_onnx.planning.choosing import problem_of
 from dnnsplit_onnx.planning.figures import Figures
 from dnnsplit_onnx.planning.fitting import analysis_of
@@ -36,6 +37,7 @@ from dnnsplit_onnx.planning.planners import get_planner
 from dnnsplit_onnx.planning.problem import Problem
 from dnnsplit_onnx.running.origin import bindings_of, find_model, slices_folder
 from dnnsplit_onnx.serving.edge.choosing import Prepare, clipped
+from dnnsplit_onnx.serving.edge.doubt import Doubt
 from dnnsplit_onnx.serving.edge.edge import Edge
 from dnnsplit_onnx.serving.edge.watching import LinkWatch
 from dnnsplit_onnx.serving.tier.cuts import Cuts, format_cuts, positions
@@ -91,6 +93,8 @@ class Adaptive:
         self._seen = LinkWatch([(link.bandwidth_mbps, link.delay_ms) for link in problem.topology.links])
         self._scales = [1.0] * len(problem.topology.tiers)
         self._spreads = [Spread() for _ in problem.topology.tiers]
+        self._tier_doubts = [Doubt() for _ in problem.topology.tiers]
+        self._link_doubts = [Doubt() for _ in problem.topology.links]
         self._lock = threading.Lock()
         self._cuts: Cuts = routes.cuts
         self._fallbacks: dict[int, Cuts | None] = {}
@@ -105,7 +109,8 @@ class Adaptive:
     @property
     def links(self) -> tuple[LinkState, ...]:
         """What each link is believed to do."""
-        return self._seen.states
+        planned = self._problem.topology.links
+        return tuple(map(_faded, planned, self._seen.states, self._link_doubts))
 
     def choose(self, reach: int) -> Cuts | None:
         """The best cuts known for this reach."""
@@ -119,10 +124,12 @@ class Adaptive:
 
     def observe(self, cuts: Cuts, tiers: tuple[TierTrace, ...], hop: Hop | None) -> None:
         """Learns from a request."""
+        before = self._seen.states
         self._seen.observe(tiers, hop)
-        predicted = self._stage_seconds(cuts)
-        for at, tier in enumerate(tiers[: len(self._scales)]):
-            self._learn_scale(at, predicted[at], tier.compute_s)
+        for at, states in enumerate(zip(before, self._seen.states, strict=True)):
+            self._doubt_link(at, *states)
+        for at, predicted_s in enumerate(self._stage_seconds(cuts)):
+            self._learn_scale(at, predicted_s, tiers[at].compute_s if at < len(tiers) else 0.0)
         self._news.set()
 
     def under_way(self, nbytes: int) -> AbstractContextManager[None]:
@@ -146,8 +153,18 @@ class Adaptive:
     def _learn_scale(self, tier: int, predicted: float, seconds: float) -> None:
         if predicted > 1e-4 and seconds > 0:
             scale = seconds / predicted
-            self._spreads[tier].learn(scale / self._scales[tier])
-            self._scales[tier] += _SCALE_WEIGHT * (scale - self._scales[tier])
+            believed = self._tier_doubts[tier].told(scale, self._scales[tier])
+            self._spreads[tier].learn(scale / believed)
+            self._scales[tier] = believed + _SCALE_WEIGHT * (scale - believed)
+        else:
+            self._tier_doubts[tier].untold()
+
+    def _doubt_link(self, at: int, before: LinkState, after: LinkState) -> None:
+        planned = self._problem.topology.links[at].bandwidth_mbps
+        if after.samples > before.samples:
+            self._link_doubts[at].told(after.bandwidth_mbps / planned, before.bandwidth_mbps / planned)
+        elif at > 0 or self._measure is None:  # link 0 is measured where no request tells of it
+            self._link_doubts[at].untold()
 
     def _watch(self) -> None:
         while not self._stop.is_set():
@@ -234,7 +251,10 @@ class Adaptive:
         for each in (self._cuts, cuts):
             figures = self._figures(problem, each)
             seconds = [stage.seconds for stage in figures.stages] + [link.seconds for link in figures.links]
-            spreads = [spread.value for spread in self._spreads] + [state.spread for state in self.links]
+            spreads = [
+                spread.value * d.trust for spread, d in zip(self._spreads, self._tier_doubts, strict=True)
+            ]
+            spreads += [state.spread for state in self.links]
             squares += sum((s * spread) ** 2 for s, spread in zip(seconds, spreads, strict=True))
             present_s = present_s or sum(seconds)
         return max(_WORTH, math.sqrt(squares) / present_s) if present_s else _WORTH
@@ -258,7 +278,8 @@ class Adaptive:
             link.changed(bandwidth_mbps=state.bandwidth_mbps, delay_ms=state.delay_ms, down_mbps=None)
             for link, state in zip(topology.links, self.links, strict=True)
         ]
-        costs, scales = self._problem.costs, np.array(self._scales)[:, None]
+        costs, trust = self._problem.costs, [doubt.trust for doubt in self._tier_doubts]
+        scales = (np.array(self._scales) ** trust)[:, None]
         codes = {
             name: replace(one, encode_s=one.encode_s * scales, decode_s=one.decode_s * scales)
             for name, one in costs.codes.items()
@@ -355,6 +376,18 @@ def _with_slices(problem: Problem, routes: Routes) -> Problem:
         applies[[at for at, code in known if code == name]] = True
         codes[name] = replace(one, applies=one.applies & applies)
     return replace(problem, costs=replace(problem.costs, codes=codes))
+
+
+def _faded(planned: Link, seen: LinkState, doubt: Doubt) -> LinkState:
+    """What a link is believed to do: as seen, fading to what the plan thought."""
+    if (trust := doubt.trust) == 1:
+        return seen
+    return replace(
+        seen,
+        bandwidth_mbps=planned.bandwidth_mbps * (seen.bandwidth_mbps / planned.bandwidth_mbps) ** trust,
+        delay_ms=planned.delay_ms + trust * (seen.delay_ms - planned.delay_ms),
+        spread=seen.spread * trust,
+    )
 
 
 def _short(value: float) -> str:
