@@ -147,10 +147,12 @@ def web(
     """
     from dataclasses import asdict
 
-    from dnnsplit_onnx.cli.output import print_json
+    from dnnsplit_onnx.cli.output import note, print_json
     from dnnsplit_onnx.serving.web.export import export_web
 
     made = export_web(folder, output, tier=tier, ort_web=ort_web, urls=urls or (), webgpu=webgpu, force=force)
+    if made.warning is not None:
+        note(made.warning)
     if options.json:
         print_json({"output": str(output), **asdict(made)})
         return

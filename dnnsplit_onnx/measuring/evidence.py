@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dnnsplit_onnx.graph.saturation import warning
 from dnnsplit_onnx.measuring.coded import CodeCheck, OutputError
 from dnnsplit_onnx.views import Tabled
 
@@ -173,6 +174,8 @@ class Verification(Tabled):
         codes: The values that cross in codes. All else is of the slices with their codes taken
             out.
         coded_output: How far the chain with its codes is from the whole; None if it has none.
+        saturating: Nodes whose sums of eight-bit products saturate on some processors and not on others
+            (`graph.saturation`).
     """
 
     passed: bool
@@ -196,6 +199,7 @@ class Verification(Tabled):
     tiles: tuple[TileCheck, ...] = ()
     codes: tuple[CodeCheck, ...] = ()
     coded_output: OutputError | None = None
+    saturating: tuple[str, ...] = ()
 
     def worst(self, figure: str) -> float:
         """The largest of a figure of `OutputCheck` over all outputs; 0 if there are none."""
@@ -263,6 +267,8 @@ class Verification(Tabled):
             for place in self.slices
             if place.memcpy_nodes
         ]
+        if (warned := warning(self.saturating)) is not None:
+            notes.append(f"warning: {warned}")
         return tuple(notes)
 
     def records(self) -> list[dict[str, Any]]:
@@ -298,6 +304,7 @@ class Verification(Tabled):
             "assumed": dict(self.assumed),
             "error": self.error,
             "disagreements": list(self.disagreements),
+            "saturating": list(self.saturating),
             "codes": [asdict(check) for check in self.codes],
             "output_error": None if self.coded_output is None else self.coded_output.relative,
             "agreement": None if self.coded_output is None else self.coded_output.agreement,

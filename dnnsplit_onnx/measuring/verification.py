@@ -22,6 +22,8 @@ import onnx
 
 from dnnsplit_onnx.errors import InputError, ModelError
 from dnnsplit_onnx.graph.graph import Graph, load_graph
+from dnnsplit_onnx.graph.modelfile import open_model
+from dnnsplit_onnx.graph.saturation import saturating_nodes
 from dnnsplit_onnx.measuring.coded import check_codes, output_error
 from dnnsplit_onnx.measuring.compare import combine, vacuous
 from dnnsplit_onnx.measuring.evidence import (
@@ -211,6 +213,7 @@ class _Proof:
             slices=self.places,
             error=found.error,
             disagreements=disagreements(self.manifest.model.inputs, self.sets[0].values),
+            saturating=saturating_nodes(open_model(self.path)),
         )
 
     @property

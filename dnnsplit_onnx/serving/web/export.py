@@ -25,6 +25,8 @@ from dnnsplit_onnx._version import __version__
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.files import file_sha256
 from dnnsplit_onnx.graph.digests import file_digest
+from dnnsplit_onnx.graph.modelfile import open_model
+from dnnsplit_onnx.graph.saturation import saturating_nodes, warning
 from dnnsplit_onnx.measuring.profiling.segments import empty_model
 from dnnsplit_onnx.running.origin import bindings_of, slices_folder
 from dnnsplit_onnx.serving.tier.routes import Routes
@@ -52,12 +54,14 @@ class WebSite:
         slices: How many slices it has, and so how many cuts.
         nbytes: Of all its files.
         runtime: The release of onnxruntime-web.
+        warning: What a person should know of its answers, if anything.
     """
 
     tier: str
     slices: int
     nbytes: int
     runtime: str
+    warning: str | None = None
 
 
 def export_web(
@@ -114,7 +118,13 @@ def export_web(
         }
         (made / FILE_NAME).write_text(json.dumps(data, separators=(",", ":")) + "\n", encoding="utf-8")
         nbytes = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
-    return WebSite(routes.tiers[at], len(records), nbytes, version)
+    return WebSite(routes.tiers[at], len(records), nbytes, version, _saturation(place, manifest))
+
+
+def _saturation(place: Path, manifest: Manifest) -> str | None:
+    """Where a server may answer otherwise than the page, which runs the same nodes on other requests."""
+    files = [place / record.file for record in manifest.slices if record.file is not None]
+    return warning(tuple(name for file in files for name in saturating_nodes(open_model(file))))
 
 
 def _which(routes: Routes, tier: str | None) -> int:

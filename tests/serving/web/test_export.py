@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from dnnsplit_onnx.errors import InputError, ManifestError, MissingExtraError, OutputError
+from dnnsplit_onnx.measuring.verification import verify
 from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.web import fitness, runtime, ways
 from dnnsplit_onnx.serving.web.export import export_web
@@ -316,3 +317,24 @@ def test_the_page_of_the_docs_does_what_it_says(no_runtime: Path, tmp_path: Path
     assert manifest_of(tmp_path / "site")["tier"] == "phone"
     slices = load_manifest(tmp_path / "slices").slices
     assert [record.provider for record in slices] == ["web", "cpu"]
+
+
+def test_an_export_warns_of_sums_that_servers_and_browsers_make_otherwise(
+    no_runtime: Path, tmp_path: Path
+) -> None:
+    slices = cut_model(EIGHT_BITS, tmp_path, (1,), tiers=("page", "cloud"))
+    warning = export_web(slices, tmp_path / "site", ort_web=no_runtime).warning
+    assert warning is not None
+    assert "node `c` sums products of uint8 and int8" in warning
+    assert verify(slices).to_dict()["saturating"] == ["c"]
+
+
+EIGHT_BITS = """
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[B, 2] x) => (float[B, 2] y) <int8[2, 2] W = {127, 1, 1, 1}> {
+    a, s, z = DynamicQuantizeLinear(x)
+    c = MatMulInteger(a, W, z)
+    d = Cast <to: int = 1> (c)
+    y = Mul(d, s)
+}
+"""
