@@ -40,6 +40,9 @@ _NATIVE = frozenset(
 _PLAIN = frozenset(
     f"tensor({TensorProto.DataType.Name(number).lower()})" for number in _NATIVE - {TensorProto.STRING}
 )
+_AS_THEY_ARE = frozenset(
+    helper.tensor_dtype_to_np_dtype(number).newbyteorder("=") for number in _NATIVE - {TensorProto.STRING}
+)
 _CARRIER = {1: np.uint8, 2: np.uint16}
 # Old enough for any onnxruntime that can run here.
 _IR_VERSION, _OPSET = 8, 15
@@ -60,6 +63,8 @@ def to_value(ort: ModuleType, data: Any, dtype: str | None = None) -> Value:
         return None
     if isinstance(data, list):
         return _sequence(ort, data, dtype)
+    if isinstance(data, np.ndarray) and data.dtype in _AS_THEY_ARE and data.flags.c_contiguous:
+        return ort.OrtValue.ortvalue_from_numpy(data)  # most are: each step of a text has many
     array = np.ascontiguousarray(data).reshape(np.shape(data))  # ascontiguousarray makes 0-d arrays 1-d
     if array.dtype.kind in "OSU":
         return _constant(ort, _tensor(array, "value"))

@@ -130,6 +130,7 @@ class Routes:
         self._states = {state.input: state for state in manifest.states}
         self._next = {state.output for state in manifest.states}
         self._routes: dict[tuple[Cuts, int | None], Route] = {}
+        self._lacking: set[Cuts] = set()
         self.default = self.route(self.cuts)
 
     @cached_property
@@ -153,13 +154,13 @@ class Routes:
         Raises:
             ProtocolError: They are no cuts of this model, or there is no slice for a range.
         """
-        key = self.shortest(cuts), until
-        found = self._routes.get(key)
+        found = self._routes.get((cuts, until))
         if found is None:
-            found = self._make(*key)
+            key = self.shortest(cuts), until
+            found = self._routes.get(key) or self._make(*key)
             if len(self._routes) >= _MOST_ROUTES:
                 self._routes.clear()
-            self._routes[key] = found
+            self._routes[key] = self._routes[cuts, until] = found
         return found
 
     def shortest(self, cuts: Cuts) -> Cuts:
@@ -225,9 +226,14 @@ class Routes:
 
     def has(self, cuts: Cuts) -> bool:
         """Whether there are slices for some cuts."""
+        if cuts in self._lacking:  # each request asks what could do without the tiers above
+            return False
         try:
             self.route(cuts)
         except ProtocolError:
+            if len(self._lacking) >= _MOST_ROUTES:
+                self._lacking.clear()
+            self._lacking.add(cuts)
             return False
         return True
 

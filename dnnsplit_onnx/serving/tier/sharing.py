@@ -53,7 +53,8 @@ class Sharing:
             return 0.0
         stop, now = mine.start + busy_s, self._clock()
         with self._lock:
-            rest = [other for other in self._recent if other is not mine]
+            recent = list(self._recent)
+        rest = [t for t in recent if t is not mine and (t.end is None or t.end > mine.start)]
         shared = sum(max(0.0, min(stop, t.end or now) - max(mine.start, t.start)) for t in rest)
         return shared / busy_s
 

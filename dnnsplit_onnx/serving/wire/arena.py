@@ -85,7 +85,7 @@ class Arena:
             pinned: Whether they go on to a GPU.
         """
         self.release()
-        need = nbytes + count * _ALIGNMENT
+        need = _rounded(nbytes + count * _ALIGNMENT)
         self._pinned = pinned and need >= LEAST_NBYTES
         self._block = self._blocks.take(need, pinned=self._pinned)
         self._used = 0
@@ -102,6 +102,12 @@ class Arena:
         start = self._used
         self._used += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
         return self._block[start : start + nbytes]
+
+
+def _rounded(nbytes: int) -> int:
+    """The next of eight sizes an octave, so that requests that grow a little each share blocks."""
+    step = 1 << max(0, (nbytes - 1).bit_length() - 4)
+    return -(-nbytes // step) * step
 
 
 def _aligned(nbytes: int, *, pinned: bool) -> np.ndarray:

@@ -42,6 +42,7 @@ _MOST_STRINGS = 1 << 20
 _LONGEST_NAME = 1024
 _MOST_BESIDES_ZERO = 1 << 20
 _SHORT = 4096
+_ONLY_SIZE = frozenset({"binary_data_size"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +288,10 @@ def _tensor(entry: Any, kind: str) -> TensorHead:
     # It takes no bytes, and what a model makes of its other dimensions may take any number.
     if 0 in shape and math.prod(filter(None, shape)) > _MOST_BESIDES_ZERO:
         raise ProtocolError(f"tensor `{name}` has a dimension of 0, and others of too many elements")
+    parameters = entry.get("parameters")
+    if isinstance(parameters, dict) and parameters.keys() == _ONLY_SIZE:  # as most are
+        _check_size(name, datatype, shape, parameters["binary_data_size"])
+        return TensorHead(name, datatype, tuple(shape), parameters["binary_data_size"], None)
     parameters = _parameters(entry, f"tensor `{name}`", may_share=True)
     nbytes, place = parameters.get("binary_data_size"), _place(parameters, f"tensor `{name}`")
     if PARAMETER in parameters:

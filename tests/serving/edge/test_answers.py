@@ -37,6 +37,20 @@ def routes(slices: Path) -> Routes:
     return Routes(load_manifest(slices))
 
 
+def test_what_there_are_no_slices_for_is_worked_out_once(
+    slices: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routes, asked = Routes(load_manifest(slices)), []
+    make = Routes._make
+    monkeypatch.setattr(Routes, "_make", lambda self, *key: asked.append(key) or make(self, *key))
+    lacking = (routes.size + 1,) * len(routes.cuts)
+    assert [routes.has(lacking), routes.has(lacking), routes.has(routes.cuts)] == [False, False, True]
+    assert len(asked) == 1
+    assert routes.route(routes.cuts) is routes.default
+    with pytest.raises(ProtocolError, match="are no cuts of this model"):
+        routes.route(lacking)
+
+
 def http(data: object, status: int = 200) -> bytes:
     body = data if isinstance(data, bytes) else json.dumps(data).encode()
     return f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body

@@ -180,6 +180,16 @@ def test_memory_is_used_again_by_requests_of_about_its_size() -> None:
     assert blocks.nbytes == 0  # larger than all that is kept
 
 
+def test_requests_that_grow_a_little_each_share_memory() -> None:
+    blocks = Blocks()
+    arena = Arena(blocks)
+    for nbytes in range(1000, 3000):
+        arena.reset(nbytes, 1)
+        assert arena.allocate(nbytes).nbytes == nbytes
+        arena.release()
+    assert blocks.nbytes < 40_000  # one block a size would be 4 MB, all of them looked through each time
+
+
 FIXED = """
 <ir_version: 8, opset_import: ["" : 17]>
 g (float[2, 8] x) => (float[2, 8] y) { a = Relu(x) y = Neg(a) }
