@@ -102,11 +102,14 @@ def _sent(analysis: Analysis, cheap: Mapping[str, int], wanted: set[str]) -> set
 
 
 def _reads_states(graph: Graph, node: Node) -> bool:
-    return any(state.input in node.inputs for state in graph.states)
+    return any(state.input in node.inputs for state in graph.states if state.output is not None)
 
 
 def _nbytes(analysis: Analysis, values: Iterable[str]) -> dict[str, int]:
-    """Bytes of values over a text, at least one each, where tokens are counted; else of one run."""
+    """Bytes of values over a text, at least one each, where tokens are counted; else of one run.
+
+    What stays for a sequence is sent once, which is next to nothing.
+    """
     parts = [(analysis, 1)]
     try:
         lengths = lengths_of(analysis.graph)
@@ -124,7 +127,8 @@ def _nbytes(analysis: Analysis, values: Iterable[str]) -> dict[str, int]:
         for name in found:
             nbytes = part.types.nbytes(name)
             found[name] += _UNKNOWN_NBYTES if nbytes is None else times * nbytes
-    return found
+    staying = {state.input for state in analysis.graph.states if state.output is None}
+    return found | dict.fromkeys(staying & found.keys(), 1)
 
 
 def _between(graph: Graph, cheap: Mapping[str, int], sent: set[str], wanted: Iterable[str]) -> list[int]:

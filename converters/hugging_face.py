@@ -29,6 +29,7 @@ TASKS = {
     "token-classification": "AutoModelForTokenClassification",
 }
 _OLD, _NEW = 5, 4  # tokens of the example
+_WHISPER = "whisper"
 
 Built = tuple[Any, dict[str, Any], dict[str, dict[int, str]]]
 
@@ -64,7 +65,7 @@ def load_folder(folder: Path, task: str | None, with_past: bool) -> Built:
         torch.manual_seed(0)
         if model.main_input_name == "pixel_values":
             return _of_images(model)
-        if model.main_input_name != "input_ids":
+        if model.main_input_name != "input_ids" and config.model_type != _WHISPER:
             raise InputError(
                 f"`{folder}` takes `{model.main_input_name}`, of which no example can be made here",
                 hint="write a function that returns (model, example inputs): package.module:function",
@@ -112,10 +113,12 @@ def _of_text(model: Any) -> Built:
     import torch
 
     accepted = inspect.signature(model.forward).parameters
-    example = {"input_ids": _tokens(model, _OLD + _NEW), "attention_mask": _mask(_OLD + _NEW)}
+    example = _read(model)
     if "token_type_ids" in accepted and getattr(model.config, "type_vocab_size", 0) > 1:
         example["token_type_ids"] = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1, 1]] * 2)
-    dynamic = {name: {0: "batch", 1: "sequence"} for name in example}
+    dynamic = {
+        name: {0: "batch"} if name == "input_features" else {0: "batch", 1: "sequence"} for name in example
+    }
     if "decoder_input_ids" in accepted:
         example["decoder_input_ids"] = _tokens(model, _NEW)
         dynamic["decoder_input_ids"] = {0: "batch", 1: "decoder_sequence"}
@@ -155,8 +158,8 @@ def _step_after_encoder(model: Any) -> Built:
             self.model = model
 
         def forward(
-            self, decoder_input_ids: Any, encoder_hidden_states: Any, encoder_attention_mask: Any,
-            past_key_values: Any,
+            self, decoder_input_ids: Any, encoder_hidden_states: Any, encoder_attention_mask: Any = None,
+            past_key_values: Any = None,
         ) -> dict[str, Any]:  # fmt: skip
             own = DynamicCache()
             for at, layer in past_key_values.items():
@@ -170,7 +173,7 @@ def _step_after_encoder(model: Any) -> Built:
             )
             return {"logits": result.logits, "present": _held(own)}
 
-    text = {"input_ids": _tokens(model, _OLD + _NEW), "attention_mask": _mask(_OLD + _NEW)}
+    text = _read(model)
     with torch.no_grad():
         encoded = model.get_encoder()(**text, return_dict=True).last_hidden_state
         whole = model(**text, decoder_input_ids=_tokens(model, _OLD), use_cache=True).past_key_values
@@ -178,7 +181,7 @@ def _step_after_encoder(model: Any) -> Built:
     example = {
         "decoder_input_ids": _tokens(model, _NEW),
         "encoder_hidden_states": encoded,
-        "encoder_attention_mask": text["attention_mask"],
+        **({"encoder_attention_mask": text["attention_mask"]} if "attention_mask" in text else {}),
         "past_key_values": past,
     }
     dynamic = {
@@ -186,7 +189,8 @@ def _step_after_encoder(model: Any) -> Built:
         "encoder_hidden_states": {0: "batch", 1: "encoder_sequence"},
         "encoder_attention_mask": {0: "batch", 1: "encoder_sequence"},
     }
-    return StepAfterEncoder(), example, {**dynamic, **_open_caches(past)}
+    named = {name: axes for name, axes in dynamic.items() if name in example}
+    return StepAfterEncoder(), example, {**named, **_open_caches(past)}
 
 
 def _held(cache: Any) -> dict[str, dict[str, Any]]:
@@ -200,6 +204,16 @@ def _open_caches(past: dict[str, Any]) -> dict[str, dict[int, str]]:
         for at in past
         for part in ("key", "value")
     }
+
+
+def _read(model: Any) -> dict[str, Any]:
+    """What a model reads: tokens and their mask, or the spectrum of the seconds that Whisper hears."""
+    import torch
+
+    if model.config.model_type == _WHISPER:
+        shape = (2, model.config.num_mel_bins, 2 * model.config.max_source_positions)
+        return {"input_features": torch.randn(shape)}
+    return {"input_ids": _tokens(model, _OLD + _NEW), "attention_mask": _mask(_OLD + _NEW)}
 
 
 def _tokens(model: Any, length: int) -> Any:

@@ -11,11 +11,21 @@ that needs what they make, but not beyond the first other node of the same state
    together with the maker, and there the node stops at the latest. A state that nothing makes
    stays for a sequence, and may be where it is first needed;
 2. such a cut sends no more than before: moved nodes read nothing that crosses.
+
+What follows from states that stay for a sequence and from shapes goes with them: an encoder's
+keys are given the batch's size, which the decoder's input has, and its mask is stretched over heads.
+Then a few lengths cross in place of the keys of all layers above.
 """
 
 from __future__ import annotations
 
-from dnnsplit_onnx.graph.graph import Graph
+from dnnsplit_onnx.graph.graph import Graph, Node
+
+# Of a few numbers these make a few.
+_OF_LENGTHS = frozenset(
+    {"Abs", "Add", "Cast", "Concat", "Div", "Gather", "Identity", "Max", "Min", "Mod", "Mul", "Neg"}
+    | {"ReduceProd", "Reshape", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where"}
+)
 
 
 def with_states_together(graph: Graph) -> Graph:
@@ -40,7 +50,8 @@ def _places(graph: Graph) -> dict[int, int]:
         node = graph.nodes[at]
         if at in bounds:
             needed = [first_reader[value] for value in node.outputs if value in first_reader]
-            places[at] = max(at, min([bounds[at], *needed]))
+            stop = min([bounds[at], *needed])
+            places[at] = at if stop == len(graph.nodes) else max(at, stop)
         for value in node.inputs:
             place = places.get(at, at)
             first_reader[value] = min(place, first_reader.get(value, place))
@@ -54,21 +65,47 @@ def _bounds(graph: Graph) -> dict[int, int]:
     bounds: dict[int, int] = {}
     for at in sorted(followers):
         node = graph.nodes[at]
-        bounds[at] = max(limit_of[value] for value in node.inputs)
+        limits = [limit_of[value] for value in node.inputs if value in limit_of]
+        bounds[at] = max(limits, default=len(graph.nodes))
         limit_of.update(dict.fromkeys(node.outputs, bounds[at]))
     return bounds
 
 
 def followers_of(graph: Graph) -> set[int]:
-    """The positions of nodes that depend on states alone, and make none."""
+    """The positions of nodes that depend on states alone, or on staying ones and shapes, and make none."""
     made = {state.output for state in graph.states}
     followers: set[int] = set()
     early = {state.input for state in graph.states}  # values that depend on states alone
+    staying = {state.input for state in graph.states if state.output is None}
+    lengths: set[str] = set()
     for at, node in enumerate(graph.nodes):
-        if node.inputs and early.issuperset(node.inputs) and made.isdisjoint(node.outputs):
+        is_length = _is_length(node, lengths)
+        if is_length:
+            lengths.update(node.outputs)
+        if not node.inputs or not made.isdisjoint(node.outputs):
+            continue
+        stays = bool(staying) and not node.random and (staying | lengths).issuperset(node.inputs)
+        if early.issuperset(node.inputs) or (stays and not is_length):
             followers.add(at)
             early.update(node.outputs)
+            if stays:
+                staying.update(node.outputs)
     return followers
+
+
+def _is_length(node: Node, lengths: set[str]) -> bool:
+    """Whether what a node makes is a few numbers that follow from shapes alone."""
+    if node.domain:
+        return False
+    if node.op_type in ("Shape", "Size"):
+        return True
+    return (
+        node.op_type in _OF_LENGTHS
+        and bool(node.inputs)
+        and lengths.issuperset(node.inputs)
+        # Of a table, one could take any number of rows.
+        and (node.op_type != "Gather" or node.proto.input[0] in lengths)
+    )
 
 
 def _first_others(graph: Graph, followers: set[int]) -> dict[str, int]:
@@ -81,5 +118,6 @@ def _first_others(graph: Graph, followers: set[int]) -> dict[str, int]:
             made = renewed[made]
         tied = {at for at in graph.state_readers[state.input] if state.input in graph.nodes[at].inputs}
         tied |= {graph.producer[made]} if made in graph.producer else set()
-        first[state.input] = min(tied - followers, default=-1)
+        # What stays may be wherever it is read: each tier keeps its own copy.
+        first[state.input] = min(tied - followers, default=len(graph.nodes) if made is None else -1)
     return first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dnnsplit_onnx import Link, Tier, Topology, analyse, plan, slice_model, verify
 from dnnsplit_onnx.converters.conversion import Options
 from dnnsplit_onnx.converters.loading import convert_here
 from dnnsplit_onnx.converters.parity import OnnxRun
@@ -12,6 +13,7 @@ from dnnsplit_onnx.converters.routes import Route
 from dnnsplit_onnx.converters.sources import parse_source
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.work.cuts import parted_states
 from tests.converters.support import needs
 
 pytestmark = [needs("pytorch", "zoo", "cpu"), pytest.mark.filterwarnings("ignore")]
@@ -38,6 +40,13 @@ BART = {
     "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
     "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "vocab_size": 99,
     "max_position_embeddings": 64, "init_std": 0.3,
+}  # fmt: skip
+SOURCE = 60
+WHISPER = {
+    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "vocab_size": 99,
+    "num_mel_bins": 8, "max_source_positions": SOURCE, "max_target_positions": 64, "init_std": 0.3,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1,
 }  # fmt: skip
 VIT = {**SMALL, "image_size": 32, "patch_size": 8, "initializer_range": 0.3}
 
@@ -133,6 +142,57 @@ def test_an_encoder_and_steps_after_it_generate_what_transformers_does(tmp_path,
         OnnxRun(tmp_path / "step.onnx"), [start], 10, (2, 4, width), "decoder_input_ids", constant
     )
     assert tokens == expected[0].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options", "staying"),
+    [
+        ("T5", T5, ["encoder_hidden_states=", "encoder_attention_mask="]),
+        ("Bart", BART, ["encoder_hidden_states=", "encoder_attention_mask="]),
+        ("Whisper", WHISPER, ["encoder_hidden_states="]),
+    ],
+    ids=["t5", "bart", "whisper"],
+)
+def test_what_an_encoder_gave_crosses_no_cut_of_its_decoder(tmp_path, name, options, staying):
+    save(tmp_path / "m", name, "ForConditionalGeneration", **options)
+    here(tmp_path / "m", tmp_path / "m.onnx", with_past=True)
+    sizes = {"batch": 1, "sequence": 1, "past_sequence": 16, "encoder_sequence": SOURCE}
+    analysis = analyse(tmp_path / "m.onnx", sizes)
+    graph = analysis.graph
+    renewed = [
+        f"past_key_values.{at}.{part}=present.{at}.{part}" for at in (0, 1) for part in ("key", "value")
+    ]
+    assert [state.pair for state in graph.states] == [*staying, *renewed]
+    low = graph.producer["present.0.value"] + 1
+    high = graph.state_readers["past_key_values.1.key"][0]
+    nbytes = analysis.cut_nbytes()
+    between = [at for at in range(low, high + 1) if not parted_states(graph)[at]]
+    cut = min(between, key=lambda at: nbytes[at])
+    # The token's values, its row of each mask, and lengths; one layer's keys are 32 numbers a word.
+    assert 0 < nbytes[cut] <= 4 * 32 + 4 * 4 * (SOURCE + 17) + 200
+    machines = Topology(tiers=[Tier("a", gflops=1), Tier("b", gflops=2)], links=[Link(bandwidth_mbps=10)])
+    slice_model(graph, plan(analysis, machines, cuts=[cut], pareto=False), tmp_path / "s")
+    assert verify(tmp_path / "s", tmp_path / "m.onnx").bitwise
+
+
+@pytest.mark.slow
+def test_whisper_hears_in_one_file_and_speaks_in_another(tmp_path):
+    import torch
+
+    model = save(tmp_path / "m", "Whisper", "ForConditionalGeneration", **WHISPER)
+    here(tmp_path / "m", tmp_path / "encoder.onnx", task="encoder")
+    here(tmp_path / "m", tmp_path / "step.onnx", with_past=True)
+    heard = np.random.default_rng(0).standard_normal((1, 8, 2 * SOURCE), dtype=np.float32)
+    (hidden,) = OnnxRun(tmp_path / "encoder.onnx")({"input_features": heard}).values()
+    constant = {"encoder_hidden_states": hidden}
+    tokens = decoded(OnnxRun(tmp_path / "step.onnx"), [1], 6, (2, 4, 8), "decoder_input_ids", constant)
+    whole = [1]
+    for _ in range(6):
+        with torch.no_grad():
+            logits = model(torch.from_numpy(heard), decoder_input_ids=torch.tensor([whole])).logits
+        whole.append(int(logits[0, -1].argmax()))
+    assert tokens == whole
 
 
 @pytest.mark.slow

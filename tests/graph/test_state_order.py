@@ -11,7 +11,7 @@ from onnx import TensorProto as T
 from onnx import helper as h
 
 from dnnsplit_onnx.graph.graph import Graph
-from dnnsplit_onnx.graph.state_order import with_states_together
+from dnnsplit_onnx.graph.state_order import followers_of, with_states_together
 from dnnsplit_onnx.graph.states import State
 from dnnsplit_onnx.work.analysing import analyse
 from dnnsplit_onnx.work.cuts import cut_nbytes, parted_states
@@ -69,6 +69,72 @@ def test_a_decoder_that_looks_at_all_caches_first_has_cuts_between_its_layers(op
     nbytes = cut_nbytes(analysis.graph, analysis.types.nbytes)
     assert {nbytes[stop] for stop in between} == {4 * WIDTH}  # one token's values and nothing else
     assert analysis.has_named_order
+
+
+def translator(layers: int) -> onnx.ModelProto:
+    """A decoder that gives all its encoder's keys the batch's size, and a mask their heads, at the front."""
+    dims = [1, "source", WIDTH]
+    inputs = [h.make_tensor_value_info("x", T.FLOAT, ["b", "s", WIDTH])]
+    inputs += [h.make_tensor_value_info("encoder_attention_mask", T.FLOAT, [1, "source"])]
+    outputs = [h.make_tensor_value_info("y", T.FLOAT, ["b", "s", WIDTH])]
+    weights = [h.make_tensor(name, T.INT64, [1], [n]) for name, n in (("zero", 0), ("one", 1), ("rest", -1))]
+    weights += [h.make_tensor("width", T.INT64, [1], [WIDTH]), h.make_tensor("axis", T.INT64, [1], [1])]
+    front = [
+        h.make_node("Shape", ["x"], ["shape"]),
+        h.make_node("Gather", ["shape", "zero"], ["batch"]),
+        h.make_node("Concat", ["batch", "rest", "width"], ["keyed"], axis=0),
+        h.make_node("Concat", ["batch", "one", "rest"], ["masked"], axis=0),
+        h.make_node("Reshape", ["encoder_attention_mask", "masked"], ["mask"]),
+    ]
+    rest, value = [], "x"
+    for at in range(layers):
+        past, cross, made = f"past_key_values.{at}.key", f"past_key_values.{at}.encoder.key", f"r{at}"
+        inputs.append(h.make_tensor_value_info(past, T.FLOAT, ["b", "p", WIDTH]))
+        inputs.append(h.make_tensor_value_info(cross, T.FLOAT, dims))
+        outputs.append(h.make_tensor_value_info(f"present.{at}.key", T.FLOAT, ["b", "t", WIDTH]))
+        front.append(h.make_node("Reshape", [cross, "keyed"], [f"keys{at}"]))
+        front.append(h.make_node("Transpose", [f"keys{at}"], [f"turned{at}"], perm=[0, 2, 1]))
+        rest.append(h.make_node("Concat", [past, value], [f"present.{at}.key"], axis=1))
+        rest.append(h.make_node("ReduceMean", [f"present.{at}.key"], [f"m{at}"], axes=[1], keepdims=1))
+        rest.append(h.make_node("MatMul", [f"m{at}", f"turned{at}"], [f"scores{at}"]))
+        rest.append(h.make_node("Mul", [f"scores{at}", "mask"], [f"shares{at}"]))
+        rest.append(h.make_node("MatMul", [f"shares{at}", f"keys{at}"], [f"c{at}"]))
+        value = made if at < layers - 1 else "y"
+        rest.append(h.make_node("Add", [f"m{at}", f"c{at}"], [value]))
+    graph = h.make_graph([*front, *rest], "g", inputs, outputs, weights)
+    return h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8)
+
+
+def test_what_an_encoder_gave_is_shaped_where_it_is_read():
+    sizes = {"b": 1, "s": 1, "p": 5, "t": 6, "source": 400}
+    analysis = analyse(translator(3), sizes)
+    assert sorted(s.pair for s in analysis.graph.states if s.output is None) == [
+        "encoder_attention_mask=", *(f"past_key_values.{at}.encoder.key=" for at in range(3))
+    ]  # fmt: skip
+    whole = np.flatnonzero(~parted_states(analysis.graph))
+    between = [at for at in whole if analysis.graph.nodes[at - 1].outputs[0] in ("r0", "r1")]
+    nbytes = cut_nbytes(analysis.graph, analysis.types.nbytes)
+    # The token's values, the mask that the first layer has made, and three numbers; no keys of 12,800 bytes.
+    assert [int(nbytes[at]) for at in between] == [4 * WIDTH + 4 * 400 + 8 * 3] * 2
+
+
+def test_a_table_is_no_length_however_it_is_looked_up():
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[1, s, 4] x, float[1, p, 4] past_key_0, float[1, n, 4] encoder_hidden_states)
+        => (float[1, t, 4] present_key_0, float[1, s, 4] y)
+        <float[100, 4] table = {TABLE}, int64[1] zero = {0}>
+    {
+        shape = Shape (x)
+        length = Gather (shape, zero)
+        row = Gather (table, length)
+        z = Add (encoder_hidden_states, row)
+        present_key_0 = Concat <axis = 1> (past_key_0, x)
+        w = ReduceMean <axes = [1], keepdims = 1> (z)
+        y = Add (x, w)
+    }""".replace("TABLE", ", ".join(["0"] * 400))
+    analysis = analyse(onnx.parser.parse_model(text), {"s": 1, "p": 2, "n": 3, "t": 3})
+    found = {analysis.graph.nodes[at].outputs[0] for at in followers_of(analysis.graph)}
+    assert found == {"row", "z", "w"}
 
 
 def random_graphs(count: int) -> list[Graph]:
