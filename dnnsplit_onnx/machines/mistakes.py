@@ -29,7 +29,6 @@ _OTHER_NAMES = {
         "cost_per_hour": "usd_per_hour",
         "ram": "memory_gb",
         "ram_gb": "memory_gb",
-        "device": "name",
     },
     "link": {
         "mbps": "bandwidth_mbps",
@@ -45,6 +44,26 @@ _OTHER_NAMES = {
     },
     "limits": {"latency_ms": "deadline_ms", "max_latency_ms": "deadline_ms", "budget": "budget_usd"},
 }
+#: Keys that have another unit here, and how many of ours make one of theirs.
+_OTHER_UNITS = {
+    "flops": ("gflops", 1e-9),
+    "mflops": ("gflops", 1e-3),
+    "tflops": ("gflops", 1e3),
+    "memory_mb": ("memory_gb", 1e-3),
+    "ram_mb": ("memory_gb", 1e-3),
+    "memory_bytes": ("memory_gb", 1e-9),
+    "bandwidth_kbps": ("bandwidth_mbps", 1e-3),
+    "bandwidth_gbps": ("bandwidth_mbps", 1e3),
+    "bandwidth_mb_per_s": ("bandwidth_mbps", 8.0),
+    "delay_s": ("delay_ms", 1e3),
+    "delay_us": ("delay_ms", 1e-3),
+    "latency_s": ("delay_ms", 1e3),
+    "deadline_s": ("deadline_ms", 1e3),
+    "milliwatts": ("watts", 1e-3),
+    "kilowatts": ("watts", 1e3),
+}
+#: Under which people name a machine that is known.
+_DEVICES = ("device", "preset", "hardware", "gpu", "cpu", "model", "type")
 #: What is asked on the command line, and not in the file.
 _OPTIONS = ("objective", "planner", "weight", "bind")
 _OTHER_VALUES = {
@@ -142,6 +161,16 @@ def _unknown_key(
     name, known = str(loc[-1]), keys.get(table, ())
     listed = f"known keys here: {', '.join(known)}"
     lower = name.lower().replace("-", "_")
+    ours, factor = _OTHER_UNITS.get(lower, ("", 0.0))
+    if ours in known and isinstance(given, int | float) and not isinstance(given, bool):
+        return f"write {ours} = {given * factor:.12g}; {listed}"
+    if table == "tier" and lower in _DEVICES and isinstance(given, str):
+        return (
+            "figures of known devices are written by `dnnsplit-onnx tiers new --edge raspberry-pi-4 --cloud "
+            f"l4`, and listed by `dnnsplit-onnx tiers list`; {listed}"
+        )
+    if table == "link" and lower in ("from", "to", "between", "source", "target", "name"):
+        return f"leave it out: the first [[link]] joins the first two tiers, and so on; {listed}"
     other = _OTHER_NAMES.get(table, {}).get(lower)
     close = [other] if other else close_names(lower, known, n=1)
     if close:

@@ -34,6 +34,12 @@ def suspicions(topology: Topology) -> tuple[str, ...]:
                 f"link {at}: bandwidth_mbps = {link.bandwidth_mbps:g} is more than any link carries; "
                 f"if these are bit/s, write bandwidth_mbps = {link.bandwidth_mbps / 1e6:.6g}"
             )
+    until = topology.limits.private_until
+    if until is not None and not any(tier.private or tier.private_inputs for tier in topology.tiers):
+        found.append(
+            f'private_until = "{until}" keeps nothing: no tier is private; write private = true under the '
+            "[[tier]] where the data must stay"
+        )
     speeds = [tier.gflops for tier in topology.tiers]
     known = [speed for speed in speeds if speed is not None]
     if len(known) == len(speeds) > 1 and all(a > b for a, b in pairwise(known)):

@@ -14,10 +14,18 @@ _MOST_CHARACTERS = 1 << 14
 _KEY = r"^\s*([A-Za-z_][A-Za-z0-9_-]*)\s*"
 #: What people write that TOML does not know: a line, and how to write it instead.
 _HABITS = (
+    (
+        rf"{_KEY}=\s*[\"']?(\d{{1,3}}),(\d{{3}})[\"']?\s*(?:#.*)?$",
+        r"write no comma: \1 = \2\3, or \1 = \2.\3 if it is a decimal one",
+    ),
     (rf"{_KEY}=\s*[\"']?(\d+),(\d+)[\"']?\s*(?:#.*)?$", r"write a decimal point: \1 = \2.\3"),
     (rf"{_KEY}=\s*\.(\d+)\s*(?:#.*)?$", r"write the zero: \1 = 0.\2"),
     (rf"{_KEY}=\s*[Tt]rue\s*(?:#.*)?$", r"write it in small letters: \1 = true"),
     (rf"{_KEY}=\s*[Ff]alse\s*(?:#.*)?$", r"write it in small letters: \1 = false"),
+    (rf"{_KEY}=\s*(?i:yes|on)\s*(?:#.*)?$", r"write true or false: \1 = true"),
+    (rf"{_KEY}=\s*(?i:no|off)\s*(?:#.*)?$", r"write true or false: \1 = false"),
+    (rf"{_KEY}=\s*(?:\"([^\"'#]*?)|'([^\"'#]*?))\s*(?:#.*)?$", r'close the quotes: \1 = "\2\3"'),
+    (rf"{_KEY}=\s*([^\s\"'#]+)[\"']\s*(?:#.*)?$", r'open the quotes: \1 = "\2"'),
     (rf"{_KEY}=\s*[\u2018-\u201f\u00ab](.*?)[\u2018-\u201f\u00bb]\s*$", r'use straight quotes: \1 = "\2"'),
     (
         rf"{_KEY}=\s*([+-]?[0-9][0-9.eE+-]*)\s*[A-Za-z%µ$€/].*$",
@@ -25,6 +33,7 @@ _HABITS = (
     ),
     (rf"{_KEY}=\s*([A-Za-z][\w. -]*?)\s*(?:#.*)?$", r'put text in quotes: \1 = "\2"'),
     (rf"{_KEY}:\s*(\S.*?)\s*$", r"write `=` for the colon: \1 = \2"),
+    (r"^\s*([A-Za-z_][A-Za-z0-9_-]*)\s+([^=\s].*?)\s*$", r"write `=` between them: \1 = \2"),
 )
 
 

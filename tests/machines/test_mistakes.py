@@ -60,6 +60,16 @@ MISTAKES = {
     "gpu": ('provider = "cpu"', 'provider = "gpu"', 4, "did you mean `cuda`?"),
     "key of another table": ("gflops = 14.4", "gflops = 14.4\ndelay_ms = 1", 4, "belongs under [[link]]"),
     "option of the command line": ("[[tier]]", 'objective = "cost"\n[[tier]]', 1, "--objective cost"),
+    "FLOP/s": ("gflops = 14.4", "flops = 14.4e9", 3, "write gflops = 14.4;"),
+    "TFLOP/s": ("gflops = 5850", "tflops = 5.85", 9, "write gflops = 5850;"),
+    "seconds": ("delay_ms = 10", "delay_s = 0.01", 13, "write delay_ms = 10;"),
+    "known device": ("gflops = 14.4", 'preset = "raspberry-pi-4"', 3, "tiers new --edge raspberry-pi-4"),
+    "ends of a link": ("delay_ms = 10", 'from = "edge"', 13, "leave it out: the first [[link]] joins"),
+    "yes": ("private = true", "private = yes", 5, "private = true"),
+    "open quotes": ('name = "edge"', 'name = "edge', 2, 'close the quotes: name = "edge"'),
+    "no quotes before": ('name = "edge"', 'name = edge"', 2, 'open the quotes: name = "edge"'),
+    "no sign": ("delay_ms = 10", "delay_ms 10", 13, "delay_ms = 10"),
+    "thousands": ("gflops = 5850", "gflops = 5,850", 9, "gflops = 5850, or gflops = 5.850 if"),
     "no link": ("[[link]]\nbandwidth_mbps = 50\ndelay_ms = 10\n", "", None, "a [[link]] with bandwidth_mbps"),
 }  # fmt: skip
 
@@ -130,6 +140,15 @@ def test_what_is_possible_and_unlikely_is_noticed(edge: float, cloud: float, mbp
         tiers=[Tier("edge", gflops=edge), Tier("cloud", gflops=cloud)], links=[Link(bandwidth_mbps=mbps)]
     )
     assert any(fix in said for said in suspicions(topology))
+
+
+def test_a_wish_for_privacy_that_no_tier_keeps_is_noticed() -> None:
+    open_tier, link = Tier("cloud", gflops=2), [Link(bandwidth_mbps=1)]
+    limits = {"private_until": "conv1"}
+    none = Topology(tiers=[Tier("edge", gflops=1), open_tier], links=link, limits=limits)
+    assert any("write private = true" in said for said in suspicions(none))
+    kept = Topology(tiers=[Tier("edge", gflops=1, private=True), open_tier], links=link, limits=limits)
+    assert suspicions(kept) == ()
 
 
 def test_the_line_of_a_value_wherever_it_stands() -> None:
