@@ -38,6 +38,7 @@ ORDERS = ("envelope", "file")
 CUSTOM = "custom"
 
 _LARGEST_TOTAL = 1 << 61
+_MOVES = frozenset(("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"))
 # Where uncounted nodes read a larger share of the weights, the count says too little.
 _MOST_UNCOUNTED = 0.1
 # numpy has no arrays of more dimensions, and no operator means anything for them.
@@ -178,10 +179,23 @@ class Analysis(Tabled):
 
     @cached_property
     def total_weight_nbytes(self) -> int:
-        """Bytes of all weights that nodes read or hold, shared ones once; unknown ones left out."""
-        names = {name for node in self.graph.nodes for name in node.weights}
+        """Bytes of all weights that nodes read or hold, shared ones once; unknown ones left out.
+
+        A table that is read as it is and transposed, as embeddings are that the logits are tied to, is one
+        weight. (In memory it is two: onnxruntime lays down what it has transposed.)
+        """
+        stored = {self._stored(name): name for node in self.graph.nodes for name in node.weights}
         inner = {key: nbytes for held in self.inner_weights for key, nbytes in held.items()}
-        return sum(self.types.nbytes(name) or 0 for name in names) + sum(inner.values())
+        return sum(self.types.nbytes(name) or 0 for name in stored.values()) + sum(inner.values())
+
+    def _stored(self, name: str) -> str:
+        """The weight of a file that another one has the elements of, in another order or shape."""
+        while name in self.graph.constant_nodes:
+            node = self.graph.proto.graph.node[self.graph.constant_nodes[name]]
+            if node.op_type not in _MOVES or node.domain:
+                break
+            name = node.input[0]
+        return name
 
     def cut_nbytes(self, accounting: Accounting = "live") -> NDArray[np.int64]:
         """Shape (n + 1,): bytes that cross each cut.

@@ -74,3 +74,20 @@ def test_bytes_of_a_node(graph_text):
     assert analysis.weight_nbytes(0) == analysis.weight_nbytes(1) == 12
     assert analysis.total_weight_nbytes == 12
     assert analysis.moved_nbytes.tolist() == [24 + 12 + 24] * 2
+
+
+def test_a_table_that_is_also_read_transposed_is_one_weight(graph_text):
+    graph = graph_text("""
+        g (int64[1, s] ids) => (float[1, s, 3] y)
+            <float[3, 2] table = {1, 2, 3, 4, 5, 6}, float[2] bias = {1, 2}>
+        {
+            turned = Transpose <perm = [1, 0]> (table)
+            doubled = Add (bias, bias)
+            e = Gather (table, ids)
+            b = Add (e, bias)
+            c = Add (b, doubled)
+            y = MatMul (c, turned)
+        }
+    """)
+    # What is computed of a weight is another one.
+    assert measure(graph, bind_shapes(graph, {"s": 1})).total_weight_nbytes == 4 * (6 + 2 + 2)
