@@ -83,6 +83,9 @@ class ValueType:
         return name.lower()
 
 
+_UNKNOWN = ValueType()
+
+
 @dataclass(frozen=True)
 class Types:
     """The types of all values of a graph, under a binding of its symbolic dimensions.
@@ -127,7 +130,14 @@ class Types:
 
     @cached_property
     def _cache(self) -> dict[str, ValueType]:
-        return dict(self._weights)
+        # All in one go, so that no message's wrapper stays: those of `protos` take more than the types.
+        graph, found = self.inferred.graph, dict(self.observed)
+        for values in (graph.output, graph.value_info, graph.input):
+            for value in values:
+                if value.type.WhichOneof("value"):
+                    known, name = _parsed(value.type.SerializeToString()), value.name
+                    found[name] = self.observed.get(name, known) if known.nbytes is None else known
+        return found | self._weights
 
     @cached_property
     def _sizes(self) -> dict[str, int | None]:
@@ -135,14 +145,7 @@ class Types:
 
     def __getitem__(self, name: str) -> ValueType:
         """The type of a value; of an unknown one, a type that says so."""
-        known = self._cache.get(name)
-        if known is None:
-            proto = self.protos.get(name)
-            known = ValueType() if proto is None else _parsed(proto.SerializeToString())
-            if known.nbytes is None:
-                known = self.observed.get(name, known)
-            self._cache[name] = known
-        return known
+        return self._cache.get(name, _UNKNOWN)
 
     @cached_property
     def unsized(self) -> tuple[str, ...]:

@@ -145,12 +145,13 @@ class Inspection(Tabled):
 
     def _cuts(self) -> Iterator[dict[str, Any]]:
         candidates = set(self.candidates)
-        for position, live in enumerate(live_values_of_all(self.analysis.graph)):
-            nbytes = int(self.cut_nbytes[position])
+        below = self.analysis.flops_below.tolist()
+        lives = live_values_of_all(self.analysis.graph)
+        for position, (live, nbytes) in enumerate(zip(lives, self.cut_nbytes.tolist(), strict=True)):
             yield {
                 "position": position,
                 "nbytes": None if nbytes == UNKNOWN else nbytes,
                 "values": list(live if self.accounting == "live" else self.crossing(position)),
-                "flops_below": int(self.analysis.flops_below[position]),
+                "flops_below": below[position],
                 "candidate": position in candidates,
             }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+from dnnsplit_onnx.cli.output import print_json
 from tests.cli.conftest import Ended, Run
 
 WORDS = {
@@ -99,3 +101,15 @@ def test_a_hint_that_says_where_nodes_are_listed_is_right(run: Run, tiny: Path, 
     rows = list(csv.DictReader(io.StringIO(run(*shlex.split(command[1])).out)))
     named = [row["name"] for row in rows]
     assert run("plan", tiny, "--tiers", tiers, "--at", named[len(named) // 2]).code == 0
+
+
+def test_long_lists_have_an_entry_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"name": f'n"{at}\n', "values": [at, None]} for at in range(1_001)]
+    data = {"model": "m", "nodes": rows, "total": {"macs": [1, 2], "none": {}}}
+    print_json(data)
+    text = capsys.readouterr().out
+    assert json.loads(text) == data
+    assert text.endswith("}\n")
+    assert text.count("\n") == 1_001 + len(json.dumps({**data, "nodes": []}, indent=2).splitlines()) + 1
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        print_json({"rows": [float("nan")] * 1_001})
