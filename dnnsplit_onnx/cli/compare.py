@@ -66,10 +66,11 @@ def compare(
             accept=options.judge(analysis),
             progress=update,
         )
-    if plot is not None:
+    if plot:
         from dnnsplit_onnx.reporting.comparison_plot import plot_comparison
 
-        plot_comparison(plot, found, force=force)
+        for picture in plot:
+            plot_comparison(picture, found, force=force)
     from dnnsplit_onnx.cli.output import print_as
 
     if not print_as(form, found, json=options.json):

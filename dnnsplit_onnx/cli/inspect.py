@@ -45,10 +45,11 @@ def inspect(
     if graph is not None:
         refuse_name(graph, force=force)
     found = Inspection(load_analysis(model, options), options.cut_size)
-    if plot is not None:
+    if plot:
         from dnnsplit_onnx.reporting.inspect_plot import plot_inspection
 
-        plot_inspection(plot, found, force=force)
+        for picture in plot:
+            plot_inspection(picture, found, force=force)
     if graph is not None:
         write_dag(found.analysis.dag, graph, force=force)
     from dnnsplit_onnx.cli.output import next_command, print_as

@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 Plot = Annotated[
-    Path | None,
-    typer.Option("--plot", metavar="FILE", help="Draw it too, as .png or .svg.", show_default=False),
+    list[Path] | None,
+    typer.Option(
+        "--plot", metavar="FILE", help="Draw it too, as .png or .svg; may be repeated.", show_default=False
+    ),
 ]
 
 
-def refuse_early(plot: Path | None, *, force: bool) -> None:
+def refuse_early(plots: list[Path] | None, *, force: bool) -> None:
     """Finds before the work what would stop its picture from being written.
 
     Raises:
@@ -21,12 +23,13 @@ def refuse_early(plot: Path | None, *, force: bool) -> None:
         MissingExtraError: matplotlib is not installed.
         OutputError: The file exists.
     """
-    if plot is None:
+    if not plots:
         return
     from dnnsplit_onnx.files import already_exists
     from dnnsplit_onnx.reporting.figure import need_matplotlib, picture_format
 
-    if plot.exists() and not force:
-        raise already_exists(plot)
-    picture_format(plot)
+    for plot in plots:
+        if plot.exists() and not force:
+            raise already_exists(plot)
+        picture_format(plot)
     need_matplotlib()

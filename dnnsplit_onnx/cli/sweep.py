@@ -41,9 +41,12 @@ def sweep(
         ),
     ] = None,
     plot: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            "--plot", metavar="FILE", help="Draw one or two axes, as .png or .svg.", show_default=False
+            "--plot",
+            metavar="FILE",
+            help="Draw one or two axes, as .png or .svg; may be repeated.",
+            show_default=False,
         ),
     ] = None,
     processes: Annotated[
@@ -94,10 +97,11 @@ def sweep(
 
         with written_whole(output, force=force) as file:
             file.write(sweep_csv(axes, found.points).encode())
-    if plot is not None:
+    if plot:
         from dnnsplit_onnx.reporting.sweep_plot import plot_sweep
 
-        plot_sweep(plot, axes, found.points, options.objective, force=force)
+        for picture in plot:
+            plot_sweep(picture, axes, found.points, options.objective, force=force)
     from dnnsplit_onnx.cli.output import print_as
 
     if print_as(form, found, json=options.json):
@@ -108,14 +112,14 @@ def sweep(
     print_sweep(stdout_console(), axes, found.points, options.objective)
 
 
-def _refuse_early(output: Path | None, plot: Path | None, axes: int, *, force: bool) -> None:
+def _refuse_early(output: Path | None, plot: list[Path] | None, axes: int, *, force: bool) -> None:
     """Finds before the work what would stop its result from being written."""
     from dnnsplit_onnx.files import already_exists
 
     if output is not None and output.exists() and not force:
         raise already_exists(output)
     refuse_early(plot, force=force)
-    if plot is not None and axes > 2:
+    if plot and axes > 2:
         raise InputError(
             f"a plot shows one axis or two, not {axes}", hint="leave out --plot, or sweep fewer keys"
         )

@@ -33,6 +33,9 @@ def test_a_plot_beside_the_report(
     assert (ended.code, ended.err) == (0, "")
     assert ended.json  # stdout is what it is without a plot
     assert file.read_bytes().startswith(start)
+    other = tmp_path / "other.svg"
+    assert run(*words(command, tiers), "--plot", file, "--plot", other, "--force").code == 0
+    assert other.read_bytes().startswith(b"<?xml")
     ended = run(*words(command, tiers), "--plot", file)
     assert (ended.code, ended.out) == (2, "")
     assert "exists already" in ended.err
