@@ -152,14 +152,14 @@ class LinkPeerOnce:
 def test_times_of_nodes_add_up(tmp_path: Path) -> None:
     from dnnsplit_onnx.graph.graph import load_graph
     from dnnsplit_onnx.graph.shapes import bind_shapes
-    from dnnsplit_onnx.measuring.profiling.nodes import measure_nodes, share
+    from dnnsplit_onnx.measuring.profiling.nodes import share, trace_nodes
     from dnnsplit_onnx.work.analysis import measure
 
     path = tmp_path / "m.onnx"
     write_model("tiny_squeeze_excite", path)
     graph = load_graph(path)
     analysis = measure(graph, bind_shapes(graph))
-    times = measure_nodes(analysis, runs=3, warmup=1)
+    times = trace_nodes(analysis, runs=3, warmup=1).seconds
     assert len(times) == len(graph.nodes)
     assert sum(times) > 0
     # Fused away: a convolution that lives on as its activation, and what maps to nothing.

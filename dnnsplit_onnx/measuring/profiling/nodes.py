@@ -39,31 +39,6 @@ _SUFFIX = "_kernel_time"
 _LAYOUTS = ("_nchwc", "_nhwc")
 
 
-def measure_nodes(
-    analysis: Analysis,
-    *,
-    options: SessionOptions | None = None,
-    inputs: Mapping[str, Any] | str | Path | None = None,
-    runs: int = 30,
-    warmup: int = 3,
-) -> tuple[float, ...]:
-    """Seconds of each node, in the analysis's order.
-
-    Args:
-        analysis: The model, its symbolic dimensions bound.
-        options: Provider and threads.
-        inputs: Arrays by name, or an `.npz` file; random by default.
-        runs: Measured runs.
-        warmup: Runs before these, not counted.
-
-    Raises:
-        ModelError: onnxruntime cannot load or run the model.
-        MissingExtraError: onnxruntime is not installed, or lacks the provider.
-    """
-    traced = trace_nodes(analysis, options=options, inputs=inputs, runs=runs, warmup=warmup)
-    return traced.seconds
-
-
 @dataclass(frozen=True, slots=True)
 class Traced:
     """What a model was seen to take.
@@ -87,7 +62,7 @@ def trace_nodes(
     pick: Callable[[list[float]], float] | None = None,
     beside: bool = False,
 ) -> Traced:
-    """As `measure_nodes`, and beside each run one of the whole model, if asked for.
+    """What each node takes, and beside each run one of the whole model, if asked for.
 
     Args:
         analysis: The model, its symbolic dimensions bound.

@@ -10,7 +10,7 @@ from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.machines.profiles import Measurement, Profile
 from dnnsplit_onnx.machines.topology import Workload
 from dnnsplit_onnx.measuring.profiling.codes import measure_codes
-from dnnsplit_onnx.measuring.profiling.nodes import measure_nodes
+from dnnsplit_onnx.measuring.profiling.nodes import trace_nodes
 from dnnsplit_onnx.measuring.profiling.segments import Progress, measure_segments
 from dnnsplit_onnx.runtime.sessions import SessionOptions
 from dnnsplit_onnx.work.analysing import Source, analysis_from
@@ -76,7 +76,7 @@ def profile(
     found = measure_segments(analysis, tier, options=options, inputs=inputs, runs=runs, progress=progress)
     more: dict[str, Any] = {}
     if per_node:
-        more["node_seconds"] = measure_nodes(analysis, options=options, inputs=inputs)
+        more["node_seconds"] = trace_nodes(analysis, options=options, inputs=inputs).seconds
     if codes:
         more["codes"] = measure_codes(analysis, options=options, inputs=inputs, samples=samples)
     return found.model_copy(update=more)
