@@ -280,15 +280,16 @@ def build_graph(file: ModelFile) -> Graph:
             constants.update(outputs)
             constant_nodes.update((name, index) for name in outputs)
             continue
+        reads_data = constants.isdisjoint(reads)  # most nodes: theirs is one tuple then
         nodes.append(
             Node(
                 index=index,
                 name=node.name or f"{node.op_type}_{outputs[0] if outputs else index}",
                 op_type=sys.intern(node.op_type),
                 domain="" if node.domain in ONNX_DOMAINS else node.domain,
-                inputs=tuple([name for name in reads if name not in constants]),
+                inputs=reads if reads_data else tuple([name for name in reads if name not in constants]),
                 outputs=outputs,
-                weights=tuple([name for name in reads if name in constants]),
+                weights=() if reads_data else tuple([name for name in reads if name in constants]),
                 random=random,
                 proto=node,
             )
