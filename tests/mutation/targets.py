@@ -19,6 +19,7 @@ _CUTS = (
     "tests/planning/test_rules.py",
     "tests/planning/test_costs.py",
 )
+_TEXTS = ("tests/planning/test_texts.py", "tests/planning/test_drafting.py")
 _SLICES = (
     "tests/slicing/test_constructs.py",
     "tests/slicing/test_output.py",
@@ -31,8 +32,13 @@ _FORMULAS = ("tests/work/flops/test_registry.py", "tests/work/flops/test_against
 TARGETS: dict[str, tuple[str, ...]] = {
     "dnnsplit_onnx.planning.choosing": ("tests/planning/test_input_nbytes.py", *_PLANS),
     "dnnsplit_onnx.planning.plans": _PLANS,
+    "dnnsplit_onnx.planning.phases": _TEXTS,
+    "dnnsplit_onnx.planning.sparing": ("tests/planning/test_sparing.py",),
+    "dnnsplit_onnx.work.cheap": ("tests/work/test_cheap.py",),
+    "dnnsplit_onnx.work.codes": ("tests/work/test_codes.py",),
     "dnnsplit_onnx.work.cuts": _CUTS,
     "dnnsplit_onnx.work.ranges": ("tests/work/test_ranges.py", *_SLICES),
+    "dnnsplit_onnx.work.texts": _TEXTS,
     "dnnsplit_onnx.slicing.extract": _SLICES,
     "dnnsplit_onnx.slicing.index": ("tests/slicing/test_index.py", *_SLICES),
     "dnnsplit_onnx.slicing.slicer": ("tests/slicing/test_files.py", *_SLICES),
