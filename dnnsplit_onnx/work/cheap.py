@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import onnx
 
 from dnnsplit_onnx.graph.graph import Node
@@ -21,7 +19,7 @@ def cheap_values(analysis: Analysis) -> dict[str, int]:
     A mask that stays for a sequence is one of these numbers: every tier that reads it has its own copy.
     """
     graph, types = analysis.graph, analysis.types
-    kept = {state.input for state in graph.states} | {state.output for state in graph.states}
+    kept = {state.output for state in graph.states}
     staying = {state.input for state in graph.states if state.output is None}
     known = {name for name in (*graph.fresh_inputs, *staying) if types[name].dtype in _WHOLE}
     lengths: set[str] = set()  # those of shapes alone
@@ -40,8 +38,8 @@ def _is_cheap(node: Node, analysis: Analysis, known: set[str], lengths: set[str]
         return False
     if node.op_type in _SIZES:
         return True
-    shapes = [analysis.types[name].shape for name in node.weights]
-    if any(shape is None or prod(int(dim or 0) for dim in shape) > _MOST_ELEMENTS for shape in shapes):
+    sizes = [analysis.types[name].elements for name in node.weights]
+    if any(size is None or size > _MOST_ELEMENTS for size in sizes):
         return False
     # What stands for tokens, looked up in a table, is where a model begins, however small it is. What
     # stands for distances, as T5's biases do, is as cheap as they are.

@@ -99,6 +99,11 @@ def test_masks_and_positions_are_told_of_link_by_link() -> None:
     assert said(masked(), 0) == ()
 
 
+def test_what_crosses_alone_has_to() -> None:
+    model = parsed("g (int64[1] i) => (float[1] y) { place = Neg(i)  a = Cast<to=1>(place)  y = Exp(a) }")
+    assert said(model, 1) == ()
+
+
 def test_a_model_whose_masks_are_copied_is_left_alone() -> None:
     assert said(masked(copied=True), 2) == ()
 

@@ -7,6 +7,7 @@ from onnx import TensorProto
 
 from dnnsplit_onnx.graph.shapes import ValueType
 from dnnsplit_onnx.work.codes import (
+    LOSSY,
     base,
     coded_nbytes,
     elements_per_range,
@@ -128,6 +129,10 @@ def test_a_scalar_and_a_row_have_no_ranges() -> None:
 )
 def test_bytes_that_cross(code: str, shape: tuple[int | str, ...], nbytes: int | None) -> None:
     assert coded_nbytes(code, tensor(FLOAT, *shape)) == nbytes
+
+
+def test_codes_that_lose_something_by_how_much() -> None:
+    assert [coded_nbytes(code, tensor(FLOAT, 4, 100)) for code in LOSSY] == [800, 432, 408]
 
 
 @pytest.mark.parametrize(
