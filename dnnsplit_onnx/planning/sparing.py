@@ -55,7 +55,5 @@ def _share(link: Transfer, analysis: Analysis, values: set[str]) -> float:
     sizes = {value: analysis.link_nbytes(value) for value in link.values}
     known = {value: nbytes for value, nbytes in sizes.items() if nbytes is not None}
     total = sum(known.values())
-    share = (
-        sum(known.get(value, 0) for value in values) / total if total and len(known) == len(sizes) else 0.0
-    )
+    share = sum(known[value] for value in values) / total if total and len(known) == len(sizes) else 0.0
     return share if share >= _LEAST_SHARE else 0.0

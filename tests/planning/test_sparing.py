@@ -51,7 +51,9 @@ def fused(op_type: str, reads: str) -> onnx.ModelProto:
         {reads}
     }}"""
     ones = np.ones(8, np.float32)
-    return parsed(graph, gamma=ones, **({} if simple else {"beta": ones}))
+    model = parsed(graph, gamma=ones, **({} if simple else {"beta": ones}))
+    model.graph.node[1].output[1:3] = [""] * 2  # nobody asks for these
+    return model
 
 
 @pytest.mark.parametrize("op_type", ["SkipLayerNormalization", "SkipSimplifiedLayerNormalization"])
