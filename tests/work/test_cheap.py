@@ -70,6 +70,18 @@ def test_no_state_even_one_of_whole_numbers() -> None:
     assert cheap(f"{anew} {{ present_0 = Neg(i)  y = Add(past_0, i) }}") == set()
 
 
+@pytest.mark.parametrize(("dtype", "made"), [("int64", {"a", "b"}), ("float", set())])
+def test_a_mask_that_stays_for_a_sequence_is_there_on_every_tier(dtype: str, made: set[str]) -> None:
+    graph = f"""g (float[4] x, float[4] past_0, {dtype}[4] encoder_attention_mask)
+        => (float[4] present_0, float[4] y) {{
+        present_0 = Add(past_0, x)
+        a = Cast<to=1>(encoder_attention_mask)
+        b = Neg(a)
+        y = Mul(b, past_0)
+    }}"""
+    assert cheap(graph) == made
+
+
 def test_nothing_drawn_or_with_a_body() -> None:
     graph = """g (bool b, int64[4] i) => (float[4] y, float[4] z, float[4] w) {
         y = RandomNormal<shape=[4]>()
@@ -119,3 +131,17 @@ def test_where_tokens_become_vectors_a_model_begins() -> None:
         "first": np.zeros(1, np.int64),
     }
     assert cheap(graph, **tables) == {"kind", "places", "p"}
+
+
+def test_what_stands_for_distances_is_as_cheap_as_they_are() -> None:
+    graph = """g (float[4, 2] x, int64[4] tokens) => (float[4, 2] far, float[4, 2] word, float[4, 2] both) {
+        shape = Shape(x)
+        length = Gather(shape, zero)
+        places = Range(zero, length, one)
+        far = Gather(vectors, places)
+        word = Gather(vectors, tokens)
+        mixed = Add(places, tokens)
+        both = Gather(vectors, mixed)
+    }"""
+    tables = {"vectors": np.zeros((9, 2), np.float32), "zero": np.array(0), "one": np.array(1)}
+    assert cheap(graph, **tables) == {"shape", "length", "places", "far", "mixed"}
