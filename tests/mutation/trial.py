@@ -14,6 +14,7 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -22,6 +23,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,8 +33,9 @@ import pytest
 from tests.mutation.mutants import Mutant
 
 ROOT = Path(__file__).parents[2]
-# A trial may take so many times as long as its tests take without a fault, and so much more.
-_SLOWER, _SECONDS_MORE = 10.0, 20.0
+# A trial may take so many times as long as its tests take without a fault, and so much more: of the
+# processor, since others may need it too, and some times that if it waits.
+_SLOWER, _SECONDS_MORE, _WAITS = 10.0, 20.0, 5.0
 _PYTEST = (
     *("-x", "-q", "--tb=short", "--no-header"),
     *("-p", "no:cacheprovider", "-p", "no:xdist"),
@@ -153,12 +156,13 @@ def _run_pytest(tests: Sequence[str], folder: str, plugins: list[Any]) -> int:
 
 
 def _in_a_child(run: Callable[[], int], seconds: float, log: Path) -> int:
-    """The exit code of a call in a process of its own; -9 if it takes longer."""
+    """The exit code of a call in a process of its own; that of a signal if it takes longer."""
     child = os.fork()
     if child == 0:
         code = 70
         try:
             os.setsid()
+            resource.setrlimit(resource.RLIMIT_CPU, (ceil(seconds), ceil(seconds)))
             output = os.open(log, os.O_WRONLY | os.O_CREAT)
             for descriptor in (1, 2):
                 os.dup2(output, descriptor)
@@ -171,7 +175,7 @@ def _in_a_child(run: Callable[[], int], seconds: float, log: Path) -> int:
             os._exit(code)
     handle = os.pidfd_open(child)
     try:
-        ended, _, _ = select.select([handle], [], [], seconds)
+        ended, _, _ = select.select([handle], [], [], _WAITS * seconds)
         if not ended:
             os.kill(child, signal.SIGKILL)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
