@@ -23,7 +23,7 @@ def convert(
             help="A .keras, .h5, .pt2 or TorchScript file, a SavedModel or Hugging Face folder, `zoo:NAME`, "
             "or `package.module:function` that returns a keras.Model or (nn.Module, example inputs). "
             "Functions, .h5 files and SavedModels run code (a SavedModel can write files); a .pt2 file "
-            "that would needs --trust.",
+            "that runs code needs --trust.",
             show_default=False,
         ),
     ],

@@ -40,12 +40,12 @@ def image(
         Literal["rgb", "bgr"], typer.Option("--order", help="Which colour the model reads first.")
     ] = "rgb",
     mean: Annotated[
-        str, typer.Option("--mean", metavar="M[,M,M]", help="Taken from each pixel, 0 to 255.")
+        str, typer.Option("--mean", metavar="M[,M,M]", help="Subtracted from each pixel (0 to 255).")
     ] = "0",
     scale: Annotated[
         str,
         typer.Option(
-            "--scale", metavar="S[,S,S]", help="Times that, then; a fraction such as 1/255 will do."
+            "--scale", metavar="S[,S,S]", help="Multiplies what is left; a fraction such as 1/255 will do."
         ),
     ] = "1/255",
     force: Force = False,

@@ -104,7 +104,7 @@ def serve(
         typer.Option(
             "--allow-origin",
             metavar="ORIGIN",
-            help="Pages of this origin may use the tier, https://example.org; none otherwise. Repeatable.",
+            help="Pages of this origin (https://example.org) may use the tier; by default none. Repeatable.",
             show_default=False,
         ),
     ] = None,

@@ -44,7 +44,12 @@ def list_models(options: Reporting, form: Format = "table") -> None:
 @app.command("get")
 @takes(Common)
 def get(
-    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.zoo, show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="As `zoo list` shows it.", autocompletion=completion.zoo, show_default=False
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")] = Path(
         "model.onnx"
     ),

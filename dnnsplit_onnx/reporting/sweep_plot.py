@@ -90,7 +90,9 @@ def _draw_line(
     scale(drawing.set_yscale, [v for _, v in (pair for line in singles.values() for pair in line)] + values)
     drawing.set(xlabel=with_unit(axis.key), ylabel=VALUE_LABELS[objective])
     drawing.grid(alpha=0.3, linewidth=0.5)
-    drawing.legend(fontsize="small")
+    drawing.legend(
+        fontsize="small", title="lines: one tier alone; marks: the best plan", title_fontsize="small"
+    )
 
 
 def _draw_map(drawing: Any, axes: Sequence[Axis], points: Sequence[SweepPoint], objective: Objective) -> None:

@@ -52,18 +52,25 @@ def row(parameter: Any) -> str:
     """One argument or option as a row of a table."""
     names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
     if parameter.param_type_name == "argument":
-        names = f"`{parameter.metavar}`"
+        names = f"`{plain(parameter.metavar)}`"
     elif parameter.metavar:
-        names = f"{names} `{parameter.metavar}`"
+        names = f"{names} `{plain(parameter.metavar)}`"
     elif choices := parameter.type_descriptor.choices:
         names = f"{names} {' or '.join(f'`{choice}`' for choice in choices)}"
     default = parameter.default
+    if default is True and parameter.secondary_opts:
+        default = parameter.opts[0]
     shown = (
         f" Default: `{default}`."
         if default not in (None, False) and parameter.show_default is not False
         else ""
     )
     return f"| {names} | {parameter.help or ''}{shown} |"
+
+
+def plain(metavar: str) -> str:
+    """What an option takes, without the sign that would end the cell of a table."""
+    return metavar.replace("|", " or ")
 
 
 if __name__ == "__main__":

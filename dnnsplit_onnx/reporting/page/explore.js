@@ -32,7 +32,9 @@
   const unknown = (write) => (value) => (Number.isFinite(value) ? write(value) : "unknown");
   const seconds = unknown((value) => (value === 0 ? "0 s" : value < 0.9995e-3 ? `${short(value * 1e6)} µs`
     : value < 0.9995 ? `${short(value * 1e3)} ms` : `${short(value)} s`));
-  const usd = unknown((value) => (value === 0 ? "$0" : `$${value < 1e-4 ? value.toExponential(2) : value.toPrecision(3)}`));
+  // As Python writes it: $1.4e-07.
+  const usd = unknown((value) => (value === 0 ? "$0" : `$${value < 1e-4
+    ? String(Number(value.toPrecision(3)).toExponential()).replace(/e-(\d)$/, "e-0$1") : Number(value.toPrecision(3))}`));
   const joules = unknown((value) => (value && value < 0.9995 ? `${short(value * 1e3)} mJ` : `${short(value)} J`));
   const rate = (value) => (Number.isFinite(value) ? `${metric(value, "")}/s` : "unlimited");
   const nbytes = (value) => (value < 0 ? "?" : metric(value, "B"));

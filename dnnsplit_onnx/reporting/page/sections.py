@@ -200,7 +200,7 @@ def in_place(facts: Facts) -> list[Content]:
             rivals_view.gap(row),
         ]
         found.append([row.name, *(["", "", "", "", "none"] if row.reason else figures), row.answers])
-    headings = ["what", ">latency", ">cost", ">throughput", ">energy", f"{facts.plan.objective}", "answers"]
+    headings = ["what", ">latency", ">cost", ">throughput", ">energy", "against the best", "answers"]
     said = [tag("li", sentence(line)) for line in rivals_view.remarks(facts.rivals)]
     return [
         *(tag("p", sentence(line)) for line in rivals_view.verdict(facts.rivals)),
