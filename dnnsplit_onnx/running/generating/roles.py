@@ -118,7 +118,7 @@ def _ids_of(signature: Signature) -> Port:
             raise InputError(
                 f"the model reads `{port.name}`: it needs an encoder, and only decoders that stand alone "
                 "generate here",
-                hint="run it step by step: `Steps` in the library",
+                hint=_after_an_encoder(signature),
             )
     named = [port for port in signature.inputs if _base(port.name) == "input_ids"]
     whole = [p for p in signature.inputs if p.dtype in _WHOLE and _base(p.name) not in _FILL]
@@ -128,6 +128,15 @@ def _ids_of(signature: Signature) -> Port:
             hint=f"it reads {', '.join(f'`{port.name}`' for port in signature.inputs)}",
         )
     return (named or whole)[0]
+
+
+def _after_an_encoder(signature: Signature) -> str:
+    """How to go on step by step: what stays for the text is brought once."""
+    once = [record.input for record in signature.records if record.output is None]
+    names = ", ".join(f'"{name}": ...' for name in (*(port.name for port in signature.inputs), *once))
+    first = f", of which only the first step brings {', '.join(f'`{name}`' for name in once)}" if once else ""
+    call = f'steps = dnnsplit_onnx.Steps.open("slices"), steps({{{names}}})["logits"]'
+    return f"step by step in Python: {call}{first}"
 
 
 def _logits_of(signature: Signature) -> str:
