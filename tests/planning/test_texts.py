@@ -60,6 +60,26 @@ def test_a_text_is_its_prompt_and_its_steps(tiny: Analysis) -> None:
         )
 
 
+def test_a_plan_says_what_a_prompt_sends_and_what_each_token_after_it(tiny: Analysis) -> None:
+    whole = len(tiny.graph.nodes)
+    machines = _machines()
+    where = next(at for at in np.flatnonzero(problem_of(tiny, machines).is_known).tolist() if 0 < at < whole)
+    for cut, is_told in ((where, True), (whole, False)):
+        made = plan(tiny, machines, cuts=(cut,), pareto=False)
+        (link,) = made.figures.links
+        said = (
+            f"over `edge` to `cloud` a prompt of 20 tokens sends {link.prefill_nbytes:,} bytes, "
+            f"and each token after the first {link.step_nbytes:,}"
+        )
+        assert [note for note in made.notes if note.startswith("over `")] == [said] * is_told
+    made = plan(tiny, _machines(prefill_chunk=5), cuts=(where,), pareto=False)
+    assert made.figures.ttft_overlapped_s is not None
+    assert (
+        "chunks of the prompt that follow one another over the tiers bring the first token after "
+        f"{made.figures.ttft_overlapped_s * 1e3:.4g} ms"
+    ) in made.notes
+
+
 @pytest.mark.parametrize("new_tokens", [1, 2, 9, 10])
 def test_the_mean_step_stands_for_all_of_them(tiny: Analysis, new_tokens: int) -> None:
     # One by one: the prompt, then each token at the past that it really has.
