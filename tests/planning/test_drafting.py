@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dnnsplit_onnx import Link, Tier, Topology, analyse, plan
+from dnnsplit_onnx import Limits, Link, Tier, Topology, analyse, plan
 from dnnsplit_onnx.models.decoder import decoder
 from dnnsplit_onnx.planning.drafting import Drafting
 
@@ -48,3 +48,23 @@ def test_a_plan_says_whether_drafting_pays(delay_ms: float, said: str) -> None:
     # Nothing of it is in the figures of the text.
     plain = machines.with_workload(draft_ms=None, draft_accepts=0.7)
     assert plan(analysis, plain, cuts=[0]).figures.latency_s == made.figures.latency_s
+
+
+@pytest.mark.parametrize("returns", [True, False])
+@pytest.mark.parametrize("on_the_edge", [True, False])
+def test_the_round_trip_that_is_told_does_not_change_with_that_of_now(
+    returns: bool, on_the_edge: bool
+) -> None:
+    analysis = analyse(decoder(), {"batch": 1, "sequence": 1, "past_sequence": 8})
+    told = []
+    for delay_ms in (0.0, 1.0):
+        machines = Topology(
+            tiers=[Tier("edge", gflops=1), Tier("cloud", gflops=100)],
+            links=[Link(bandwidth_mbps=1000, delay_ms=delay_ms)],
+            limits=Limits(return_output=returns),
+        ).with_workload(prompt_tokens=16, new_tokens=32, head="argmax", draft_ms=90, draft_accepts=0.8)
+        made = plan(analysis, machines, cuts=[len(analysis.graph.nodes) if on_the_edge else 0], pareto=False)
+        (note,) = (note for note in made.notes if note.startswith("drafting does not pay"))
+        told.append(note.rpartition("it does ")[2])
+    assert told[0] == told[1]
+    assert told[0].startswith("from a round trip of ")
