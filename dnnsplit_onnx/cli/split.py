@@ -24,7 +24,8 @@ PlanFile = Annotated[
     typer.Option(
         "--plan",
         metavar="plan.json",
-        help="Use a plan that `plan -o` wrote, or the one in a model that `plan --annotate` wrote.",
+        help="Use a plan that `plan -o` wrote, or the one in a model that `plan --annotate` wrote, "
+        "which says nothing of machines: name those too.",
         show_default=False,
     ),
 ]
