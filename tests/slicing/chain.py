@@ -61,8 +61,9 @@ def run_whole(path: Path, feeds: Mapping[str, Any], load: Loader = session) -> d
 def run_chain(
     folder: Path, manifest: Manifest, feeds: Mapping[str, Any], load: Loader = session
 ) -> dict[str, Any]:
-    """Runs all slices; a tier gets what the one below sends, and nothing else."""
+    """Runs all slices; a tier gets its states, what the one below sends, and nothing else."""
     sent = dict(feeds)
+    states = {state.input: feeds[state.input] for state in manifest.states if state.input in feeds}
     results = {port.name: feeds[port.name] for port in manifest.model.outputs if port.name in feeds}
     wanted = {port.name for port in manifest.model.outputs}
     for record in manifest.slices:
@@ -72,7 +73,7 @@ def run_chain(
             part = load(folder / record.file)
             names = [port.name for port in record.outputs]
             data = {port.name for port in record.inputs}
-            inputs = {name: sent[name] for name in data}
+            inputs = {name: states[name] if name in states else sent[name] for name in data}
             made = dict(zip(names, _run(part, names, inputs, _has_numpy_types(manifest)), strict=True))
         results.update((name, value) for name, value in made.items() if name in wanted)
         sent = {name: sent[name] for name in record.forward} | made
