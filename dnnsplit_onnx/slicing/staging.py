@@ -55,7 +55,7 @@ def staged_folder(
             yield new
             for _ in range(_TRIES):
                 _check_target(target, force, ours, keep)
-                if _swap(new, work / "old", target):
+                if _swap(new, work / "old", target, replace=force):
                     return
             raise OutputError(f"other runs keep replacing `{target}`", hint="choose another folder")
     except OSError as error:
@@ -92,14 +92,20 @@ def _check_target(target: Path, force: bool, ours: Callable[[Path], bool], keep:
             )
 
 
-def _swap(new: Path, old: Path, target: Path) -> bool:
+def _swap(new: Path, old: Path, target: Path, *, replace: bool) -> bool:
     """Puts the new folder in the place of the old one, or leaves the old one there.
 
+    Args:
+        new, old: The folder that was written, and where the one in its place is put.
+        target: The place.
+        replace: Whether one that is there may go. If not, one that has come since the check stays:
+            a folder does not take the place of another that holds files.
+
     Returns:
-        Whether it is in place; not if another run has replaced the target meanwhile.
+        Whether it is in place; not if another run has made or replaced the target meanwhile.
     """
     try:
-        if target.exists():
+        if replace and target.exists():
             shutil.rmtree(old, ignore_errors=True)  # of an earlier try; another run's output took its place
             target.rename(old)
         new.rename(target)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -243,6 +244,24 @@ def test_a_run_under_way_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="output exists"):
         two_at_once()
     assert (tmp_path / "out" / "mine").is_file()
+
+
+def test_what_comes_between_check_and_rename_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked, target = staging._check_target, tmp_path / "out"
+
+    def overtaken(*given: Any) -> None:
+        checked(*given)
+        if list(tmp_path.glob(".out.tmp-*/new/mine")):  # all is written, and about to be put in its place
+            target.mkdir()
+            (target / "theirs").touch()
+
+    monkeypatch.setattr(staging, "_check_target", overtaken)
+    with (
+        pytest.raises(OutputError, match="output exists"),
+        staging.staged_folder(target, force=False, ours=lambda _: True, keep=()) as new,
+    ):
+        (new / "mine").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "theirs"]
 
 
 @pytest.mark.parametrize("tier", ["..", "a/b", "", "manifest.json", "Manifest.JSON", "x\0y"])
