@@ -96,7 +96,8 @@ def _swap(new: Path, old: Path, target: Path, *, replace: bool) -> bool:
     """Puts the new folder in the place of the old one, or leaves the old one there.
 
     Args:
-        new, old: The folder that was written, and where the one in its place is put.
+        new: The folder that was written.
+        old: Where one that is there is put.
         target: The place.
         replace: Whether one that is there may go. If not, one that has come since the check stays:
             a folder does not take the place of another that holds files.
