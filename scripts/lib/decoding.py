@@ -64,9 +64,12 @@ def prepare(name: str, folder: Path, tiers: int = 3) -> Path:
     if not (place / "model.onnx").exists():
         torch.manual_seed(1)
         AutoModelForCausalLM.from_config(configurations()[name]).save_pretrained(place / "hf")
-        (place / "plain").mkdir(exist_ok=True)
-        convert(place / "hf", place / "plain" / "model.onnx", with_past=True, force=True)
-        choose_branches(place / "plain", {}, place / "model.onnx", copies=True, force=True)
+        if tiers == 1:  # never cut: nothing to copy
+            convert(place / "hf", place / "model.onnx", with_past=True, force=True)
+        else:
+            (place / "plain").mkdir(exist_ok=True)
+            convert(place / "hf", place / "plain" / "model.onnx", with_past=True, force=True)
+            choose_branches(place / "plain", {}, place / "model.onnx", copies=True, force=True)
         (place / "config.json").write_bytes((place / "hf" / "config.json").read_bytes())
     cut_evenly(place / "model.onnx", output, tiers, SIZES)
     return output
