@@ -22,7 +22,6 @@ import onnx
 
 from dnnsplit_onnx.errors import InputError, ModelError
 from dnnsplit_onnx.graph.graph import Graph, load_graph
-from dnnsplit_onnx.graph.modelfile import open_model
 from dnnsplit_onnx.graph.saturation import saturating_nodes
 from dnnsplit_onnx.measuring.coded import check_codes, output_error
 from dnnsplit_onnx.measuring.compare import combine, vacuous
@@ -147,6 +146,7 @@ class _Found:
     random_in_name: list[RandomInName] = field(default_factory=list)
     forced: ForcedRounding | None = None
     tiles: list[TileCheck] = field(default_factory=list)
+    saturating: tuple[str, ...] = ()
     error: str | None = None
 
     @property
@@ -213,7 +213,7 @@ class _Proof:
             slices=self.places,
             error=found.error,
             disagreements=disagreements(self.manifest.model.inputs, self.sets[0].values),
-            saturating=saturating_nodes(open_model(self.path)),
+            saturating=found.saturating,
         )
 
     @property
@@ -232,6 +232,7 @@ class _Proof:
         """
         plain, optimized = whole
         graph = load_graph(self.path)
+        found.saturating = saturating_nodes(graph.file)
         levels = Levels(self.chain(optimize=False), plain, self.chain(optimize=True), optimized)
         if any(not difference(levels.chain, plain, name).bitwise for name in self.names):
             levels, found.forced = self.with_forced_rounding(levels, graph)

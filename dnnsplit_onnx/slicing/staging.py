@@ -1,7 +1,7 @@
 """A folder that appears whole or not at all.
 
-What is written goes to `new` in a temporary folder beside the output, `.NAME.tmp-XXXXXX`,
-and is renamed into place when it is complete. With `force`, the old output is renamed to
+What is written goes to `new` in a temporary folder beside the output, `.NAME.tmp-` and random
+characters, and is renamed into place when it is complete. With `force`, the old output is renamed to
 `old` in the temporary folder first, and deleted last.
 
 The temporary folder is locked while it is in use. A run that is killed leaves its folder
