@@ -28,7 +28,7 @@ function inUnits(value, units) {
   return `${digits(value)} ${units[at]}`;
 }
 
-const ms = (value) => inUnits(value, ["ms", "s"]);
+const ms = (value) => (value ? inUnits(1000 * value, ["µs", "ms", "s"]) : inUnits(value, ["ms"]));
 const rate = (mbps) => inUnits(known(mbps) ? 1000 * mbps : mbps, ["kbit/s", "Mbit/s", "Gbit/s"]);
 const bytes = (value) => inUnits(value, ["B", "kB", "MB", "GB"]);
 
