@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -196,6 +197,27 @@ def build():
     report = convert(f"{importable('closed', source)}:build", tmp_path / "m.onnx", route=route)
     assert report.max_rel_diff < 1e-5
     assert list(layer_positions(load_graph(tmp_path / "m.onnx"))) == ["conv"]
+
+
+@needs("keras-tf")
+def test_weights_that_are_kept_apart_make_the_same_model(importable, tmp_path):
+    # One weight is read once, one twice.
+    model = f"""{HEAD}
+def build():
+    wide, x = start(), keras.Input((20,), name="x")
+    shared = keras.layers.Dense(20, kernel_initializer=wide, name="shared")
+    y = keras.layers.Dense(30, kernel_initializer=wide, name="once")(shared(shared(x)))
+    return keras.Model(x, y)
+"""
+    apart = f"from dnnsplit_onnx.converters import keras_tf\nkeras_tf.LARGE = 0\n{model}"
+    reports, layers = [], []
+    for name, source in (("whole", model), ("apart", apart)):
+        path = tmp_path / f"{name}.onnx"
+        reports.append(convert(f"{importable(name, source)}:build", path, route="keras-tf"))
+        layers.append(list(layer_positions(load_graph(path))))
+    assert [report.max_rel_diff < 1e-5 for report in reports] == [True, True]
+    assert layers[0] == layers[1] == ["shared", "once"]
+    assert Counter(n.op_type for n in load_graph(tmp_path / "apart.onnx").nodes)["MatMul"] == 3
 
 
 @needs("keras-tf")
