@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from dnnsplit_onnx.errors import CutError, InputError
+from dnnsplit_onnx.graph import collection
 from dnnsplit_onnx.graph.cut_names import resolve_cuts
 from dnnsplit_onnx.graph.identity import order_digest
 from dnnsplit_onnx.machines.predictors import Predictor
@@ -40,6 +41,7 @@ from dnnsplit_onnx.work.pictured import analysis_for
 from dnnsplit_onnx.work.texts import Text, text_of
 
 
+@collection.put_off()
 def plan(
     model: Source,
     topology: Topology | str | os.PathLike[str],

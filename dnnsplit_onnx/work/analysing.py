@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from dnnsplit_onnx.errors import DnnsplitError, InputError, MissingExtraError
+from dnnsplit_onnx.graph import collection
 from dnnsplit_onnx.graph.graph import Graph, load_graph, signatures
 from dnnsplit_onnx.graph.identity import in_file_order
 from dnnsplit_onnx.graph.shapes import Types, bind_shapes, free_dimensions
@@ -42,6 +43,7 @@ _MOST_RUN_FOR_SIZES = 1e11
 _MOST_TOLD = 3
 
 
+@collection.put_off()
 def analyse(
     model: Model,
     bindings: Mapping[str, int] | None = None,

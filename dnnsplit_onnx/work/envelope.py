@@ -13,13 +13,23 @@ envelope alone holds an optimal plan without limits over the whole DAG, for any 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain, groupby
+from operator import itemgetter
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.work.analysis import Analysis
 from dnnsplit_onnx.work.cuts import fed_back
 from dnnsplit_onnx.work.maxflow import Network
+
+#: Bytes, the block that makes a value, those that read it; see `Blocks.values`.
+_Value = tuple[int | None, int | None, tuple[int, ...]]
+#: Contracting ends with a pass that leaves more than this share.
+_SHRUNK = 0.9
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class Blocks:
 
     block: tuple[int, ...]
     work: tuple[int, ...]
-    values: tuple[tuple[int | None, int | None, tuple[int, ...]], ...]
+    values: tuple[_Value, ...]
 
     def members(self, blocks: Iterable[int]) -> list[int]:
         """The nodes of some blocks, in order."""
@@ -58,7 +68,10 @@ def contract(analysis: Analysis, *, merge: bool = True, held: Set[int] = frozens
 def contract_within(
     most: int, analysis: Analysis, *, merge: bool = True, held: Set[int] = frozenset()
 ) -> Blocks | None:
-    """The blocks of an analysis; None, found early, if there are more than `most`.
+    """The blocks of an analysis; None if there are more than `most`.
+
+    What is contracted may be contracted again: once a residual block is one, it passes on as much
+    as it reads, and is one with the next.
 
     Args:
         most: How many blocks are of use.
@@ -66,37 +79,105 @@ def contract_within(
         merge: Whether to contract at all; otherwise each node is a block.
         held: Nodes that may not be moved up: a rule wants them below.
     """
-    graph = analysis.graph
-    if not merge and len(graph.nodes) > most:
+    graph, count = analysis.graph, len(analysis.graph.nodes)
+    if not merge and count > most:
         return None
-    readers = readers_over_runs(graph)
-    tied = {at for _, users, maker in fed_back(graph) for at in (*users, maker)}
-    head = list(range(len(graph.nodes)))  # the node that a node is moved up to
-    if merge:
-        for at in reversed(range(len(graph.nodes))):
-            node = graph.nodes[at]
-            read = [value for value in node.outputs if value in readers]
-            above = {head[reader] for value in read for reader in readers[value]}
-            may_move = at not in tied and at not in held and len(above) == 1
-            if may_move and _grows(analysis, node.inputs, read):
+    still = {at for _, users, maker in fed_back(graph) for at in (*users, maker)} | held
+    reads = _Reads.of(analysis)
+    block = np.arange(count)
+    while merge:
+        number = reads.merged(count, sorted(still))
+        before, count = count, int(number.max(initial=-1)) + 1
+        block, reads = number[block], reads.between(number)
+        still = set(number[sorted(still)].tolist()) if still else still
+        if count > _SHRUNK * before:
+            break
+    if count > most:
+        return None
+    work = [0] * count
+    for at, flops in zip(block.tolist(), analysis.flops.tolist(), strict=True):
+        work[at] += flops
+    return Blocks(tuple(block.tolist()), tuple(work), tuple(reads.values()))
+
+
+@dataclass(frozen=True)
+class _Reads:
+    """Who reads what: blocks, and the values that can cross between them.
+
+    Attributes:
+        nbytes: Bytes of each value, -1 if unknown.
+        maker: The block that makes each, -1 for a model input.
+        value: For each pair of a value and a block that reads it, the value; ascending.
+        user: The block, ascending for each value.
+    """
+
+    nbytes: NDArray[np.int64]
+    maker: NDArray[np.intp]
+    value: NDArray[np.intp]
+    user: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, analysis: Analysis) -> _Reads:
+        """Those of an analysis, each node a block."""
+        readers, producer = readers_over_runs(analysis.graph), analysis.graph.producer
+        sizes = map(analysis.link_nbytes, readers)
+        nodes = np.arange(len(analysis.graph.nodes))
+        return cls(
+            np.array([-1 if size is None else size for size in sizes], dtype=np.int64),
+            np.array([producer.get(value, -1) for value in readers], dtype=np.intp),
+            np.repeat(np.arange(len(readers)), [len(users) for users in readers.values()]),
+            np.fromiter(chain.from_iterable(readers.values()), dtype=np.intp),
+        ).between(nodes)
+
+    def between(self, number: NDArray[np.intp]) -> _Reads:
+        """What is read across blocks once these have new numbers."""
+        maker = np.where(self.maker < 0, -1, number[self.maker]) if len(number) else self.maker
+        user = number[self.user]
+        across = user != maker[self.value]
+        pairs = np.sort(self.value[across] * len(number) + user[across])
+        pairs = pairs[np.diff(pairs, prepend=-1) > 0]
+        value, user = np.divmod(pairs, max(len(number), 1))
+        return _Reads(self.nbytes, maker, value, user)
+
+    def merged(self, count: int, still: Sequence[int]) -> NDArray[np.intp]:
+        """For each block, the number of the one it becomes part of: its only reader's, or its own.
+
+        Args:
+            count: How many blocks there are; each is read by later ones, but for some of `still`.
+            still: Blocks that stay where they are.
+        """
+        nbytes, makes = self.nbytes[self.value], self.maker[self.value]
+        made = np.zeros(len(self.maker), dtype=np.bool_)
+        made[self.value] = True  # what nobody else reads makes no block any larger
+        made &= self.maker >= 0
+        grown = np.zeros(count, dtype=np.int64)  # bytes that each makes for others, less those it reads
+        np.add.at(grown, self.maker[made], self.nbytes[made])
+        np.subtract.at(grown, self.user, nbytes)
+        may_move = grown >= 0
+        may_move[self.user[nbytes < 0]] = False
+        may_move[makes[(nbytes < 0) & (makes >= 0)]] = False
+        may_move[still] = False
+        by_maker = np.argsort(makes, kind="stable")
+        ends = np.searchsorted(makes[by_maker], np.arange(count + 1)).tolist()
+        users = self.user[by_maker].tolist()
+        head = list(range(count))  # the block that a block is moved up to
+        for at in reversed(np.flatnonzero(may_move).tolist()):
+            above = {head[user] for user in users[ends[at] : ends[at + 1]]}
+            if len(above) == 1:
                 head[at] = above.pop()
-            elif most == 0:
-                return None
-            else:
-                most -= 1
-    numbers = {at: number for number, at in enumerate(sorted(set(head)))}
-    block = tuple(numbers[at] for at in head)
-    work = [0] * len(numbers)
-    for at, flops in enumerate(analysis.flops.tolist()):
-        work[block[at]] += flops
-    values = []
-    for value, users in readers.items():
-        maker = graph.producer.get(value)
-        made = None if maker is None else block[maker]
-        used = tuple(sorted({block[user] for user in users} - {made}))
-        if used:
-            values.append((analysis.link_nbytes(value), made, used))
-    return Blocks(block, tuple(work), tuple(values))
+        stays = np.array(head, dtype=np.intp)
+        is_head = np.zeros(count, dtype=np.intp)
+        is_head[stays] = 1
+        number: NDArray[np.intp] = (np.cumsum(is_head) - 1)[stays]
+        return number
+
+    def values(self) -> Iterator[_Value]:
+        """Those that some other block reads, as `Blocks` has them."""
+        pairs = zip(self.value.tolist(), self.user.tolist(), strict=True)
+        for value, users in groupby(pairs, key=itemgetter(0)):
+            nbytes, maker = int(self.nbytes[value]), int(self.maker[value])
+            read_by = tuple([user for _, user in users])
+            yield None if nbytes < 0 else nbytes, None if maker < 0 else maker, read_by
 
 
 def readers_of_values(graph: Graph) -> dict[str, list[int]]:
@@ -118,17 +199,6 @@ def readers_over_runs(graph: Graph) -> dict[str, list[int]]:
         if positions and is_sent:
             readers[value] = sorted({*readers.get(value, ()), *positions})
     return readers
-
-
-def _grows(analysis: Analysis, inputs: Iterable[str], outputs: Iterable[str]) -> bool:
-    grown, size = 0, analysis.link_nbytes
-    for values, sign in ((outputs, 1), (inputs, -1)):
-        for value in values:
-            nbytes = size(value)
-            if nbytes is None:
-                return False
-            grown += sign * nbytes
-    return grown >= 0
 
 
 def envelope(analysis: Analysis) -> tuple[frozenset[int], ...]:
@@ -250,7 +320,7 @@ class _Envelope:
         return low.union(block for block in free if below[place[block]])
 
     @staticmethod
-    def _may_differ(value: tuple[int | None, int | None, tuple[int, ...]], low: _Cut, high: _Cut) -> bool:
+    def _may_differ(value: _Value, low: _Cut, high: _Cut) -> bool:
         """Whether a value crosses some cuts between two and not others."""
         _, maker, readers = value
         is_made_in_all = maker is None or maker in low

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnnsplit_onnx.errors import check_name
+from dnnsplit_onnx.graph import collection
 from dnnsplit_onnx.graph.shapes import free_dimensions
 from dnnsplit_onnx.views import Tabled
 from dnnsplit_onnx.work.analysing import Source, analysis_from
@@ -106,6 +107,7 @@ class Inspection(Tabled):
         """A row for each node, in the order that positions count in."""
         return list(self.to_dict()["nodes"])
 
+    @collection.put_off()
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data, with the keys that scripts rely on; unknown sizes are None."""
         analysis = self.analysis

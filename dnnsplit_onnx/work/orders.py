@@ -8,6 +8,7 @@ of the model alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
 
@@ -19,7 +20,7 @@ from dnnsplit_onnx.graph.shapes import bind_shapes, free_dimensions
 from dnnsplit_onnx.graph.state_order import with_states_together
 from dnnsplit_onnx.graph.state_shapes import with_near_shapes
 from dnnsplit_onnx.work.analysis import CUSTOM, ORDERS, Analysis, measure
-from dnnsplit_onnx.work.envelope import envelope, readers_of_values
+from dnnsplit_onnx.work.envelope import envelope
 from dnnsplit_onnx.work.passes import Passes
 
 #: Stands for a height, a width or a length where the model leaves it open.
@@ -90,105 +91,101 @@ def canonical(analysis: Analysis) -> Analysis:
 def _envelope_order(analysis: Analysis) -> list[int]:
     """The present positions of the nodes, in the order named `envelope`."""
     analysis = replace(analysis, input_nbytes={})  # a topology's, and no part of the model
+    layers = _Layers(analysis)
     order: list[int] = []
     done: frozenset[int] = frozenset()
-    readers = readers_of_values(analysis.graph)
-    left = {value: len(users) for value, users in readers.items()}
     for cut in envelope(analysis):
-        order += _layer(analysis, sorted(cut - done), readers, left)
+        order += layers.order(sorted(cut - done))
         done = cut
     return order
 
 
-def _layer(
-    analysis: Analysis, nodes: list[int], readers: dict[str, list[int]], left: dict[str, int]
-) -> list[int]:
-    """The nodes between two cuts, in the file's order or a greedy one, whichever holds less.
+class _Layers:
+    """Orders the nodes between one cut and the next, layer by layer.
 
-    Args:
-        analysis: The whole.
-        nodes: The nodes between the cuts, in the file's order.
-        readers: For each value of the whole, the positions of its readers.
-        left: For each value, how many readers have not run yet; those between the cuts are
-            taken off. All layers share it, so that each costs what it holds and no more.
+    Values are numbers here, since each is looked at several times.
     """
-    order = nodes
-    if len(nodes) >= 3:
-        greedy = _Greedy(analysis, nodes, readers, left).order()
-        trials = [(_held(_Greedy(analysis, trial, readers, left), trial), trial) for trial in (nodes, greedy)]
-        order = min(trials, key=lambda trial: trial[0])[1]
-    for at in nodes:
-        for value in analysis.graph.nodes[at].inputs:
-            left[value] -= 1
-    return order
 
+    def __init__(self, analysis: Analysis) -> None:
+        graph = analysis.graph
+        number = {value: at for at, value in enumerate(graph.values)}
+        self.inputs = [[number[value] for value in node.inputs] for node in graph.nodes]
+        self.maker = [graph.producer.get(value, -1) for value in number]
+        self.sizes = [analysis.types.nbytes(value) or 0 for value in number]
+        self.readers: list[list[int]] = [[] for _ in number]
+        for at, values in enumerate(self.inputs):
+            for value in values:
+                self.readers[value].append(at)
+        self.left = list(map(len, self.readers))  # how many readers of each have not run yet
+        self.made = [0] * len(self.inputs)  # bytes that each makes and somebody reads
+        self.outputs: list[list[int]] = [[] for _ in self.inputs]
+        for value, (maker, users) in enumerate(zip(self.maker, self.readers, strict=True)):
+            if maker >= 0 and users:
+                self.made[maker] += self.sizes[value]
+                self.outputs[maker].append(value)
 
-def _held(greedy: _Greedy, nodes: list[int]) -> int:
-    """The sum of live bytes after each of the nodes but for what is live at the start."""
-    total = live = 0
-    for at in nodes:
-        live += greedy.run(at)
-        total += live
-    return total
+    def order(self, nodes: list[int]) -> list[int]:
+        """The nodes of the next layer, in the file's order or a greedy one, whichever holds less.
 
+        Args:
+            nodes: Those between the cuts, in the file's order; all below them had their turn.
+        """
+        if len(nodes) < 3:
+            self._held(nodes)
+            return nodes
+        greedy, held = self._greedy(nodes)
+        if greedy == nodes:
+            return nodes
+        for at in nodes:
+            for value in self.inputs[at]:
+                self.left[value] += 1
+        return nodes if self._held(nodes) <= held else greedy
 
-class _Greedy:
-    """Runs nodes one by one, next the one after which fewest bytes are live."""
-
-    def __init__(
-        self, analysis: Analysis, nodes: list[int], readers: dict[str, list[int]], left: dict[str, int]
-    ) -> None:
-        self.graph, self._size = analysis.graph, analysis.types.nbytes
-        self.nodes = set(nodes)
-        self.readers = readers
-        self.left = {value: left[value] for at in nodes for value in self.graph.nodes[at].inputs}
-
-    def change(self, at: int) -> int:
+    def _change(self, at: int) -> int:
         """Bytes that become live by running a node, less those that cease to be."""
-        node, left = self.graph.nodes[at], self.left
-        change = 0
-        for value in node.outputs:
-            if value in self.readers:
-                change += self._size(value) or 0
-        for value in node.inputs:
-            if left[value] == 1:
-                change -= self._size(value) or 0
-        return change
+        left = self.left
+        return self.made[at] - sum([self.sizes[value] for value in self.inputs[at] if left[value] == 1])
 
-    def run(self, at: int) -> int:
-        """Runs a node; returns `change`."""
-        change = self.change(at)
-        for value in self.graph.nodes[at].inputs:
-            self.left[value] -= 1
-        return change
+    def _held(self, nodes: list[int]) -> int:
+        """Runs nodes: the sum of live bytes after each of them but for what is live at the start."""
+        total = live = 0
+        for at in nodes:
+            live += self._change(at)
+            total += live
+            for value in self.inputs[at]:
+                self.left[value] -= 1
+        return total
 
-    def order(self) -> list[int]:
-        waits = {at: self._inner_inputs(at) for at in self.nodes}
-        ready = [(self.change(at), at) for at, count in waits.items() if not count]
+    def _greedy(self, nodes: list[int]) -> tuple[list[int], int]:
+        """Runs nodes one by one, next the one after which fewest bytes are live; and `_held` of that."""
+        inside = set(nodes)
+        waits = {at: sum([self.maker[value] in inside for value in self.inputs[at]]) for at in nodes}
+        ready = [(self._change(at), at) for at, count in waits.items() if not count]
         heapify(ready)
         order: list[int] = []
-        done: set[int] = set()
+        total = live = 0
         while ready:
             change, at = heappop(ready)
-            if at in done or change != self.change(at):
+            if waits[at] or change != self._change(at):
                 continue  # an entry from before another reader of its input ran
-            done.add(at)
-            self.run(at)
+            waits[at] = -1  # it had its turn
+            live += change
+            total += live
             order.append(at)
-            node = self.graph.nodes[at]
-            for value in node.outputs:
-                for reader in self.readers.get(value, ()):
-                    if reader in waits:
-                        waits[reader] -= 1
-                        if not waits[reader]:
-                            heappush(ready, (self.change(reader), reader))
-            for value in node.inputs:
-                if self.left[value] == 1:  # its last reader now frees it
-                    for reader in self.readers[value]:
-                        if reader in waits and not waits[reader] and reader not in done:
-                            heappush(ready, (self.change(reader), reader))
-        return order
+            for value in self.inputs[at]:
+                self.left[value] -= 1
+            for reader in self._nearer(at, waits):
+                heappush(ready, (self._change(reader), reader))
+        return order, total
 
-    def _inner_inputs(self, at: int) -> int:
-        producer = self.graph.producer
-        return sum([producer.get(value, -1) in self.nodes for value in self.graph.nodes[at].inputs])
+    def _nearer(self, at: int, waits: dict[int, int]) -> Iterator[int]:
+        """Nodes of the layer that can run now that one has, or now free what it read too."""
+        for value in self.outputs[at]:
+            for reader in self.readers[value]:
+                if reader in waits:
+                    waits[reader] -= 1
+                    if not waits[reader]:
+                        yield reader
+        for value in self.inputs[at]:
+            if self.left[value] == 1:  # its last reader now frees it
+                yield from (reader for reader in self.readers[value] if not waits.get(reader, -1))

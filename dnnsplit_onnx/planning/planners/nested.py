@@ -136,7 +136,8 @@ class _Copies:
     def __post_init__(self) -> None:
         self.links = len(self.figure.links)
         self.width = len(self.blocks.work) + len(self.blocks.values) + 2  # of a copy: two for delays
-        below = [[entry.as_integer_ratio() for entry in row] for row in self.figure.below.tolist()]
+        runs = self._runs()
+        below = [[entry.as_integer_ratio() for entry in row[runs].tolist()] for row in self.figure.below]
         fees = [Fraction(fee) for fee in self.figure.fees] or [Fraction(0)] * (self.links + 1)
         rates = [(link.up, link.down, link.delay) for link in self.figure.links]
         start = Fraction(self.figure.constant)
@@ -144,7 +145,8 @@ class _Copies:
         denominators |= {part.denominator for part in (start, *fees, *chain.from_iterable(rates))}
         self.scale = math.lcm(*denominators)
         self.start = self._whole(start)
-        self.taken = self._taken([[over * (self.scale // under) for over, under in row] for row in below])
+        sums = [[over * (self.scale // under) for over, under in row] for row in below]
+        self.taken = self._taken(sums, [self.blocks.block[at] for at in runs[:-1]])
         self.rates = [tuple(map(self._whole, parts)) for parts in rates]
         self.fees = list(map(self._whole, fees))
         self.charging = [t for t in range(1, self.links) if self.fees[t]][:MOST_CHARGING]
@@ -152,12 +154,22 @@ class _Copies:
     def _whole(self, part: Fraction) -> int:
         return part.numerator * (self.scale // part.denominator)
 
-    def _taken(self, below: list[list[int]]) -> list[list[int]]:
-        """For each tier, what each block takes, from the very floats that `evaluate` uses."""
+    def _runs(self) -> list[int]:
+        """The first positions of nodes in a row that are of one block, and the end of the last."""
+        block = self.blocks.block
+        return [*(at for at in range(len(block)) if not at or block[at] != block[at - 1]), len(block)]
+
+    def _taken(self, below: list[list[int]], blocks: list[int]) -> list[list[int]]:
+        """For each tier, what each block takes, from the very floats that `evaluate` uses.
+
+        Args:
+            below: For each tier, what it takes for all nodes before each run, and before the end.
+            blocks: The block of each run.
+        """
         rows = []
         for sums in below:
             row = [0] * len(self.blocks.work)
-            for block, (low, high) in zip(self.blocks.block, pairwise(sums), strict=True):
+            for block, (low, high) in zip(blocks, pairwise(sums), strict=True):
                 row[block] += high - low
             rows.append(row)
         return rows
