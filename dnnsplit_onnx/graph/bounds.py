@@ -26,6 +26,8 @@ MOST_ENTRIES = MOST_FIELDS
 #: Dimensions of one tensor; numpy has at most 64, and no operator a use for more.
 MOST_DIMS = 1024
 
+# So many names are looked at together.
+_TEXTS = 1024
 #: Characters of a name.
 LONGEST_NAME = 1 << 14
 
@@ -76,15 +78,21 @@ class _Survey:
 
     def add_nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
         """Counts what nodes hold."""
+        texts: list[str | bytes] = []
         for node in nodes:
-            self._add(len(node.input) + len(node.output) + len(node.attribute))
-            self.need_text((node.name, node.op_type, node.domain, node.overload, *node.input, *node.output))
-            if node.op_type == "Einsum":
+            inputs, outputs, attributes, op_type = node.input, node.output, node.attribute, node.op_type
+            self._add(len(inputs) + len(outputs) + len(attributes))
+            texts += (node.name, op_type, node.domain, node.overload, *inputs, *outputs)
+            if len(texts) > _TEXTS:
+                self.need_text(texts)
+                texts.clear()
+            if op_type == "Einsum":
                 _check_equation(node)
-            for attribute in node.attribute:
+            for attribute in attributes:
                 if attribute.type in _GRAPHS:
                     self._graphs.append(attribute.g)
                     self._graphs.extend(attribute.graphs)
+        self.need_text(texts)
 
     def finish(self) -> None:
         """Counts the subgraphs that are left."""

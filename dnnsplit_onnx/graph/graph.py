@@ -272,9 +272,7 @@ def build_graph(file: ModelFile) -> Graph:
     constant_nodes: dict[str, int] = {}
     nodes: list[Node] = []
     same: dict[str, str] = {}  # of each text one object, however many nodes have it
-    for index, reads in _runnable_order(file, set(inputs) | weights, same):
-        node = proto.node[index]
-        outputs = tuple([same.setdefault(name, name) for name in node.output if name])
+    for index, node, reads, outputs in _runnable_order(file, set(inputs) | weights, same):
         random = facts.is_random(node)
         if not random and constants.issuperset(reads) and facts.is_known(node):
             constants.update(outputs)
@@ -324,44 +322,44 @@ def _signature(kind: onnx.TypeProto) -> Signature | None:
 
 def _runnable_order(
     file: ModelFile, available: set[str], same: dict[str, str]
-) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Indices of the file's nodes in an order in which they can run, with what each reads.
+) -> Iterator[tuple[int, onnx.NodeProto, tuple[str, ...], tuple[str, ...]]]:
+    """The file's nodes, by index, in an order in which they can run, with what each reads and makes.
 
     The file's own order where it is one, as the standard demands; otherwise each node as
     soon as its inputs are there, earliest in the file first.
     """
-    nodes = file.proto.graph.node
+    nodes = list(file.proto.graph.node)
     reads = [tuple([same.setdefault(name, name) for name in reads_of(node)]) for node in nodes]
+    makes = [tuple([same.setdefault(name, name) for name in node.output if name]) for node in nodes]
     maker: dict[str, int] = {}
-    for index, node in enumerate(nodes):
-        for name in node.output:
-            if not name:
-                continue
+    for index, (node, made) in enumerate(zip(nodes, makes, strict=True)):
+        for name in made:
             if name in maker or name in available:
                 raise ModelError(
                     f"value `{name}` is made twice",
                     context=f"in {file.path}, the second time by node {_called(node, index)}",
                 )
             maker[name] = index
-    reads_from: list[tuple[int, int]] = []
+    is_sorted = True
     for index, names in enumerate(reads):
         for name in names:
-            if name in available:
-                continue
-            before = maker.get(name)
-            if before is None:
+            before = maker.get(name, -1)
+            is_sorted &= before < index
+            if before < 0 and name not in available:
                 node = nodes[index]
                 raise ModelError(
                     f"nothing makes value `{name}`",
                     context=f"in {file.path}, read by node {_called(node, index)}",
                     hint="the model is broken: export it again",
                 )
-            reads_from.append((before, index))
-    if all(before < index for before, index in reads_from):
-        yield from enumerate(reads)
-        return
-    for index in _sorted(file, reads_from):
-        yield index, reads[index]
+    order: Iterable[int] = range(len(nodes))
+    if not is_sorted:
+        order = _sorted(
+            file,
+            ((maker[name], at) for at, names in enumerate(reads) for name in names if name in maker),
+        )
+    for index in order:
+        yield index, nodes[index], reads[index], makes[index]
 
 
 def _check_bounds(file: ModelFile) -> None:

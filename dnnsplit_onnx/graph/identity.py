@@ -94,7 +94,8 @@ def _parts(model: onnx.ModelProto) -> Iterator[bytes]:
 
 
 def _node(node: onnx.NodeProto) -> bytes:
-    if all(attribute.type in _PLAIN for attribute in node.attribute):
+    attributes = node.attribute
+    if not attributes or all(attribute.type in _PLAIN for attribute in attributes):
         return _serialized(node)
     bare, shapes = onnx.NodeProto(), []
     bare.CopyFrom(node)

@@ -134,14 +134,20 @@ class Types:
         graph, found = self.inferred.graph, dict(self.observed)
         for values in (graph.output, graph.value_info, graph.input):
             for value in values:
-                if value.type.WhichOneof("value"):
-                    known, name = _parsed(value.type.SerializeToString()), value.name
-                    found[name] = self.observed.get(name, known) if known.nbytes is None else known
+                known = _parsed(value.type.SerializeToString())
+                if known is not None:
+                    name = value.name
+                    is_open = bool(self.observed) and known.nbytes is None
+                    found[name] = self.observed.get(name, known) if is_open else known
         return found | self._weights
 
     @cached_property
     def _sizes(self) -> dict[str, int | None]:
-        return {}  # asked for many times over, by everything that prices cuts
+        # Asked for many times over, by everything that prices cuts; many values share one type.
+        types = {id(known): known for known in self._cache.values()}
+        sizes = {key: known.nbytes for key, known in types.items()}
+        possible = {key for key, size in sizes.items() if size is None or 0 <= size < _LARGEST_NBYTES}
+        return {name: sizes[id(known)] for name, known in self._cache.items() if id(known) in possible}
 
     def __getitem__(self, name: str) -> ValueType:
         """The type of a value; of an unknown one, a type that says so."""
@@ -153,7 +159,12 @@ class Types:
         graph = self.graph
         read = {*graph.outputs, *graph.last_use, *(name for node in graph.nodes for name in node.weights)}
         names = (*graph.values, *graph.constant_nodes)
-        return tuple(name for name in names if name in read and self[name].nbytes is None)
+        sizes = self._sizes
+        return tuple(
+            name
+            for name in names
+            if name in read and (sizes[name] if name in sizes else self[name].nbytes) is None
+        )
 
     def value_info(self, name: str) -> onnx.ValueInfoProto:
         """A value with its type, or without one where it is unknown."""
@@ -254,8 +265,9 @@ def _product(numbers: Sequence[int]) -> int:
 
 
 @lru_cache(4096)  # one object for each, however many values have it
-def _parsed(data: bytes) -> ValueType:
-    return value_type(onnx.TypeProto.FromString(data))
+def _parsed(data: bytes) -> ValueType | None:
+    proto = onnx.TypeProto.FromString(data)
+    return value_type(proto) if proto.WhichOneof("value") else None
 
 
 def value_type(proto: onnx.TypeProto) -> ValueType:

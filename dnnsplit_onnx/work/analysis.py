@@ -336,7 +336,8 @@ def _check_totals(analysis: Analysis) -> None:
         "bytes that nodes read and write": sum(
             types.nbytes(name) or 0
             for node in graph.nodes
-            for name in (*node.inputs, *node.weights, *node.outputs)
+            for names in (node.inputs, node.weights, node.outputs)
+            for name in names
         ),
         "bytes of outputs": sum(types.nbytes(name) or 0 for name in graph.outputs),
     }
@@ -403,14 +404,15 @@ class _Context:
     def __init__(self, types: Types, trips: Mapping[str, int]) -> None:
         self.trips = trips
         self._types = types
-        self._known: dict[ValueType, TensorType | None] = {}
+        self._known: dict[int, TensorType | None] = {}  # by the type's id: `types` keeps it
         self._opsets: dict[str, int] = {o.domain: o.version for o in types.graph.proto.opset_import}
 
     def type_of(self, name: str) -> TensorType | None:
         found = self._types[name]
-        if found not in self._known:
-            self._known[found] = _tensor_type(found)
-        return self._known[found]
+        try:
+            return self._known[id(found)]
+        except KeyError:
+            return self._known.setdefault(id(found), _tensor_type(found))
 
     def constant(self, name: str) -> np.ndarray | None:
         value = self._types.constant(name)
