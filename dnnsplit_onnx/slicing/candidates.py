@@ -85,6 +85,7 @@ def slice_all_candidates(
         ValueError: A position is not one of the graph's.
         PlanError, CutError, OutputError, InputError, ModelError: As for `slice_model`.
     """
+    graph.file.begin_digests()
     graph = graph_of(plan, graph)
     top = head_of(graph, head)
     stages = plan.figures.stages
@@ -98,7 +99,6 @@ def slice_all_candidates(
     tiers = [stage.tier for stage in stages]
     users = _users_of_ranges(tiers, cuts)
     with output_folder(graph, output, force) as folder, Copier(graph.file) as copier:
-        graph.file.begin_digests()
         writer = _Writer(SliceIndex(graph), folder, copier, top, _choices(plan, codes))
         writer.write_weights(tiers, progress)
         known = {key: record for users_of_one in users.items() for key, record in writer.write(*users_of_one)}

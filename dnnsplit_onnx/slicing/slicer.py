@@ -83,11 +83,12 @@ def slice_model(
     """
     if isinstance(model, Analysis):
         model = model.graph
-    graph = graph_of(plan, model if isinstance(model, Graph) else load_graph(model))
+    read = model if isinstance(model, Graph) else load_graph(model)
+    read.file.begin_digests()  # the one core hashes while the other finds the plan's order
+    graph = graph_of(plan, read)
     check_stages(graph, plan.figures.stages)
     top = head_of(graph, head)
     with output_folder(graph, output, force) as folder, Copier(graph.file) as copier:
-        graph.file.begin_digests()
         index = SliceIndex(graph)
         codes: list[Codes] = [{}, *codes_of(index, plan), {}]
         drafts = [
