@@ -18,6 +18,8 @@ from dnnsplit_onnx.graph.shapes import BITS
 _DEEPEST = 100
 _TREES = "ai.onnx.ml"
 
+_NONE: Mapping[str, int] = {}  # one for all nodes without
+
 Functions = Mapping[tuple[str, str, str], onnx.FunctionProto]
 
 
@@ -26,7 +28,7 @@ def functions_of(model: onnx.ModelProto) -> Functions:
     return {(f.domain, f.name, f.overload): f for f in model.functions}
 
 
-def inner_weights(node: onnx.NodeProto, index: int, functions: Functions) -> dict[str, int]:
+def inner_weights(node: onnx.NodeProto, index: int, functions: Functions) -> Mapping[str, int]:
     """Bytes of the weights inside a node, by keys that no value's name can be.
 
     Args:
@@ -35,9 +37,9 @@ def inner_weights(node: onnx.NodeProto, index: int, functions: Functions) -> dic
         functions: What it may call.
     """
     if not node.attribute and not functions:
-        return {}
+        return _NONE
     if not (functions or node.domain == _TREES or any(True for _ in subgraphs(node))):
-        return {}
+        return _NONE
     return dict(_of_node(node, f"\0{index}", functions, 0, inside=False))
 
 

@@ -19,6 +19,7 @@ possible; it is not listed among them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, takewhile
 from typing import Literal, get_args
 
 import numpy as np
@@ -67,20 +68,20 @@ def cut_nbytes(graph: Graph, size: Sizes, accounting: Accounting = "live") -> ND
 
 
 def lifetimes(graph: Graph) -> Iterator[tuple[str, int, int]]:
-    """First and last position at which each data-flow value is live.
+    """First and last position at which each data-flow value is live, by the first.
 
     Values that no node reads, in this run or the next, are left out: they never cross a cut. Nor
     do the states that model inputs bring: they are where they are read.
     """
-    producer, last_use, next_readers = graph.producer, graph.last_use, graph.next_readers
+    last_use, next_readers = graph.last_use, graph.next_readers
     kept = {state.input for state in graph.states}
-    for value in graph.values:
-        last = last_use.get(value, -1)
-        if value in next_readers:
-            last = max(last, *next_readers[value], -1)
-        born = producer.get(value, -1) + 1
-        if last >= born and value not in kept:
-            yield value, born, last
+    for born, values in enumerate(chain((graph.inputs,), (node.outputs for node in graph.nodes))):
+        for value in values:
+            last = last_use.get(value, -1)
+            if value in next_readers:
+                last = max(last, *next_readers[value], -1)
+            if last >= born and value not in kept:
+                yield value, born, last
 
 
 def fed_back(graph: Graph) -> Iterator[tuple[State, tuple[int, ...], int]]:
@@ -135,7 +136,8 @@ def check_states(graph: Graph, positions: Iterable[int]) -> None:
 
 def live_values(graph: Graph, position: int) -> tuple[str, ...]:
     """The values that must cross the cut at `position`, in the order they are made."""
-    return tuple(value for value, born, last in lifetimes(graph) if born <= position <= last)
+    made = takewhile(lambda life: life[1] <= position, lifetimes(graph))
+    return tuple(value for value, _, last in made if position <= last)
 
 
 def live_values_of_all(graph: Graph) -> Iterator[tuple[str, ...]]:

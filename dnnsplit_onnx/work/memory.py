@@ -168,14 +168,16 @@ def stage_memory(graph: Graph, size: Sizes, inner: Sequence[Mapping[str, int]] =
         return np.inf if nbytes is None else float(nbytes)
 
     live = cut_nbytes(graph, size)[:-1]  # as tensors, however inputs travel
-    # An optional output that nobody reads, a Dropout's mask, often has no known type.
-    needed = graph.last_use.keys() | set(graph.outputs)
-    made = np.array(
-        [
-            sum(held(name) for name in node.outputs if name in needed or size(name) is not None)
-            for node in graph.nodes
-        ]
-    )
+    returned = frozenset(graph.outputs)
+    made = [0.0] * len(graph.nodes)
+    for at, node in enumerate(graph.nodes):
+        for name in node.outputs:
+            nbytes = size(name)
+            if nbytes is not None:
+                made[at] += nbytes
+            # An optional output that nobody reads, a Dropout's mask, often has no known type.
+            elif name in graph.last_use or name in returned:
+                made[at] = np.inf
     ids: dict[str, int] = {}
     kept: list[list[str]] = [[] for _ in graph.nodes]
     for name, positions in graph.state_readers.items():
@@ -190,7 +192,7 @@ def stage_memory(graph: Graph, size: Sizes, inner: Sequence[Mapping[str, int]] =
     ]
     outputs = [(at, max(at, graph.last_use.get(name, at)) + 1, held(name)) for name, at in made_at]
     return StageMemory(
-        held=np.where(live < 0, np.inf, live) + made.reshape(live.shape),
+        held=np.where(live < 0, np.inf, live) + np.array(made).reshape(live.shape),
         weight_ends=np.cumsum([0, *map(len, reads)]),
         weight_ids=np.array([weight for row in reads for weight in row], dtype=np.intp),
         weight_nbytes=np.array([held(name) for name in ids], dtype=np.float64),

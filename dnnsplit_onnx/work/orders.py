@@ -91,10 +91,11 @@ def canonical(analysis: Analysis) -> Analysis:
 def _envelope_order(analysis: Analysis) -> list[int]:
     """The present positions of the nodes, in the order named `envelope`."""
     analysis = replace(analysis, input_nbytes={})  # a topology's, and no part of the model
+    cuts = envelope(analysis)
     layers = _Layers(analysis)
     order: list[int] = []
     done: frozenset[int] = frozenset()
-    for cut in envelope(analysis):
+    for cut in cuts:
         order += layers.order(sorted(cut - done))
         done = cut
     return order
