@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict, Field
 
 #: Codes of inputs that travel as a picture's file.
@@ -31,6 +33,18 @@ class Port(BaseModel):
     # Left out where there is none, so that what has no codes is written as it always was.
     code: str | None = Field(default=None, exclude_if=lambda code: code is None)
     stands_for: str | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Whether a shape is of this rank, and of these sizes where they are numbers."""
+        wanted = self.shape
+        if wanted is None:
+            return True
+        if len(wanted) != len(shape):
+            return False
+        for dim, size in zip(wanted, shape, strict=True):  # a generator would take twice as long
+            if dim != size and isinstance(dim, int):
+                return False
+        return True
 
     @property
     def is_file(self) -> bool:

@@ -107,16 +107,15 @@ class Counted(Way):
 
 
 @contextmanager
-def linked(slices: Path, mbps: float, delay_ms: float) -> Iterator[tuple[Edge, Counted]]:
-    """An edge, and a tier behind an emulated link; behind none where its rate is 0."""
+def linked(slices: Path, mbps: float, delay_ms: float) -> Iterator[tuple[Edge, tuple[Counted, Counted]]]:
+    """An edge, and a tier behind an emulated link, there and back; behind none where its rate is 0."""
     with LocalTiers(slices, ("--threads", "1")) as tiers:
         if not mbps:
             with Edge(slices, tiers.url, options=ONE, deadline_s=60) as edge:
-                yield edge, Counted()
+                yield edge, (Counted(), Counted())
             return
         port = int((tiers.url or "").rpartition(":")[2])
         with Relay(port, mbps, delay_ms) as relay:
-            up = Counted()
-            relay._ways = (up, relay._ways[1])
+            relay._ways = ways = Counted(), Counted()
             with Edge(slices, relay.url, options=ONE, deadline_s=60) as edge:
-                yield edge, up
+                yield edge, ways

@@ -8,7 +8,7 @@ from typing import Any
 
 from dnnsplit_onnx._version import __version__
 from dnnsplit_onnx.serving.edge.edge import Edge
-from dnnsplit_onnx.serving.tier.routes import Route
+from dnnsplit_onnx.serving.tier.legs import Route
 from dnnsplit_onnx.serving.wire.estimate import LinkState
 
 _LOOK_S = 2.0

@@ -25,14 +25,16 @@ def check_request(
     Raises:
         InputError: They do not fit, or what stays for a whole sequence is missing at its start.
     """
-    manifest = routes.manifest
-    kept = {port.name: port for port in routes.states}
-    for name in states:
-        if name not in kept:
-            raise InputError(f"unknown state `{name}`", hint=f"the states are {listed_names(kept)}")
-    brought = states.keys() | {port.name for port in manifest.staying_inputs if port.name in inputs}
-    ports = [*manifest.fresh_inputs, *(port for name, port in kept.items() if name in brought)]
-    values = check_inputs({**inputs, **states}, ports)
+    brought = states.keys() | (routes.brought & inputs.keys())
+    if not brought:  # as in each step of a text but the first
+        values = check_inputs(inputs, routes.fresh)
+    else:
+        kept = {port.name: port for port in routes.states}
+        for name in states:
+            if name not in kept:
+                raise InputError(f"unknown state `{name}`", hint=f"the states are {listed_names(kept)}")
+        ports = [*routes.fresh, *(port for name, port in kept.items() if name in brought)]
+        values = check_inputs({**inputs, **states}, ports)
     if is_first:
         for port in routes.staying:
             if port.name not in values:

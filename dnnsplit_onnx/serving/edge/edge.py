@@ -30,8 +30,9 @@ from dnnsplit_onnx.serving.edge.history import History
 from dnnsplit_onnx.serving.tier.cuts import Cuts
 from dnnsplit_onnx.serving.tier.engine import Engine, Times
 from dnnsplit_onnx.serving.tier.health import Health
+from dnnsplit_onnx.serving.tier.legs import Route
 from dnnsplit_onnx.serving.tier.remote import Remote
-from dnnsplit_onnx.serving.tier.routes import Route, Routes
+from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.tier.sequences import Sequence
 from dnnsplit_onnx.serving.tier.stage import Stage
 from dnnsplit_onnx.serving.tier.tiles import Machines
@@ -208,7 +209,7 @@ class Edge:
         self._learn(route.cuts, tiers, hop)
         self.metrics.add("requests_total", label='result="answered"')
         self.metrics.observe("request_seconds", seconds)
-        self.history.answered(seconds, tiers, attempts=attempts, cuts=self.routes.describe(route.cuts))
+        self.history.answered(seconds, tiers, attempts=attempts, cuts=route.words)
         return Answer(outputs, route.cuts, seconds, tiers, attempts)
 
     def infer_all(
@@ -305,7 +306,7 @@ class Edge:
         else:
             self._local_s = time.perf_counter() - start
         mine = TierTrace(leg.name, times.queue_s, times.compute_s, time.perf_counter() - start, hop=hop)
-        outputs = {port.name: live.get(port.name) for port in self.routes.manifest.results}
+        outputs = {port.name: live.get(port.name) for port in self.routes.results}
         return route, outputs, (mine, *(hop.tiers if hop else ())), hop
 
     def _send_on(self, route: Route, live: Arrays, deadline: Deadline, sequence: Sequence | None) -> Hop:

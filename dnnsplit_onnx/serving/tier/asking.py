@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from dnnsplit_onnx.serving.tier.legs import Leg
 from dnnsplit_onnx.serving.tier.packing import LEAST_NBYTES
-from dnnsplit_onnx.serving.tier.routes import Leg
 from dnnsplit_onnx.serving.wire.datatypes import datatype_of
 from dnnsplit_onnx.serving.wire.encoding import asked_outputs, encode, to_text, with_tensors, without_trace
 from dnnsplit_onnx.serving.wire.errors import ProtocolError, RefusedError, ServingError

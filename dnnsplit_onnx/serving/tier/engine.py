@@ -8,7 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from dnnsplit_onnx.serving.tier.routes import Leg, Routes
+from dnnsplit_onnx.serving.tier.legs import Leg
+from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.tier.sequences import Sequence
 from dnnsplit_onnx.serving.wire.stream import Deadline
 

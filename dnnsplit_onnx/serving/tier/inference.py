@@ -13,8 +13,8 @@ import numpy as np
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.serving.tier.cuts import parse_cuts
 from dnnsplit_onnx.serving.tier.engine import Engine, Times
+from dnnsplit_onnx.serving.tier.legs import Leg, Route
 from dnnsplit_onnx.serving.tier.remote import Remote
-from dnnsplit_onnx.serving.tier.routes import Leg, Route
 from dnnsplit_onnx.serving.tier.sequences import Numbering, Sequence, read_sequence
 from dnnsplit_onnx.serving.tier.slots import Grow
 from dnnsplit_onnx.serving.wire.arena import Arena
@@ -141,10 +141,9 @@ class Inference:
         return [port.name for port in leg.answers]
 
     def _receive(self, message: Message, leg: Leg, read_into: ReadInto, arena: Arena) -> Arrays:
-        ports = {port.name: port for port in leg.arrives}
-        states = {port.name: port for port in leg.begins}
+        ports = leg.named
         for tensor in message.tensors:
-            _check_input(tensor, ports.get(tensor.name) or states.get(tensor.name), leg.name)
+            _check_input(tensor, ports.get(tensor.name), leg.name)
         self._make_room(message, arena, pinned=self._stage.is_on_device(leg))
         region = arena.shared.region
         taken = [take(tensor, read_into, arena.allocate, region) for tensor in message.tensors]
@@ -155,9 +154,9 @@ class Inference:
         }
         if any(tensor.is_packed for tensor in message.tensors):
             self._unpack_s = time.perf_counter() - self._start - self._received_s
-        for name, port in ports.items():
-            if name not in values and port.kind != "optional":
-                raise ProtocolError(f"input `{name}` of tier `{leg.name}` is missing")
+        for port in leg.arrives:
+            if port.name not in values and port.kind != "optional":
+                raise ProtocolError(f"input `{port.name}` of tier `{leg.name}` is missing")
         return values
 
     def _make_room(self, message: Message, arena: Arena, *, pinned: bool) -> None:
@@ -167,8 +166,10 @@ class Inference:
             ProtocolError: They would be longer than a body may be (413).
             BusyError: Others have the memory.
         """
-        nbytes = sum(tensor.memory_nbytes for tensor in message.tensors)
-        packed = sum(tensor.memory_nbytes for tensor in message.tensors if tensor.is_packed)
+        nbytes = packed = 0
+        for tensor in message.tensors:
+            nbytes += tensor.memory_nbytes
+            packed += tensor.memory_nbytes if tensor.is_packed else 0
         if packed:
             if nbytes > self._limits.body_nbytes:
                 limit = self._limits.body_nbytes

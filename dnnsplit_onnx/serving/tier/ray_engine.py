@@ -28,8 +28,9 @@ from dnnsplit_onnx.errors import DnnsplitError, InputError, MissingExtraError
 from dnnsplit_onnx.running.slices import options_on
 from dnnsplit_onnx.runtime.sessions import SessionOptions
 from dnnsplit_onnx.serving.tier.engine import Arrays, Values
+from dnnsplit_onnx.serving.tier.legs import Leg
 from dnnsplit_onnx.serving.tier.replicas import Range, ReplicaLostError, Replicas
-from dnnsplit_onnx.serving.tier.routes import Leg, Routes
+from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.tier.stage import Stage
 from dnnsplit_onnx.serving.wire.errors import ServingError
 from dnnsplit_onnx.serving.wire.stream import Deadline

@@ -19,10 +19,10 @@ from dnnsplit_onnx.graph.dimensions import is_name
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.runtime.pictures import in_pixels
 from dnnsplit_onnx.serving.tier.asking import Asking, Lender, Reply
-from dnnsplit_onnx.serving.tier.cuts import format_cuts
 from dnnsplit_onnx.serving.tier.health import Health
+from dnnsplit_onnx.serving.tier.legs import Leg, Route
 from dnnsplit_onnx.serving.tier.packing import Packing
-from dnnsplit_onnx.serving.tier.routes import Leg, Route, Routes
+from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.tier.sequences import Sequence
 from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX, datatype_of, misfit
 from dnnsplit_onnx.serving.wire.encoding import to_text
@@ -177,7 +177,7 @@ class Remote:
         Raises:
             ServingError: A tier cannot be reached, or cannot open its slice.
         """
-        text = to_text({"dnnsplit_manifest": self._routes.identity, "dnnsplit_cuts": format_cuts(route.cuts)})
+        text = to_text({"dnnsplit_manifest": self._routes.identity, "dnnsplit_cuts": route.text})
         self.health.check(max(route.links, self._tier))
         with self._watching(deadline):
             self._pool.request("POST", "/v2/cuts", self._read_prepared, deadline, buffers=[text])
@@ -239,7 +239,7 @@ class Remote:
         if self._is_ours:
             parameters = {
                 "dnnsplit_manifest": self._routes.identity,
-                "dnnsplit_cuts": format_cuts(route.cuts),
+                "dnnsplit_cuts": route.text,
                 "dnnsplit_trace": True,
                 **({} if route.tile is None else {"dnnsplit_tile": route.tile}),
                 **({} if route.until is None else {"dnnsplit_until": route.until}),

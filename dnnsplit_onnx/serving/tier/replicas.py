@@ -23,7 +23,8 @@ from typing import Protocol
 
 from dnnsplit_onnx.errors import DnnsplitError, InputError
 from dnnsplit_onnx.serving.tier.engine import Arrays, Times, Values
-from dnnsplit_onnx.serving.tier.routes import Leg, Routes
+from dnnsplit_onnx.serving.tier.legs import Leg
+from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.tier.sequences import Sequence
 from dnnsplit_onnx.serving.wire.errors import DeadlineError, ServingError
 from dnnsplit_onnx.serving.wire.stream import Deadline

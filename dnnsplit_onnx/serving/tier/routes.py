@@ -21,87 +21,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TypeVar
 
 from dnnsplit_onnx.errors import ManifestError
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.serving.tier.cuts import Cuts, ends_of, format_cuts, planned_codes, positions
+from dnnsplit_onnx.serving.tier.legs import Leg, Route
 from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX, fixed_nbytes
 from dnnsplit_onnx.serving.wire.errors import ProtocolError
 from dnnsplit_onnx.slicing.manifest import Manifest, SliceRecord, StateRecord
 from dnnsplit_onnx.work.codes import RAW
 
-_Value = TypeVar("_Value")
-
 _MOST_ROUTES = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Leg:
-    """A tier's part of a route.
-
-    Attributes:
-        tier: Counted from 0.
-        name: The tier's name.
-        record: Its slice, None if it has no work.
-        arrives: What comes from below; at tier 0 the model's inputs that are read at all.
-        sends: What goes on to the next tier.
-        answers: The model's outputs that this tier or one above it makes.
-        goes_on: Whether a tier above has work.
-        states: What the tier keeps from one request to the next.
-        keeps: These states as the model reads them.
-        begins: The states that this tier or one above it keeps: a request may bring them.
-        own_outputs: What the slice makes for others.
-    """
-
-    tier: int
-    name: str
-    record: SliceRecord | None
-    arrives: tuple[Port, ...]
-    sends: tuple[Port, ...]
-    answers: tuple[Port, ...]
-    goes_on: bool
-    states: tuple[StateRecord, ...] = ()
-    keeps: tuple[Port, ...] = ()
-    begins: tuple[Port, ...] = ()
-    own_outputs: tuple[Port, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One leg a tier.
-
-    Attributes:
-        cuts: Where each link is cut, with its code where that is not the plan's.
-        legs: From tier 0 up.
-        tile: The file of the one tile that is asked for, in place of all else.
-        until: The tiers from this one up are the client's own; None if there are none.
-    """
-
-    cuts: Cuts
-    legs: tuple[Leg, ...]
-    tile: str | None = None
-    until: int | None = None
-
-    def sent(self, tier: int, live: Mapping[str, _Value]) -> dict[str, _Value | None]:
-        """Of some values, those that a tier sends on, and the states that are brought for tiers above."""
-        leg, above = self.legs[tier], self.legs[tier + 1]
-        brought = {port.name: live[port.name] for port in above.begins if port.name in live}
-        return {port.name: live.get(port.name) for port in leg.sends} | brought
-
-    @property
-    def positions(self) -> tuple[int, ...]:
-        """The position that each link crosses."""
-        return positions(self.cuts)
-
-    @property
-    def links(self) -> int:
-        """How many links, counted from tier 0, it uses."""
-        return sum(leg.goes_on for leg in self.legs)
 
 
 class Routes:
@@ -137,6 +71,21 @@ class Routes:
     def states(self) -> tuple[Port, ...]:
         """All states, as the model reads them."""
         return tuple(port for port in self.manifest.model.inputs if port.name in self._states)
+
+    @cached_property
+    def fresh(self) -> tuple[Port, ...]:
+        """The model's inputs that a request brings."""
+        return self.manifest.fresh_inputs
+
+    @cached_property
+    def results(self) -> tuple[Port, ...]:
+        """The model's outputs that a request is about."""
+        return self.manifest.results
+
+    @cached_property
+    def brought(self) -> frozenset[str]:
+        """Names of the states that a request may bring among its inputs: those that stay for a sequence."""
+        return frozenset(port.name for port in self.manifest.staying_inputs)
 
     @cached_property
     def staying(self) -> tuple[Port, ...]:
@@ -221,8 +170,7 @@ class Routes:
 
     def describe(self, cuts: Cuts) -> str:
         """Cuts in words: `all on edge` where one tier has all the work, else the positions."""
-        records = [leg for leg in self.route(cuts).legs if leg.record is not None]
-        return f"all on {records[0].name}" if len(records) == 1 else format_cuts(cuts)
+        return self.route(cuts).words
 
     def has(self, cuts: Cuts) -> bool:
         """Whether there are slices for some cuts."""

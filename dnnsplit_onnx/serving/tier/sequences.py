@@ -33,6 +33,7 @@ _LONGEST_NAME = 256
 # An entry takes some memory even where its states take none.
 _LEAST_NBYTES = 1 << 10
 _MOST_NUMBERED = 1 << 16
+_NUMBERS = ("dnnsplit_step", "dnnsplit_drop", "dnnsplit_positions", "dnnsplit_origin_step")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +87,16 @@ def read_sequence(parameters: Mapping[str, Any]) -> Sequence | None:
         return None
     if not isinstance(name, str | int) or isinstance(name, bool) or len(str(name)) > _LONGEST_NAME:
         raise ProtocolError("`sequence_id` is not a number or a short text")
-    flags = [parameters.get(f"sequence_{which}", False) for which in ("start", "end")]
-    if not all(isinstance(flag, bool) for flag in flags):
+    start, end = parameters.get("sequence_start", False), parameters.get("sequence_end", False)
+    if type(start) is not bool or type(end) is not bool:
         raise ProtocolError("`sequence_start` and `sequence_end` are true or false")
-    numbers = [parameters.get(f"dnnsplit_{which}") for which in ("step", "drop", "positions", "origin_step")]
-    if any(n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 0) for n in numbers):
-        raise ProtocolError("a `dnnsplit_` parameter of a sequence is not a number from 0 up")
-    step, drop, positions, at = numbers
+    step, drop, positions, at = map(parameters.get, _NUMBERS)
+    for number in (step, drop, positions, at):
+        if number is not None and (type(number) is not int or number < 0):
+            raise ProtocolError("a `dnnsplit_` parameter of a sequence is not a number from 0 up")
     origin = parameters.get("dnnsplit_origin")
     if origin is not None and (not isinstance(origin, str) or len(origin) > _LONGEST_NAME or at is None):
         raise ProtocolError("`dnnsplit_origin` is no sequence with a step")
-    start, end = flags
     begun = None if origin is None or at is None else (origin, at)
     return Sequence(str(name), start, end, step, drop or 0, begun, positions)
 

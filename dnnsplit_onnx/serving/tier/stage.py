@@ -29,7 +29,8 @@ from dnnsplit_onnx.runtime.provider import is_on_host, runtime
 from dnnsplit_onnx.runtime.sessions import Session, SessionOptions
 from dnnsplit_onnx.runtime.values import to_python, to_value
 from dnnsplit_onnx.serving.tier.engine import Times, Values
-from dnnsplit_onnx.serving.tier.routes import Leg, Routes
+from dnnsplit_onnx.serving.tier.legs import Leg
+from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.tier.sequences import Memories, Sequence, Turn
 from dnnsplit_onnx.serving.tier.slots import Slots
 from dnnsplit_onnx.serving.wire.datatypes import BY_ONNX
@@ -169,9 +170,7 @@ class Stage:
         They stay values of onnxruntime, on the device that made them.
         """
         assert leg.record is not None, "a slice has the states"
-        kept = {port.name: port for port in leg.keeps}
-        made_states = {state.output for state in leg.states if state.output is not None}
-        brought = {name: own_value(values[name], port.dtype) for name, port in kept.items() if name in values}
+        brought = {p.name: own_value(values[p.name], p.dtype) for p in leg.keeps if p.name in values}
         part = leg.record.file or ""
 
         def first() -> dict[str, Any]:
@@ -187,14 +186,10 @@ class Stage:
 
         turns = self._memories.step(sequence, part, first, deadline, cut) if sequence else _once(first)
         with turns as turn, self._computing(deadline, times):
-            pixels = in_pixels(values, leg.record.inputs)
-            feeds = {
-                port.name: to_value(self._ort, pixels.get(port.name), port.dtype)
-                for port in leg.record.inputs
-                if port.name not in kept
-            }
+            pixels = in_pixels(values, leg.reads)
+            feeds = {p.name: to_value(self._ort, pixels.get(p.name), p.dtype) for p in leg.reads}
             before = turn.states | brought
-            made = session.run(feeds | before, on_device=made_states & set(session.outputs))
+            made = session.run(feeds | before, on_device=leg.renewed)
             turn.after = next_states(leg.states, before, made, self._arrived(leg, values))
             turn.grown = None if brought else grown(leg.states, before, turn.after)
         results = {port.name: to_python(self._ort, made[port.name]) for port in leg.own_outputs}
@@ -221,8 +216,7 @@ class Stage:
 
     def _arrived(self, leg: Leg, values: Values) -> dict[str, Any]:
         """Values from below that states are next."""
-        ports = (port for port in leg.arrives if port.name in {state.output for state in leg.states})
-        return {port.name: to_value(self._ort, values.get(port.name), port.dtype) for port in ports}
+        return {p.name: to_value(self._ort, values.get(p.name), p.dtype) for p in leg.handed_on}
 
     def _first(self, leg: Leg, values: Values) -> dict[str, Any]:
         """What a sequence starts from: what the request brings, the rest empty.
@@ -314,10 +308,25 @@ class Stage:
             except (InputError, ProtocolError) as error:
                 # Not every slice can run on made-up values (indices, for one). It is
                 # loaded, which is all that can be known before the first request.
-                _log.info(
-                    "tier `%s` is loaded, and not tried on made-up values: %s", self.name, error.message
-                )
+                self._tell_untried(leg, error)
         self.ready = True
+
+    def _tell_untried(self, leg: Leg, error: DnnsplitError) -> None:
+        """Says that a slice is loaded and was not run: that is no fault where it reads what others make.
+
+        Of such values, shapes and indices above all, nobody knows here what the slices below make.
+        """
+        brought = {port.name for port in self.routes.manifest.model.inputs}
+        inner = next((port.name for port in leg.arrives if port.name not in brought), None)
+        if inner is None:
+            _log.info("tier `%s` is loaded, and not tried on made-up values: %s", self.name, error.message)
+            return
+        _log.info(
+            "tier `%s` is loaded; its first request is its first run, since `%s` comes from the tiers below",
+            self.name,
+            inner,
+        )
+        _log.debug("tier `%s` on made-up values: %s", self.name, error.message)
 
     def open(self, leg: Leg) -> None:
         """Opens a leg's slice ahead of the first request that needs it."""

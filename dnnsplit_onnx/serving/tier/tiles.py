@@ -21,8 +21,9 @@ from dnnsplit_onnx.running.origin import bindings_of
 from dnnsplit_onnx.running.tiles import run_tiles
 from dnnsplit_onnx.runtime.inputs import generate
 from dnnsplit_onnx.serving.tier.engine import Arrays, Times, Values
+from dnnsplit_onnx.serving.tier.legs import Leg
 from dnnsplit_onnx.serving.tier.remote import Remote
-from dnnsplit_onnx.serving.tier.routes import Leg, Routes
+from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.serving.tier.sequences import Sequence as Turns
 from dnnsplit_onnx.serving.tier.stage import Stage
 from dnnsplit_onnx.serving.wire.errors import ProtocolError, ServingError

@@ -15,7 +15,8 @@ from typing import Any
 
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.serving.tier.cuts import format_cuts
-from dnnsplit_onnx.serving.tier.routes import Route, Routes
+from dnnsplit_onnx.serving.tier.legs import Route
+from dnnsplit_onnx.serving.tier.routes import Routes
 from dnnsplit_onnx.slicing.manifest import SliceRecord
 
 #: Beyond as many, the cuts other than the page's own stay where the plan has them.

@@ -14,6 +14,8 @@ from dnnsplit_onnx.runtime.pinned import LEAST_NBYTES, pinned_block
 from dnnsplit_onnx.serving.wire.shared import Budget, Shared
 
 _ALIGNMENT = 64  # onnxruntime's kernels like whole cache lines
+# So much a connection keeps for itself: to ask for it would take longer than to fill it.
+_SMALL_NBYTES = 1 << 14
 #: Memory that is kept between requests, of a whole server.
 KEEP_NBYTES = 64 << 20
 # A block is not used for less than this share of it: small requests would hold what large ones need.
@@ -73,6 +75,7 @@ class Arena:
         self._blocks = blocks or Blocks(0)
         self.shared = shared or Shared(None, Budget(0))
         self._block: np.ndarray | None = None
+        self._small: np.ndarray | None = None
         self._used = 0
         self._pinned = False
 
@@ -85,15 +88,20 @@ class Arena:
             pinned: Whether they go on to a GPU.
         """
         self.release()
-        need = _rounded(nbytes + count * _ALIGNMENT)
+        self._used, need = 0, nbytes + count * _ALIGNMENT
+        if need <= _SMALL_NBYTES and not pinned:
+            if self._small is None:
+                self._small = _aligned(_SMALL_NBYTES, pinned=False)
+            self._block = self._small
+            return
+        need = _rounded(need)
         self._pinned = pinned and need >= LEAST_NBYTES
         self._block = self._blocks.take(need, pinned=self._pinned)
-        self._used = 0
 
     def release(self) -> None:
         """Gives its memory back."""
         block, self._block = self._block, None
-        if block is not None:
+        if block is not None and block is not self._small:
             self._blocks.give(block, pinned=self._pinned)
 
     def allocate(self, nbytes: int) -> np.ndarray:

@@ -71,12 +71,7 @@ def misfit(port: Port, datatype: Datatype | None, shape: Sequence[int]) -> str |
     expected = BY_ONNX[port.dtype or ""]
     if datatype is not expected:
         return f"is {datatype.name if datatype else 'of another type'}; it must be {expected.name}"
-    if port.shape is None or (port.is_file and len(shape) == 1):
-        return None
-    fits = len(port.shape) == len(shape) and all(
-        not isinstance(size, int) or size == given for size, given in zip(port.shape, shape, strict=True)
-    )
-    if fits:
+    if port.takes(shape) or (port.is_file and len(shape) == 1):
         return None
     return f"has the shape {list(shape)}; it must be {fixed_shape(port)}"
 
@@ -103,6 +98,7 @@ def fixed_nbytes(port: Port) -> int | None:
 
 def datatype_of(array: np.ndarray) -> Datatype | None:
     """The type that an array travels as, None if the protocol has none for it."""
-    if array.dtype.kind in "OSU":
+    dtype = array.dtype
+    if dtype.kind in "OSU":
         return DATATYPES[BYTES]
-    return _BY_NUMPY.get(array.dtype.newbyteorder("<"))
+    return _BY_NUMPY.get(dtype) or _BY_NUMPY.get(dtype.newbyteorder("<"))

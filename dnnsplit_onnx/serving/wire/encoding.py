@@ -140,6 +140,8 @@ def raw_of(array: np.ndarray, datatype: Datatype) -> memoryview:
     if datatype.name == BYTES:
         elements = [_as_bytes(element) for element in array.reshape(-1)]
         return memoryview(b"".join(part for e in elements for part in (LENGTH.pack(len(e)), e)))
+    if array.dtype == datatype.numpy and array.flags.c_contiguous:  # as most are
+        return array.reshape(-1).view(np.uint8).data
     little = np.ascontiguousarray(array).reshape(-1).astype(datatype.numpy, copy=False)
     return little.view(np.uint8).data
 

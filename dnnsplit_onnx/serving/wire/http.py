@@ -8,10 +8,11 @@ can hide within another.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from http import HTTPStatus
+from typing import TypeVar
 
 from dnnsplit_onnx.serving.wire.errors import ProtocolError
 
@@ -23,13 +24,15 @@ _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [\t\x20-\x7e\x80-\xff]*)?"
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _DIGITS = re.compile(r"[0-9]{1,18}")
+# As they are written here; the last two are what one request's head has that the next one's has not.
+_LENGTH = "content-length"
+_LENGTHS = re.compile(rb"(?<=\r\n)(Content-Length|Inference-Header-Content-Length): ([0-9]{1,18})(?=\r\n)")
+_MOST_LENGTHS = 2
 _MOST_FIELDS = 100
 # Heads of one client are much alike, and few are long: so many are remembered.
 _REMEMBERED = 256
 # Two of these would be two readings of one message.
-_ONCE = frozenset(
-    {"content-length", "host", "transfer-encoding", "content-encoding", "authorization", JSON_LENGTH}
-)
+_ONCE = frozenset({_LENGTH, "host", "transfer-encoding", "content-encoding", "authorization", JSON_LENGTH})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,9 @@ class ResponseHead(Head):
     status: int
 
 
+H = TypeVar("H", RequestHead, ResponseHead)
+
+
 @lru_cache(_REMEMBERED)
 def parse_request(raw: bytes) -> RequestHead:
     """Reads the head of a request.
@@ -71,6 +77,33 @@ def parse_request(raw: bytes) -> RequestHead:
     Raises:
         ProtocolError: It is malformed, or asks for what this server does not do.
     """
+    return _parse(raw, _parse_request)
+
+
+@lru_cache(_REMEMBERED)
+def parse_response(raw: bytes) -> ResponseHead:
+    """Reads the head of a response.
+
+    Raises:
+        ProtocolError: It is malformed.
+    """
+    return _parse(raw, _parse_response)
+
+
+def _parse(raw: bytes, read: Callable[[bytes], H]) -> H:
+    """Reads a head; of one that was read before but for its lengths, only these."""
+    found = _LENGTHS.findall(raw)
+    if len(found) != _MOST_LENGTHS:
+        return read(raw)
+    head = read(_LENGTHS.sub(rb"\1: 0", raw))
+    texts = {name.decode().lower(): digits.decode() for name, digits in found}
+    length, json_length = int(texts[_LENGTH]), int(texts[JSON_LENGTH])
+    _check_part(length, json_length)
+    return replace(head, fields={**head.fields, **texts}, length=length, json_length=json_length)
+
+
+@lru_cache(_REMEMBERED)
+def _parse_request(raw: bytes) -> RequestHead:
     line, *rest = raw[:-4].split(b"\r\n")
     match = _REQUEST.fullmatch(line)
     if match is None:
@@ -86,12 +119,7 @@ def parse_request(raw: bytes) -> RequestHead:
 
 
 @lru_cache(_REMEMBERED)
-def parse_response(raw: bytes) -> ResponseHead:
-    """Reads the head of a response.
-
-    Raises:
-        ProtocolError: It is malformed.
-    """
+def _parse_response(raw: bytes) -> ResponseHead:
     line, *rest = raw[:-4].split(b"\r\n")
     match = _STATUS.fullmatch(line)
     if match is None:
@@ -135,10 +163,15 @@ def _fields(lines: list[bytes]) -> tuple[dict[str, str], int | None, int | None]
     if fields.get("content-encoding", "identity").lower() not in ("", "identity"):
         # A body that grows when it is unpacked has no bound that its length tells.
         raise ProtocolError("content encodings are not supported: send the body as it is", status=415)
-    length, json_length = _number(fields, "content-length"), _number(fields, JSON_LENGTH)
-    if json_length is not None and json_length > (length or 0):
-        raise ProtocolError(f"`{JSON_LENGTH}` is more than the body has")
+    length, json_length = _number(fields, _LENGTH), _number(fields, JSON_LENGTH)
+    if json_length is not None:
+        _check_part(length or 0, json_length)
     return fields, length, json_length
+
+
+def _check_part(length: int, json_length: int) -> None:
+    if json_length > length:
+        raise ProtocolError(f"`{JSON_LENGTH}` is more than the body has")
 
 
 def _number(fields: Mapping[str, str], name: str) -> int | None:

@@ -16,6 +16,7 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from dnnsplit_onnx.errors import InputError
@@ -24,6 +25,8 @@ from dnnsplit_onnx.serving.wire.exchange import Response
 from dnnsplit_onnx.serving.wire.http import JSON_LENGTH
 
 ANY = "*"
+# Clients call a server by few names.
+_REMEMBERED = 64
 _FORMS = frozenset({"text/plain", "multipart/form-data", "application/x-www-form-urlencoded"})
 _PORTS = {"http": 80, "https": 443}
 _PREFLIGHT = {
@@ -104,10 +107,16 @@ class Origins:
         host = (name if name and port.isdigit() else authority).strip("[]")
         if host == "localhost" or host.endswith(".localhost") or host in self.names:
             return True
-        try:
-            return bool(ipaddress.ip_address(host))
-        except ValueError:
-            return False
+        return _is_address(host)
+
+
+@lru_cache(_REMEMBERED)
+def _is_address(host: str) -> bool:
+    """Whether this is an address, and no name that anyone could have point anywhere."""
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
 
 
 def origins_of(

@@ -31,6 +31,8 @@ Fields = Mapping[str, str | int]
 Consume = Callable[[ResponseHead, Body], T]
 
 _MOST_IDLE = 16
+# So long after an answer a connection is not looked at before the next request goes on it.
+_FRESH_S = 0.05
 _CONTINUE = 100
 
 
@@ -88,11 +90,13 @@ class Connection:
     Attributes:
         region: Memory that is shared with the server, None if none is.
         is_private: Whether none ever will be.
+        used_at: When the last request on it had its answer, by the clock `time.monotonic`.
     """
 
     def __init__(self, target: Target, context: ssl.SSLContext | None, deadline: Deadline) -> None:
         self._target = target
         self.region: Region | None = None
+        self.used_at = 0.0
         self.is_private = context is not None or not target.shares
         limit = min(target.connect_s, deadline.need("connecting"))
         try:
@@ -203,7 +207,7 @@ class Pool:
             ServingError: `consume` does not like the answer.
         """
         write = write or (lambda _connection, _deadline: ({}, buffers))
-        connection = self._take()
+        connection = self._take(repeat=repeat)
         if connection is not None:
             try:
                 return self._exchange(connection, method, path, write, consume, deadline)
@@ -245,7 +249,7 @@ class Pool:
         for connection in left:
             connection.stream.close()
 
-    def _take(self) -> Connection | None:
+    def _take(self, *, repeat: bool) -> Connection | None:
         """A connection that was idle, and is not closed on the other side; None if there is none."""
         while True:
             with self._lock:
@@ -253,7 +257,10 @@ class Pool:
                     return None
                 connection = self._idle.pop()
                 self._used.add(connection)
-            if not connection.stream.is_stale():
+            # To ask the kernel takes as long as to send a short request, and a connection that is closed
+            # meanwhile fails all the same: the request is then repeated, if it may be.
+            is_fresh = repeat and time.monotonic() - connection.used_at < _FRESH_S
+            if is_fresh or not connection.stream.is_stale():
                 return connection
             self._give_back(connection, reusable=False)
 
@@ -286,6 +293,7 @@ class Pool:
         with self._lock:
             # Until now it was known, so that it could be closed while it was in use.
             self._used.discard(connection)
+            connection.used_at = time.monotonic()
             if reusable and len(self._idle) < _MOST_IDLE and not self._closed:
                 self._idle.append(connection)
                 return

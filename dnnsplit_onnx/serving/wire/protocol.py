@@ -42,7 +42,9 @@ _MOST_STRINGS = 1 << 20
 _LONGEST_NAME = 1024
 _MOST_BESIDES_ZERO = 1 << 20
 _SHORT = 4096
-_ONLY_SIZE = frozenset({"binary_data_size"})
+_ONLY_SIZE, _ONLY_BINARY = frozenset({"binary_data_size"}), frozenset({"binary_data"})
+_SCALARS = frozenset({str, int, float, bool})
+_REMEMBERED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,9 +241,7 @@ def _parameters(data: Mapping[str, Any], owner: str, *, may_share: bool = False)
     found = data.get("parameters")
     if found is None:
         return {}
-    if not isinstance(found, dict) or not all(
-        isinstance(value, str | int | float | bool) for value in found.values()
-    ):
+    if not isinstance(found, dict) or not _SCALARS.issuperset(map(type, found.values())):
         raise ProtocolError(f"the parameters of {owner} are not an object of strings, numbers and booleans")
     for key in found:
         if key.startswith("shared_memory") and not may_share:
@@ -275,6 +275,23 @@ def _name(entry: Any, kind: str) -> str:
 
 def _tensor(entry: Any, kind: str) -> TensorHead:
     name = _name(entry, kind)
+    parameters, shape = entry.get("parameters"), entry.get("shape")
+    if type(parameters) is dict and parameters.keys() == _ONLY_SIZE and type(shape) is list:  # as most are
+        datatype, nbytes = entry.get("datatype"), parameters["binary_data_size"]
+        if type(datatype) is str and type(nbytes) is int and {int}.issuperset(map(type, shape)):
+            return _plain(name, datatype, tuple(shape), nbytes)
+    return _read_tensor(name, entry, kind)
+
+
+@lru_cache(_REMEMBERED)
+def _plain(name: str, datatype: str, shape: tuple[int, ...], nbytes: int) -> TensorHead:
+    """What is said of a tensor whose bytes follow: from request to request the same of most."""
+    parameters = {"binary_data_size": nbytes}
+    entry = {"datatype": datatype, "shape": list(shape), "parameters": parameters}
+    return _read_tensor(name, entry, "inputs")
+
+
+def _read_tensor(name: str, entry: Mapping[str, Any], kind: str) -> TensorHead:
     datatype = DATATYPES.get(entry["datatype"]) if isinstance(entry.get("datatype"), str) else None
     if datatype is None:
         raise ProtocolError(f"tensor `{name}` has no datatype that the protocol knows")
@@ -288,10 +305,6 @@ def _tensor(entry: Any, kind: str) -> TensorHead:
     # It takes no bytes, and what a model makes of its other dimensions may take any number.
     if 0 in shape and math.prod(filter(None, shape)) > _MOST_BESIDES_ZERO:
         raise ProtocolError(f"tensor `{name}` has a dimension of 0, and others of too many elements")
-    parameters = entry.get("parameters")
-    if isinstance(parameters, dict) and parameters.keys() == _ONLY_SIZE:  # as most are
-        _check_size(name, datatype, shape, parameters["binary_data_size"])
-        return TensorHead(name, datatype, tuple(shape), parameters["binary_data_size"], None)
     parameters = _parameters(entry, f"tensor `{name}`", may_share=True)
     nbytes, place = parameters.get("binary_data_size"), _place(parameters, f"tensor `{name}`")
     if PARAMETER in parameters:
@@ -338,8 +351,10 @@ def _wanted(data: Mapping[str, Any], binary_output: bool) -> tuple[dict[str, boo
     places: dict[str, Place] = {}
     for entry in entries:
         name = _name(entry, "outputs")
-        parameters = _parameters(entry, f"output `{name}`", may_share=True)
-        place = _place(parameters, f"output `{name}`")
+        parameters, place = entry.get("parameters"), None
+        if type(parameters) is not dict or parameters.keys() != _ONLY_BINARY:
+            parameters = _parameters(entry, f"output `{name}`", may_share=True)
+            place = _place(parameters, f"output `{name}`")
         if place is not None:
             places[name] = place
         if "classification" in parameters:

@@ -34,9 +34,14 @@ class TierTrace:
 
     def to_dict(self) -> dict[str, Any]:
         """The trace as JSON-ready data, in milliseconds to keep it short."""
-        data: dict[str, Any] = {"tier": self.tier, "received_nbytes": self.received_nbytes}
-        for key in _TIMES:
-            data[key.removesuffix("_s") + "_ms"] = round(getattr(self, key) * 1e3, 4)
+        data: dict[str, Any] = {
+            "tier": self.tier,
+            "received_nbytes": self.received_nbytes,
+            "queue_ms": round(self.queue_s * 1e3, 4),
+            "compute_ms": round(self.compute_s * 1e3, 4),
+            "total_ms": round(self.total_s * 1e3, 4),
+            "receive_ms": round(self.receive_s * 1e3, 4),
+        }
         if self.unpack_s:
             data["unpack_ms"] = round(self.unpack_s * 1e3, 4)
         if self.hop is not None:
@@ -47,7 +52,7 @@ class TierTrace:
 # No request takes so long, or has so many bytes; and their sums stay finite.
 _MOST = 1e15
 _LONGEST = 256
-_TIMES = ("queue_s", "compute_s", "total_s", "receive_s")
+_TIMES = ("queue_ms", "compute_ms", "total_ms", "receive_ms")
 
 
 @dataclass(slots=True)
@@ -97,9 +102,9 @@ def read_trace(text: object) -> tuple[TierTrace, ...]:
 
 
 def _read(entry: Mapping[str, Any]) -> TierTrace:
-    times = {key: _within(entry[key.removesuffix("_s") + "_ms"]) / 1e3 for key in _TIMES}
-    trace = TierTrace(str(entry["tier"])[:_LONGEST], times["queue_s"], times["compute_s"], times["total_s"])
-    trace.receive_s, trace.received_nbytes = times["receive_s"], int(_within(entry["received_nbytes"]))
+    queue, compute, total, receive = (_within(entry[key]) / 1e3 for key in _TIMES)
+    trace = TierTrace(str(entry["tier"])[:_LONGEST], queue, compute, total)
+    trace.receive_s, trace.received_nbytes = receive, int(_within(entry["received_nbytes"]))
     trace.unpack_s = _within(entry.get("unpack_ms", 0)) / 1e3
     if "hop" in entry:
         total, sent, received = map(_within, entry["hop"])

@@ -153,18 +153,36 @@ def test_a_tensor_of_no_bytes_is_bounded_too() -> None:
 
 
 def test_all_connections_share_one_pool_of_memory() -> None:
-    blocks = Blocks(keep_nbytes=10_000)
+    blocks = Blocks(keep_nbytes=1_000_000)
     arenas = [Arena(blocks) for _ in range(64)]
     for arena in arenas:
-        arena.reset(1000, 2)
-        first, second = arena.allocate(500), arena.allocate(500)
+        arena.reset(100_000, 2)
+        first, second = arena.allocate(50_000), arena.allocate(50_000)
         first[:], second[:] = 1, 2
         assert first.max() == 1
         assert (first.ctypes.data % 64, second.ctypes.data % 64) == (0, 0)
     for arena in arenas:
         arena.release()
         arena.release()  # does nothing twice
-    assert 0 < blocks.nbytes <= 10_000
+    assert 0 < blocks.nbytes <= 1_000_000
+
+
+def test_a_connection_keeps_the_memory_of_short_requests_for_itself() -> None:
+    blocks = Blocks()
+    ours, theirs = Arena(blocks), Arena(blocks)
+    places = []
+    for _ in range(2):
+        for arena in (ours, theirs):
+            arena.reset(600, 2)
+            first, second = arena.allocate(300), arena.allocate(300)
+            first[:], second[:] = 1, 2
+            assert first.max() == 1
+            assert (first.ctypes.data % 64, second.ctypes.data % 64) == (0, 0)
+            places.append(first.ctypes.data)
+            arena.release()
+    assert places[:2] == places[2:]
+    assert places[0] != places[1]
+    assert blocks.nbytes == 0
 
 
 def test_memory_is_used_again_by_requests_of_about_its_size() -> None:
@@ -183,11 +201,11 @@ def test_memory_is_used_again_by_requests_of_about_its_size() -> None:
 def test_requests_that_grow_a_little_each_share_memory() -> None:
     blocks = Blocks()
     arena = Arena(blocks)
-    for nbytes in range(1000, 3000):
+    for nbytes in range(20_000, 60_000, 20):
         arena.reset(nbytes, 1)
         assert arena.allocate(nbytes).nbytes == nbytes
         arena.release()
-    assert blocks.nbytes < 40_000  # one block a size would be 4 MB, all of them looked through each time
+    assert blocks.nbytes < 800_000  # one block a size would be 80 MB, all of them looked through each time
 
 
 FIXED = """

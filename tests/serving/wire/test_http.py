@@ -99,3 +99,23 @@ def test_any_head_is_read_or_refused(raw):
             parse(raw + b"\r\n\r\n")
         except ProtocolError:
             continue
+
+
+@given(st.integers(0, 1 << 40), st.integers(0, 1 << 40), st.booleans())
+def test_a_head_that_was_read_before_but_for_its_lengths_is_read_the_same(length, json_length, first):
+    fields = [f"Content-Length: {length}", f"Inference-Header-Content-Length: {json_length}"]
+    lines = ["Host: here", *(fields if first else reversed(fields)), "X-Length: 7"]
+    raw = "\r\n".join(["POST /v2 HTTP/1.1", *lines, "", ""]).encode()
+    # In lower case no head is taken for one that was read before.
+    other = raw.replace(b"Content-Length", b"content-length").replace(b"Inference-H", b"inference-H")
+    if json_length > length:
+        for head in (raw, other):
+            with pytest.raises(ProtocolError, match="is more than the body has"):
+                parse_request(head)
+        return
+    assert parse_request(raw) == parse_request(other)
+    assert (parse_request(raw).length, parse_request(raw).json_length) == (length, json_length)
+    assert parse_request(raw).fields["content-length"] == str(length)
+    twice = raw.replace(b"Inference-Header-Content-Length", b"Content-Length")
+    with pytest.raises(ProtocolError, match="given twice"):
+        parse_request(twice)
