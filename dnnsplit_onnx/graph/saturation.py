@@ -23,6 +23,7 @@ from dnnsplit_onnx.graph.modelfile import ModelFile, data_range, is_external
 #: No sum of two products with uint8 leaves 16 bits while no weight is larger.
 LARGEST_SAFE_WEIGHT = 64
 _BLOCK = 1 << 24
+_UINT8 = int(onnx.TensorProto.UINT8)
 _MOST_READ = 5
 
 
@@ -69,7 +70,7 @@ def saturating_nodes(model: ModelFile) -> tuple[str, ...]:
     found = []
     for node in model.proto.graph.node:
         weight = _int8_weight(node, types, makers)
-        if weight is None or weight not in constants:
+        if weight is None or weight not in constants or _is_depthwise(node, constants[weight]):
             continue
         if weight not in large:
             large[weight] = _exceeds(model, constants[weight])
@@ -105,10 +106,25 @@ def _element_types(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorPr
     types |= {name: tensor.data_type for name, tensor in constants.items()}
     for node in graph.node:
         if node.op_type == "DynamicQuantizeLinear":
-            types |= dict.fromkeys((*node.output[:1], *node.output[2:]), onnx.TensorProto.UINT8)
-        elif node.op_type == "QuantizeLinear" and len(node.input) > 2:
-            types[node.output[0]] = types.get(node.input[2], 0)
+            types |= dict.fromkeys((*node.output[:1], *node.output[2:]), _UINT8)
+        elif node.op_type == "QuantizeLinear":
+            zero = node.input[2] if len(node.input) > 2 else ""
+            types[node.output[0]] = types.get(zero, 0) if zero else _attribute(node, "output_dtype") or _UINT8
     return types
+
+
+def _attribute(node: onnx.NodeProto, name: str) -> int:
+    """A whole number among a node's attributes, 0 if it is not there."""
+    return next((one.i for one in node.attribute if one.name == name), 0)
+
+
+def _is_depthwise(node: onnx.NodeProto, weight: onnx.TensorProto) -> bool:
+    """Whether each channel is convolved by itself into one: onnxruntime sums that exactly everywhere."""
+    return (
+        node.op_type in ("Conv", "QLinearConv")
+        and len(weight.dims) > 1
+        and (weight.dims[0], weight.dims[1]) == (_attribute(node, "group") or 1, 1)
+    )
 
 
 def _int8_weight(
@@ -117,7 +133,7 @@ def _int8_weight(
     """The int8 value that a node multiplies uint8 by, if any."""
     given = [*node.input, *[""] * _MOST_READ]  # what may be left out
     if node.op_type == "DynamicQuantizeMatMul":  # it quantises what it reads to uint8 itself
-        weight, activation = given[1], int(onnx.TensorProto.UINT8)
+        weight, activation = given[1], _UINT8
     elif node.op_type in _OPERATORS:
         places = _OPERATORS[node.op_type]
         activation = types.get(given[places.zero_point]) or types.get(given[places.activation], 0)
@@ -132,7 +148,7 @@ def _int8_weight(
     else:
         return None
     pair = (activation, types.get(weight))
-    return weight if pair == (onnx.TensorProto.UINT8, onnx.TensorProto.INT8) else None
+    return weight if pair == (_UINT8, onnx.TensorProto.INT8) else None
 
 
 def _exceeds(model: ModelFile, tensor: onnx.TensorProto) -> bool:

@@ -128,6 +128,61 @@ def test_only_one_of_the_convolutions_of_whole_numbers_is_named(name: str) -> No
     assert exact or named
 
 
+@pytest.mark.parametrize("form", ["QLinearConv", "fused"])
+@pytest.mark.parametrize(
+    ("channels", "made", "groups", "named"),
+    [(8, 8, 8, False), (1, 1, 1, False), (8, 16, 8, True), (8, 8, 4, True), (1, 4, 1, True)],
+)
+def test_a_channel_convolved_by_itself_is_exact(
+    form: str, channels: int, made: int, groups: int, named: bool
+) -> None:
+    nodes = {
+        "QLinearConv": f"y = QLinearConv <group = {groups}> (x, s, z, W, s, zw, t, z)",
+        "fused": "xf = DequantizeLinear(x, s, z) wf = DequantizeLinear(W, s, zw) "
+        f"yf = Conv <group = {groups}> (xf, wf) y = QuantizeLinear(yf, t, z)",
+    }[form]
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 9, opset_import: ["" : 17]>
+        g (uint8[1, {channels}, 9, 9] x) => (uint8[1, {made}, 7, 7] y) {{ {nodes} }}"""
+    )
+    weights = np.full((made, channels // groups, 3, 3), 127, np.int8)
+    constants = {
+        "W": weights,
+        "z": np.uint8(0),
+        "zw": np.int8(0),
+        "s": np.float32(1),
+        "t": np.float32(255 * 127 * weights[0].size / 200),
+    }
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()
+    )
+    assert bool(saturating_nodes(open_proto(model))) == named
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(None, {"x": np.full((1, channels, 9, 9), 255, np.uint8)})[0]
+    assert named or np.all(found == 200)
+
+
+@pytest.mark.parametrize(
+    ("quantize", "opset", "named"),
+    [
+        ("QuantizeLinear(x, s)", 17, True),
+        ("QuantizeLinear(x, s, zi)", 17, False),
+        ("QuantizeLinear <output_dtype = 3> (x, s)", 21, False),
+        ("QuantizeLinear <output_dtype = 2> (x, s)", 21, True),
+    ],
+)
+def test_what_is_quantized_without_a_zero_point_is_uint8(quantize: str, opset: int, named: bool) -> None:
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["" : {opset}]>
+        g (float[4, 6] x) => (int32[4, 3] y) {{ q = {quantize} y = MatMulInteger(q, W) }}"""
+    )
+    constants = {"W": weights_of(127), "s": np.float32(1), "zi": np.int8(0)}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()
+    )
+    assert bool(saturating_nodes(open_proto(model))) == named
+
+
 def test_dynamic_quantisation_is_named_and_a_reduced_range_is_not(tmp_path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

@@ -58,6 +58,8 @@ def test_a_text_is_its_prompt_and_its_steps(tiny: Analysis) -> None:
         assert figures.links[0].seconds == pytest.approx(
             (figures.links[0].prefill_s or 0) + 8 * (figures.links[0].step_s or 0)
         )
+        for stage in figures.stages:
+            assert stage.seconds == pytest.approx((stage.prefill_s or 0) + 8 * (stage.step_s or 0))
 
 
 def test_a_plan_says_what_a_prompt_sends_and_what_each_token_after_it(tiny: Analysis) -> None:
@@ -212,6 +214,15 @@ def test_caches_of_all_conversations_are_memory(tiny: Analysis) -> None:
     assert ten.stages[0].memory_nbytes - one.stages[0].memory_nbytes == 9 * kept
 
 
+def test_a_stage_keeps_the_caches_that_its_own_nodes_read(tiny: Analysis) -> None:
+    text, readers = _text(tiny, _machines()), tiny.graph.state_readers
+    for first in map(min, readers.values()):
+        here = [name for name, at in readers.items() if first in at]
+        before = [name for name, at in readers.items() if min(at) < first]
+        assert text.cache_nbytes(first, first + 1) == sum(text.caches[name] or 0 for name in here)
+        assert text.cache_nbytes(0, first) == sum(text.caches[name] or 0 for name in before)
+
+
 def test_memory_that_caches_do_not_fit_is_refused_with_the_figure(tiny: Analysis) -> None:
     machines = (
         _machines(conversations=1000).with_tier("edge", memory_gb=0.01).with_tier("cloud", memory_gb=0.02)
@@ -246,6 +257,17 @@ def test_a_prompt_in_chunks_is_as_much_work_and_overlaps(tiny: Analysis) -> None
     seconds = [stage.prefill_s or 0 for stage in made.stages] + [made.links[0].prefill_s or 0]
     assert made.figures.ttft_overlapped_s == pytest.approx(sum(seconds) / 4 + 3 * max(seconds) / 4)
     assert made.figures.ttft_s == pytest.approx(sum(seconds))
+    for chunk, is_told in ((20, False), (10, True)):
+        figures = plan(tiny, _machines(prefill_chunk=chunk), cuts=[0], pareto=False).figures
+        assert (figures.ttft_overlapped_s is not None) == is_told
+
+
+def test_a_check_of_drafts_is_one_pass_over_them_and_a_token(tiny: Analysis) -> None:
+    assert _text(tiny, _machines()).check is None
+    text = _text(tiny, _machines(draft_ms=1, draft_tokens=3, draft_accepts=0.5))
+    check = at_sizes(tiny, {"batch": 1, "sequence": 4, "past_sequence": 20 + 7 // 2})
+    assert text.check is not None
+    assert text.check.flops.tolist() == check.flops.tolist()
 
 
 def test_a_model_of_one_token_a_pass_reads_a_prompt_one_by_one() -> None:
