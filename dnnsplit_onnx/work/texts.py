@@ -70,7 +70,7 @@ class Text(Passes):
             for name, nbytes in self.caches.items()
             if any(start <= at < stop for at in readers.get(name, ()))
         ]
-        return None if None in sizes else sum(size or 0 for size in sizes)
+        return None if None in sizes else sum(filter(None, sizes))
 
     @cached_property
     def memory(self) -> StageMemory:
