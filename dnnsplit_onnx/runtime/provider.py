@@ -12,6 +12,7 @@ times slower. Here that is an error.
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from importlib import import_module, metadata
@@ -66,6 +67,10 @@ _DISTRIBUTIONS = (
 )
 
 
+# The module that was found to be right.
+_known: dict[str, ModuleType] = {}
+
+
 def installed_runtimes() -> dict[str, str]:
     """The installed distributions of onnxruntime and their versions, importing none."""
     found = {}
@@ -80,9 +85,14 @@ def installed_runtimes() -> dict[str, str]:
 def runtime() -> ModuleType:
     """The module `onnxruntime`.
 
+    What is installed is looked at once: each step of a text asks for the module several times.
+
     Raises:
         MissingExtraError: None is installed, several are, or the one there is broken.
     """
+    known = _known.get("onnxruntime")
+    if known is not None and sys.modules.get("onnxruntime") is known:
+        return known
     found = installed_runtimes()
     if len(found) > 1:
         keep = INSTALL_GPU if "onnxruntime-gpu" in found else INSTALL_CPU
@@ -100,6 +110,7 @@ def runtime() -> ModuleType:
         raise MissingExtraError(
             "onnxruntime is broken: what is left of an uninstalled copy hides it", hint=_reinstall(found)
         )
+    _known["onnxruntime"] = module
     return module
 
 

@@ -33,6 +33,16 @@ def test_finds_the_one_that_is_installed() -> None:
     assert list(provider.installed_runtimes()) in (["onnxruntime"], ["onnxruntime-gpu"])
 
 
+def test_what_is_installed_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = provider.runtime()
+    monkeypatch.setattr(metadata, "version", lambda _: pytest.fail("it is looked at again"))
+    assert provider.runtime() is found
+    install(monkeypatch)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # what was found is not there any more
+    with pytest.raises(MissingExtraError):
+        provider.runtime()
+
+
 def test_none_installed_prints_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # importing it fails
