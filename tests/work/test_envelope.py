@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ import pytest
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.graph.shapes import bind_shapes
+from dnnsplit_onnx.work import envelope as envelope_module
 from dnnsplit_onnx.work.analysis import Analysis, measure
 from dnnsplit_onnx.work.cuts import UNKNOWN
 from dnnsplit_onnx.work.envelope import contract, envelope
 from dnnsplit_onnx.work.orders import in_order
+from tests.big_models import long
 from tests.conftest import light
 from tests.dags import closed_sets, live_nbytes, random_workload, with_states
 
@@ -79,6 +83,25 @@ def test_blocks_lose_no_minimum(seed: int) -> None:
             weight for weight, cut in weights if cut == set(blocks.members({blocks.block[at] for at in cut}))
         ]
         assert min(whole) == min(weights)[0]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_envelope_of_blocks_is_that_of_nodes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of minimum cuts the smallest is taken, and it parts no block, however often they were contracted."""
+    rng = np.random.default_rng([seed, 3])
+    analysis = workload_of_seed(rng, 40, seed)
+    cuts = envelope(analysis)
+    monkeypatch.setattr(envelope_module, "contract", partial(contract, merge=False))
+    assert envelope(analysis) == cuts
+
+
+def test_residual_blocks_of_one_width_become_one(tmp_path: Path) -> None:
+    graph = load_graph(long(tmp_path / "long.onnx", 1000))
+    blocks = contract(measure(graph, bind_shapes(graph)))
+    # Ten widths, each after a node that halves the last one; each residual block reads what it passes on.
+    assert len(graph.nodes) == 1010 - 1
+    assert len(blocks.work) <= 2 * 10
+    assert sum(blocks.work) == sum(measure(graph, bind_shapes(graph)).flops.tolist())
 
 
 @pytest.mark.parametrize("seed", SEEDS)
