@@ -30,11 +30,11 @@ _LONG = 1 << 16
 Elements = dict[str, int]
 
 
-def infer(model: onnx.ModelProto) -> onnx.ModelProto:
+def infer(model: onnx.ModelProto | bytes) -> onnx.ModelProto:
     """Infers types and shapes, with data propagation.
 
     Args:
-        model: A model; it is not changed.
+        model: A model, or the bytes of one; it is not changed.
 
     Returns:
         The same nodes, with more `value_info`.
@@ -44,13 +44,14 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     from onnx import shape_inference
 
-    data = model.SerializeToString()
+    data = model if isinstance(model, bytes) else model.SerializeToString()
     if b"Range" not in data and b"Cast" not in data:
         return shape_inference.infer_shapes(data, data_prop=True)  # no node need be looked at for that
-    if not any(_ranges(graph) for graph in _graphs(model)):
-        return shape_inference.infer_shapes(model, data_prop=not casts_a_long_vector(model))
+    whole = onnx.ModelProto.FromString(data) if isinstance(model, bytes) else model
+    if not any(_ranges(graph) for graph in _graphs(whole)):
+        return shape_inference.infer_shapes(whole, data_prop=not casts_a_long_vector(whole))
     hidden = onnx.ModelProto()
-    hidden.CopyFrom(model)
+    hidden.CopyFrom(whole)
     _swap(hidden, _ONNX, _HIDDEN)
     hidden.opset_import.add(domain=_HIDDEN, version=1)
     for function in hidden.functions:

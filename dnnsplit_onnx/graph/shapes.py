@@ -157,7 +157,9 @@ class Types:
     def unsized(self) -> tuple[str, ...]:
         """Values of unknown size that somebody reads; what nobody reads need not be known."""
         graph = self.graph
-        read = {*graph.outputs, *graph.last_use, *(name for node in graph.nodes for name in node.weights)}
+        read = set(graph.outputs)
+        for node in graph.nodes:
+            read.update(node.inputs, node.weights)
         names = (*graph.values, *graph.constant_nodes)
         sizes = self._sizes
         return tuple(
@@ -296,6 +298,11 @@ def bind_shapes(graph: Graph, bindings: Mapping[str, int] | None = None) -> Type
         ShapeError: A binding names no dimension of the model, or is not positive.
     """
     bindings = dict(bindings or {})
+    return Types(graph, _infer(_bound(graph, bindings)), bindings)
+
+
+def _bound(graph: Graph, bindings: Mapping[str, int]) -> onnx.ModelProto:
+    """A copy of a graph's model with its dimensions bound."""
     model = onnx.ModelProto()
     model.CopyFrom(graph.proto)
     if bindings:
@@ -304,7 +311,7 @@ def bind_shapes(graph: Graph, bindings: Mapping[str, int] | None = None) -> Type
         for *_, dim in _open_dims(value):
             if dim.dim_value < 0:  # "unknown", to those who write it; inference would compute with it
                 dim.ClearField("dim_value")
-    return Types(graph, _infer(model), bindings)
+    return model
 
 
 def free_dimensions(graph: Graph, bindings: Mapping[str, int], *, axis: int | None = None) -> tuple[str, ...]:
@@ -392,8 +399,9 @@ def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
     and a bound dimension contradicts it. So it is set aside first, and taken only for
     values of which nothing can be proved.
     """
-    said = [*model.graph.value_info, *model.graph.output]
-    outputs = list(model.graph.output)
+    # Copies, since a part of a message keeps all of it in memory.
+    outputs = [_copied(value) for value in model.graph.output]
+    said = [*map(_copied, model.graph.value_info), *outputs]
     del model.graph.value_info[:]
     del model.graph.output[:]
     for further in (False, True):
@@ -407,14 +415,23 @@ def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
             stated = {v.name: v for v in said if v.name in unsized}
             del model.graph.value_info[:]
             model.graph.value_info.extend([*kept, *stated.values()])
+        data = model.SerializeToString()
+        del model  # makes room for what inference takes
         try:
-            model = infer(model)
+            model = infer(data)
         except Exception:  # it refuses what it cannot follow in many ways
+            model = onnx.ModelProto.FromString(data)
             break
     if any(node.op_type in ("Range", "Shape", "Size") for node in model.graph.node):
         model = infer_with_values(model)
     model.graph.output.extend(outputs)
     return model
+
+
+def _copied(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    copied = onnx.ValueInfoProto()
+    copied.CopyFrom(value)
+    return copied
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:

@@ -214,16 +214,22 @@ def envelope(analysis: Analysis) -> tuple[frozenset[int], ...]:
     Returns:
         Sets of positions; each holds the one before it.
     """
+    blocks, cuts = corners_of(analysis)
+    return tuple(frozenset(blocks.members(cut)) for cut in cuts)
+
+
+def corners_of(analysis: Analysis) -> tuple[Blocks, tuple[_Cut, ...]]:
+    """The `envelope` as sets of blocks, which are few where nodes are many."""
     blocks = contract(analysis)
     if not blocks.work:
-        return (frozenset(),)
+        return blocks, (frozenset(),)
     search = _Envelope(blocks)
     everything = frozenset(range(len(blocks.work)))
     corners = [frozenset[int](), *search.between(frozenset(), everything)]
     least = search.least_bytes(corners[-1], everything - {blocks.block[-1]})
     if least is not None:
         corners += [*search.between(corners[-1], least), least]
-    return tuple(frozenset(blocks.members(cut)) for cut in dict.fromkeys([*corners, everything]))
+    return blocks, tuple(dict.fromkeys([*corners, everything]))
 
 
 _Cut = frozenset[int]

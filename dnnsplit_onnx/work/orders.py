@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
+from itertools import accumulate
 
 from dnnsplit_onnx.errors import InputError, check_name
 from dnnsplit_onnx.graph.copies import with_copies_late
@@ -20,7 +21,7 @@ from dnnsplit_onnx.graph.shapes import bind_shapes, free_dimensions
 from dnnsplit_onnx.graph.state_order import with_states_together
 from dnnsplit_onnx.graph.state_shapes import with_near_shapes
 from dnnsplit_onnx.work.analysis import CUSTOM, ORDERS, Analysis, measure
-from dnnsplit_onnx.work.envelope import envelope
+from dnnsplit_onnx.work.envelope import corners_of
 from dnnsplit_onnx.work.passes import Passes
 
 #: Stands for a height, a width or a length where the model leaves it open.
@@ -90,13 +91,15 @@ def canonical(analysis: Analysis) -> Analysis:
 
 def _envelope_order(analysis: Analysis) -> list[int]:
     """The present positions of the nodes, in the order named `envelope`."""
-    analysis = replace(analysis, input_nbytes={})  # a topology's, and no part of the model
-    cuts = envelope(analysis)
+    # Bytes of inputs are a topology's, and no part of the model. A graph keeps what it is asked for,
+    # and nobody asks for anything in this order again.
+    analysis = replace(analysis, input_nbytes={}, graph=replace(analysis.graph))
+    blocks, cuts = corners_of(analysis)
     layers = _Layers(analysis)
     order: list[int] = []
     done: frozenset[int] = frozenset()
     for cut in cuts:
-        order += layers.order(sorted(cut - done))
+        order += layers.order(blocks.members(cut - done))
         done = cut
     return order
 
@@ -110,7 +113,7 @@ class _Layers:
     def __init__(self, analysis: Analysis) -> None:
         graph = analysis.graph
         number = {value: at for at, value in enumerate(graph.values)}
-        self.inputs = [[number[value] for value in node.inputs] for node in graph.nodes]
+        self.inputs = [tuple([number[value] for value in node.inputs]) for node in graph.nodes]
         self.maker = [graph.producer.get(value, -1) for value in number]
         self.sizes = [analysis.types.nbytes(value) or 0 for value in number]
         self.readers: list[list[int]] = [[] for _ in number]
@@ -119,11 +122,11 @@ class _Layers:
                 self.readers[value].append(at)
         self.left = list(map(len, self.readers))  # how many readers of each have not run yet
         self.made = [0] * len(self.inputs)  # bytes that each makes and somebody reads
-        self.outputs: list[list[int]] = [[] for _ in self.inputs]
         for value, (maker, users) in enumerate(zip(self.maker, self.readers, strict=True)):
             if maker >= 0 and users:
                 self.made[maker] += self.sizes[value]
-                self.outputs[maker].append(value)
+        made = accumulate((len(node.outputs) for node in graph.nodes), initial=len(graph.inputs))
+        self.first = list(made)  # the number of the first value that each makes; they are in a row
 
     def order(self, nodes: list[int]) -> list[int]:
         """The nodes of the next layer, in the file's order or a greedy one, whichever holds less.
@@ -159,8 +162,9 @@ class _Layers:
 
     def _greedy(self, nodes: list[int]) -> tuple[list[int], int]:
         """Runs nodes one by one, next the one after which fewest bytes are live; and `_held` of that."""
-        inside = set(nodes)
-        waits = {at: sum([self.maker[value] in inside for value in self.inputs[at]]) for at in nodes}
+        waits = dict.fromkeys(nodes, 0)  # for how many values of the layer each waits
+        for at in nodes:
+            waits[at] = sum([self.maker[value] in waits for value in self.inputs[at]])
         ready = [(self._change(at), at) for at, count in waits.items() if not count]
         heapify(ready)
         order: list[int] = []
@@ -181,7 +185,7 @@ class _Layers:
 
     def _nearer(self, at: int, waits: dict[int, int]) -> Iterator[int]:
         """Nodes of the layer that can run now that one has, or now free what it read too."""
-        for value in self.outputs[at]:
+        for value in range(self.first[at], self.first[at + 1]):
             for reader in self.readers[value]:
                 if reader in waits:
                     waits[reader] -= 1
