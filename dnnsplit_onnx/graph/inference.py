@@ -20,6 +20,8 @@ from collections.abc import Iterator, Mapping
 import onnx
 from onnx import TypeProto, helper
 
+from dnnsplit_onnx.graph.pools import infer_with_pools
+
 _ONNX = ("", "ai.onnx")
 # A domain that nobody knows operators of.
 _HIDDEN = "dnnsplit_onnx.hidden"
@@ -42,12 +44,23 @@ def infer(model: onnx.ModelProto | bytes) -> onnx.ModelProto:
     Raises:
         Exception: onnx cannot follow the model, in one of many ways.
     """
+    data = model if isinstance(model, bytes) else model.SerializeToString()
+    if b"ceil_mode" not in data:
+        return _infer(data)
+    return infer_with_pools(
+        onnx.ModelProto.FromString(data),
+        lambda told: _infer(told.SerializeToString()),
+        lambda told: (graph for graph in _graphs(told) if isinstance(graph, onnx.GraphProto)),
+        _shapes,
+    )
+
+
+def _infer(data: bytes) -> onnx.ModelProto:
     from onnx import shape_inference
 
-    data = model if isinstance(model, bytes) else model.SerializeToString()
     if b"Range" not in data and b"Cast" not in data:
         return shape_inference.infer_shapes(data, data_prop=True)  # no node need be looked at for that
-    whole = onnx.ModelProto.FromString(data) if isinstance(model, bytes) else model
+    whole = onnx.ModelProto.FromString(data)
     if not any(_ranges(graph) for graph in _graphs(whole)):
         return shape_inference.infer_shapes(whole, data_prop=not casts_a_long_vector(whole))
     hidden = onnx.ModelProto()

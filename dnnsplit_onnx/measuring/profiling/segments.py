@@ -194,6 +194,7 @@ def _profile(
 ) -> Profile:
     graph = analysis.graph
     overhead, whole = (typical(taken, timer.paces) for taken in (timer.empty_times, timer.whole_times))
+    overhead = min(overhead, whole)  # noise may say that nothing takes longer than the model
     segments = _segments([0, *cuts, len(graph.nodes)], timer.stages, timer.paces, overhead, whole)
     speeds = Speeds.of(timer.whole_times, timer.paces)
     about = machine()
