@@ -84,7 +84,8 @@ def slice_model(
     if isinstance(model, Analysis):
         model = model.graph
     read = model if isinstance(model, Graph) else load_graph(model)
-    read.file.begin_digests()  # the one core hashes while the other finds the plan's order
+    # The one core hashes while the other finds the plan's order.
+    read.file.begin_digests()
     graph = graph_of(plan, read)
     check_stages(graph, plan.figures.stages)
     top = head_of(graph, head)
