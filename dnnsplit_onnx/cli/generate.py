@@ -48,6 +48,33 @@ def generate(
             show_default=False,
         ),
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder",
+            metavar="MODEL",
+            help="The encoder before the decoder, run here: it reads the prompt, once.",
+            show_default=False,
+        ),
+    ] = None,
+    heard: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            metavar="X.npz",
+            help="What the encoder reads, where that is no text.",
+            show_default=False,
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start",
+            metavar="N,N,...",
+            help="Tokens that an answer after an encoder begins with. [default: those of the model's folder]",
+            show_default=False,
+        ),
+    ] = None,
     most: Annotated[int, typer.Option("--max-new", metavar="N", min=1, help="Most tokens to make.")] = 128,
     temperature: Annotated[
         float,
@@ -110,22 +137,35 @@ def generate(
     Example: dnnsplit-onnx generate slices --prompt "Once upon a time" --url http://near:8000
     """
     from dnnsplit_onnx.running.generating.sampling import Sampling
+    from dnnsplit_onnx.runtime.inputs import load_arrays
 
     if url is not None:
         log_to_stderr()
-    if serve is not None and (prompt is not None or tokens is not None):
+    given = [one for one in (prompt, tokens, heard) if one is not None]
+    if serve is not None and given:
         raise InputError("prompts come from clients of `--serve`", hint="leave out --prompt and --tokens")
-    if serve is None and (prompt is None) == (tokens is None):
+    if serve is None and len(given) != 1:
         raise InputError(
             "there is nothing to continue, or twice", hint="pass --prompt TEXT or --tokens 1,2,3"
         )
-    sampling = Sampling(max_new=most, temperature=temperature, top_p=top_p, seed=seed, stop=tuple(stop or ()))
+    if encoder is None and (heard is not None or start is not None):
+        raise InputError("there is no encoder that reads something", hint="name it: --encoder MODEL")
+    sampling = Sampling(
+        max_new=most,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        stop=tuple(stop or ()),
+        start=None if start is None else tuple(_numbers(start)),
+    )
     drafting = None if draft is None else (draft, draft_tokens)
-    with open_generator(place, options, tokenizer, url, drafting) as generator:
+    with open_generator(place, options, tokenizer, url, drafting, encoder) as generator:
         if serve is not None:
             _serve(generator, Path(place), options, (host, serve), insecure=insecure)
             return
         asked: Prompt = _numbers(tokens) if tokens is not None else prompt or ""
+        if heard is not None:
+            asked = load_arrays(heard)
         if chat and prompt is not None:
             asked = [{"role": "user", "content": prompt}]
         _say(generator, asked, sampling, json=options.json)
@@ -137,6 +177,7 @@ def open_generator(
     tokenizer: Path | None,
     url: str | None,
     drafting: tuple[str, int] | None,
+    encoder: str | None = None,
 ) -> Generator:
     """A generator as the options ask.
 
@@ -171,7 +212,8 @@ def open_generator(
     else:
         raise InputError("a whole model has no next tier", hint="split it, or leave out --url")
     try:
-        return Generator(decoder, folder.open_tokenizer(), folder, draft)
+        before = None if encoder is None else open_decoder(model_file(encoder), options.session)
+        return Generator(decoder, folder.open_tokenizer(), folder, draft, before)
     except BaseException:
         decoder.close()
         raise

@@ -113,7 +113,7 @@ def named_states(
     states: list[State] = []
     taken: set[str] = set()
     for name in inputs:
-        family = (made for made in _present(name) if made in outputs)
+        family = (made for made in present_names(name) if made in outputs)
         renewed = (
             made
             for made in _renewed(name)
@@ -125,7 +125,9 @@ def named_states(
             taken.add(made)
     # A model whose every input is a memory reads nothing: then the names mean something else.
     if len(states) == len(inputs) or len(states) == len(outputs):
-        states = [state for state in states if any(state.output == made for made in _present(state.input))]
+        states = [
+            state for state in states if any(state.output == made for made in present_names(state.input))
+        ]
     pairs = {state.input: state for state in states}
     staying = {name: State(name, None) for name in inputs if name not in pairs and _stays(name, pairs)}
     return tuple((pairs | staying)[name] for name in inputs if name in pairs or name in staying)
@@ -274,7 +276,8 @@ def _listed(what: str, names: Sequence[str]) -> str:
     return f"its {what} are {', '.join(f'`{name}`' for name in names[:8])}{more}"
 
 
-def _present(name: str) -> Iterator[str]:
+def present_names(name: str) -> Iterator[str]:
+    """What the output may be called that holds a state for the next run: `present...` for `past...`."""
     for word in _PRESENT:
         made, count = _PAST.subn(word, name)
         if count:

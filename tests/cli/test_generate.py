@@ -8,12 +8,15 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dnnsplit_onnx.running.generating.generator import Generator
 from dnnsplit_onnx.running.generating.sampling import Sampling
 from tests.cli.conftest import Run
 from tests.running.decoders import make_decoder, write_tokenizer
+from tests.running.encoders import said as spoken
+from tests.running.encoders import write_pair
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,33 @@ def test_words_and_json(run: Run, place: Path, said: list[int]) -> None:
     assert ended.out.split() == [f"w{said[0]}"]
     drawn = run(*words, "--temperature", 1, "--seed", 5).out
     assert drawn == run(*words, "--temperature", 1, "--seed", 5).out != run(*words).out
+
+
+def test_an_encoder_reads_the_prompt(run: Run, tmp_path: Path) -> None:
+    encoder, decoder = write_pair(tmp_path)
+    words = ("generate", decoder, "--encoder", encoder, "--max-new", 8)
+    ended = run(*words, "--tokens", "1,2,3", "--start", "4")
+    assert tuple(int(word) for word in ended.out.split()) == spoken([1, 2, 3], (4,), 8)
+    for more, message in (
+        (("--tokens", "1"), "nothing tells what an answer begins with"),
+        (("--tokens", "1", "--start", "4", "--draft", "zoo:tiny_decoder"), "stand alone"),
+    ):
+        ended = run(*words, *more)
+        assert (ended.code, message in ended.err) == (2, True)
+    ended = run("generate", decoder, "--tokens", "1")
+    assert (ended.code, "which an encoder gives" in ended.err) == (2, True)
+    ended = run("generate", decoder, "--tokens", "1", "--start", "4")
+    assert (ended.code, "there is no encoder" in ended.err) == (2, True)
+    (tmp_path / "sound").mkdir()
+    encoder, decoder = write_pair(tmp_path / "sound", "sound")
+    heard = {"input_features": np.array([[3, 1]], np.float32), "attention_mask": np.ones((1, 2), np.int64)}
+    np.savez(tmp_path / "heard.npz", **heard)
+    words = ("generate", decoder, "--encoder", encoder, "--start", "4", "--max-new", 8)
+    ended = run(*words, "--input", tmp_path / "heard.npz")
+    assert tuple(int(word) for word in ended.out.split()) == spoken([3, 1], (4,), 8)
+    write_tokenizer(tmp_path / "sound", 9)
+    ended = run(*words, "--serve", 0)
+    assert (ended.code, "clients send words" in ended.err) == (2, True)
 
 
 @pytest.mark.parametrize(

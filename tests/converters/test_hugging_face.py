@@ -13,6 +13,8 @@ from dnnsplit_onnx.converters.routes import Route
 from dnnsplit_onnx.converters.sources import parse_source
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.graph import load_graph
+from dnnsplit_onnx.running.generating.generator import Generator
+from dnnsplit_onnx.running.generating.sampling import Sampling
 from dnnsplit_onnx.work.cuts import parted_states
 from tests.converters.support import needs
 
@@ -142,6 +144,35 @@ def test_an_encoder_and_steps_after_it_generate_what_transformers_does(tmp_path,
         OnnxRun(tmp_path / "step.onnx"), [start], 10, (2, 4, width), "decoder_input_ids", constant
     )
     assert tokens == expected[0].tolist()
+    # And so do the two together, whole and cut between the layers.
+    text = text[:, :4]
+    expected = model.generate(
+        torch.from_numpy(text), max_new_tokens=10, do_sample=False, num_beams=1, eos_token_id=None,
+        forced_eos_token_id=None, forced_bos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    sampling = Sampling(max_new=10, start=(start,), stop_tokens=frozenset())
+    slices = slice_between_layers(tmp_path / "step.onnx", tmp_path / "slices")
+    for place in (tmp_path / "step.onnx", slices):
+        with Generator.open(place, encoder=tmp_path / "encoder.onnx") as generator:
+            assert [start, *generator(text[0].tolist(), sampling).tokens] == expected[0].tolist()
+
+
+def cut_between_layers(model):
+    """A decoder of two layers, and the cheapest cut between them."""
+    sizes = {"batch": 1, "sequence": 1, "past_sequence": 16, "encoder_sequence": SOURCE}
+    analysis = analyse(model, sizes)
+    graph, nbytes = analysis.graph, analysis.cut_nbytes()
+    low = graph.producer["present.0.value"] + 1
+    high = graph.state_readers["past_key_values.1.key"][0]
+    between = [at for at in range(low, high + 1) if not parted_states(graph)[at]]
+    return analysis, min(between, key=lambda at: nbytes[at])
+
+
+def slice_between_layers(model, output):
+    analysis, cut = cut_between_layers(model)
+    machines = Topology(tiers=[Tier("a", gflops=1), Tier("b", gflops=2)], links=[Link(bandwidth_mbps=10)])
+    slice_model(analysis.graph, plan(analysis, machines, cuts=[cut], pareto=False), output)
+    return output
 
 
 @pytest.mark.slow
@@ -157,22 +188,15 @@ def test_an_encoder_and_steps_after_it_generate_what_transformers_does(tmp_path,
 def test_what_an_encoder_gave_crosses_no_cut_of_its_decoder(tmp_path, name, options, staying):
     save(tmp_path / "m", name, "ForConditionalGeneration", **options)
     here(tmp_path / "m", tmp_path / "m.onnx", with_past=True)
-    sizes = {"batch": 1, "sequence": 1, "past_sequence": 16, "encoder_sequence": SOURCE}
-    analysis = analyse(tmp_path / "m.onnx", sizes)
-    graph = analysis.graph
+    analysis, cut = cut_between_layers(tmp_path / "m.onnx")
+    graph, nbytes = analysis.graph, analysis.cut_nbytes()
     renewed = [
         f"past_key_values.{at}.{part}=present.{at}.{part}" for at in (0, 1) for part in ("key", "value")
     ]
     assert [state.pair for state in graph.states] == [*staying, *renewed]
-    low = graph.producer["present.0.value"] + 1
-    high = graph.state_readers["past_key_values.1.key"][0]
-    nbytes = analysis.cut_nbytes()
-    between = [at for at in range(low, high + 1) if not parted_states(graph)[at]]
-    cut = min(between, key=lambda at: nbytes[at])
     # The token's values, its row of each mask, and lengths; one layer's keys are 32 numbers a word.
     assert 0 < nbytes[cut] <= 4 * 32 + 4 * 4 * (SOURCE + 17) + 200
-    machines = Topology(tiers=[Tier("a", gflops=1), Tier("b", gflops=2)], links=[Link(bandwidth_mbps=10)])
-    slice_model(graph, plan(analysis, machines, cuts=[cut], pareto=False), tmp_path / "s")
+    slice_between_layers(tmp_path / "m.onnx", tmp_path / "s")
     assert verify(tmp_path / "s", tmp_path / "m.onnx").bitwise
 
 
@@ -193,6 +217,9 @@ def test_whisper_hears_in_one_file_and_speaks_in_another(tmp_path):
             logits = model(torch.from_numpy(heard), decoder_input_ids=torch.tensor([whole])).logits
         whole.append(int(logits[0, -1].argmax()))
     assert tokens == whole
+    sampling = Sampling(max_new=6, start=(1,), stop_tokens=frozenset())
+    with Generator.open(tmp_path / "step.onnx", encoder=tmp_path / "encoder.onnx") as generator:
+        assert [1, *generator({"input_features": heard}, sampling).tokens] == whole
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -406,7 +405,7 @@ def test_a_model_without_caches_is_fed_the_whole_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("position_ids", "pixel_values", "`pixel_values`: it needs an encoder"),
+        ("position_ids", "pixel_values", "the model reads `pixel_values`, and nothing tells"),
         ("attention_mask", "colours", "no input of the model is that of token ids|`colours`"),
         ("logits", "numbers", None),
     ],
@@ -419,38 +418,6 @@ def test_other_models_are_refused_by_name(tmp_path: Path, old: str, new: str, sa
         return
     with pytest.raises(InputError, match=said):
         Generator(decoder)
-
-
-def test_a_decoder_after_an_encoder_is_told_how_to_go_on(tmp_path: Path) -> None:
-    text = """<ir_version: 8, opset_import: ["" : 17]>
-    g (int64[1, s] decoder_input_ids, float[1, p, 1] past_key_values_0_key,
-       float[1, n, 1] encoder_hidden_states)
-        => (float[1, s, 1] logits, float[1, t, 1] present_key_values_0_key)
-    {
-        new = Cast <to = 1> (decoder_input_ids)
-        last = Constant <value_ints = [-1]> ()
-        row = Unsqueeze (new, last)
-        present_key_values_0_key = Concat <axis = 1> (past_key_values_0_key, row)
-        said = ReduceSum <keepdims = 1> (present_key_values_0_key)
-        heard = ReduceSum <keepdims = 1> (encoder_hidden_states)
-        sum = Add (said, heard)
-        logits = Add (row, sum)
-    }"""
-    onnx.save(onnx.parser.parse_model(text), tmp_path / "step.onnx")
-    decoder = LocalDecoder.of_model(tmp_path / "step.onnx")
-    with pytest.raises(
-        InputError, match="the model reads `decoder_input_ids`: it needs an encoder"
-    ) as caught:
-        Generator(decoder)
-    named = re.findall(r'"(\w+)": \.\.\.', str(caught.value.hint))
-    assert named == ["decoder_input_ids", "encoder_hidden_states"]
-    assert "only the first step brings `encoder_hidden_states`" in str(caught.value.hint)
-    # As it says.
-    talk = decoder.talk()
-    heard = np.full((1, 3, 1), 2, np.float32)
-    first = talk.step({"decoder_input_ids": np.array([[5]]), "encoder_hidden_states": heard})
-    later = talk.step({"decoder_input_ids": np.array([[1]])})
-    assert [float(step["logits"].item()) for step in (first, later)] == [5 + 5 + 6, 1 + 6 + 6]
 
 
 def test_files_beside_the_model_are_read(place: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
     decoder.py      what makes logits of token ids: a whole model, slices in process, or servers
     local.py        the first two of these
     roles.py        what the inputs of a decoder are: ids, masks, positions; filled in
+    encoder.py      what runs once before a text, and what the decoder reads of it
     scores.py       what may come next, read from the logits or from what a head left of them
     text.py         one text: what was fed, fed again where the states were lost, cut back
     sampling.py     the choice of the next token

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class ModelFolder:
 
     Attributes:
         ends: Tokens that end a text.
+        starts: Tokens that a text after an encoder begins with.
         longest: Positions that it has; None if nothing says.
         tokenizer: The file of its tokenizer; None if there is none.
         template: Its chat template; None if there is none.
@@ -36,6 +37,7 @@ class ModelFolder:
     tokenizer: Path | None = None
     template: str | None = None
     special: Mapping[str, str] = field(default_factory=dict)
+    starts: tuple[int, ...] = ()
 
     def open_tokenizer(self) -> Tokenizer | None:
         """The tokenizer; None if there is none.
@@ -74,6 +76,7 @@ def read_folders(folders: Iterable[Path], tokenizer: Path | None = None) -> Mode
         tokenizer or next((p / TOKENIZER for p in places if (p / TOKENIZER).is_file()), None),
         _template(places, words),
         {name: content for name in _SPECIAL if (content := _content(words.get(name))) is not None},
+        tuple(_starts((generation, config, text, model))),
     )
 
 
@@ -99,6 +102,13 @@ def _ids(value: object) -> frozenset[int]:
     """Token ids: a number, or several."""
     several = value if isinstance(value, list) else [value]
     return frozenset(n for n in several if isinstance(n, int) and not isinstance(n, bool) and n >= 0)
+
+
+def _starts(said: Sequence[Mapping[str, Any]]) -> Iterator[int]:
+    """The token that a decoder begins with, and the one that it is made to say first."""
+    for names in (("decoder_start_token_id", "bos_token_id"), ("forced_bos_token_id",)):
+        told = (ids for name in names for one in said if (ids := _ids(one.get(name))))
+        yield from next((ids for ids in told if len(ids) == 1), ())
 
 
 def _template(folders: Iterable[Path], words: Mapping[str, Any]) -> str | None:

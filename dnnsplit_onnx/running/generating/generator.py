@@ -22,6 +22,7 @@ from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.running.generating import checks
 from dnnsplit_onnx.running.generating.decoder import Decoder
 from dnnsplit_onnx.running.generating.drafting import Draft
+from dnnsplit_onnx.running.generating.encoder import Encoder
 from dnnsplit_onnx.running.generating.folder import ModelFolder
 from dnnsplit_onnx.running.generating.opening import folder_of, open_decoder
 from dnnsplit_onnx.running.generating.pieces import Words
@@ -30,8 +31,9 @@ from dnnsplit_onnx.running.generating.sampling import Sampling, choose
 from dnnsplit_onnx.running.generating.text import Text
 from dnnsplit_onnx.running.generating.tokenizer import Tokenizer
 
-#: Words, token ids, or the messages of a chat.
-Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
+#: Words, token ids, the messages of a chat, or what an encoder reads, by name.
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]] | Mapping[str, Any]
+Attended = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Completion:
         tokens: What was made, without the token that ended it.
         text: Its words; empty without a tokenizer.
         finish: Why it ended: `stop` or `length`.
-        prompt_tokens: How long the prompt was.
+        prompt_tokens: How long the prompt was; 0 for one of no tokens, such as sound.
         first_s: Seconds to the first token.
         seconds: Seconds in all.
     """
@@ -87,10 +89,11 @@ class Generator:
         tokenizer: Between words and tokens; without it prompts and answers are token ids.
         folder: What is known of the model besides its graph.
         draft: Proposes several tokens a pass, where the likeliest are taken.
+        encoder: Reads the prompt, where the decoder reads what it gives.
 
     Raises:
-        InputError: The decoder reads what nothing tells how to fill, or the tokenizer or the draft
-            has another vocabulary.
+        InputError: The decoder reads what nothing tells how to fill, the tokenizer or the draft
+            has another vocabulary, or the encoder is of another decoder.
     """
 
     def __init__(
@@ -99,10 +102,14 @@ class Generator:
         tokenizer: Tokenizer | None = None,
         folder: ModelFolder | None = None,
         draft: Draft | None = None,
+        encoder: Decoder | None = None,
     ) -> None:
         self.decoder, self.tokenizer, self.folder = decoder, tokenizer, folder or ModelFolder()
         self.draft = draft
-        self._roles = Roles(decoder.signature)
+        self.encoder = None if encoder is None else Encoder(encoder, decoder.signature)
+        if self.encoder is not None and draft is not None:
+            raise InputError("drafts are for decoders that stand alone", hint="leave out --draft")
+        self._roles = Roles(decoder.signature, () if self.encoder is None else self.encoder.gives)
         if tokenizer is not None:
             checks.check_vocabulary(tokenizer.size, decoder.signature, "the tokenizer")
         if draft is not None:
@@ -111,19 +118,23 @@ class Generator:
         self._ends = self.folder.ends or frozenset([] if end is None else [end])
 
     @classmethod
-    def open(cls, place: str | Path, *, tokenizer: str | Path | None = None) -> Generator:
+    def open(
+        cls, place: str | Path, *, tokenizer: str | Path | None = None, encoder: str | Path | None = None
+    ) -> Generator:
         """A generator in this process.
 
         Args:
             place: A folder of slices, or a whole model.
             tokenizer: The tokenizer's file; by default `tokenizer.json` beside the model.
+            encoder: The encoder before the decoder, whole or in slices.
 
         Raises:
             InputError: There is neither, or it cannot be opened.
             MissingExtraError: A library is not installed.
         """
         folder = folder_of(Path(place), None if tokenizer is None else Path(tokenizer))
-        return cls(open_decoder(Path(place)), folder.open_tokenizer(), folder)
+        before = None if encoder is None else open_decoder(Path(encoder))
+        return cls(open_decoder(Path(place)), folder.open_tokenizer(), folder, encoder=before)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """The tokens of a prompt.
@@ -131,6 +142,8 @@ class Generator:
         Raises:
             InputError: There are words or messages, and no tokenizer, or no chat template.
         """
+        if isinstance(prompt, Mapping):
+            raise InputError("what an encoder reads by name has no tokens", hint="pass it to a call")
         if not isinstance(prompt, str) and all(isinstance(one, int | np.integer) for one in prompt):
             return [int(one) for one in prompt]  # type: ignore[arg-type]
         if self.tokenizer is None:
@@ -149,7 +162,7 @@ class Generator:
         """Continues a text.
 
         Args:
-            prompt: Words, token ids, or the messages of a chat.
+            prompt: Words, token ids, the messages of a chat, or what the encoder reads, by name.
             sampling: How, and until when.
             on_piece: Called with each piece as it comes.
 
@@ -158,17 +171,18 @@ class Generator:
             RequestError: It cannot be met: too little memory, or a tier that is not reached.
         """
         start = time.perf_counter()
-        ids, first_s = self.encode(prompt), 0.0
+        source = prompt if isinstance(prompt, Mapping) else self.encode(prompt)
+        count, first_s = 0 if isinstance(source, Mapping) else len(source), 0.0
         tokens: list[int] = []
         words, finish = "", "length"
-        for piece in self.stream(ids, sampling):
+        for piece in self.stream(source, sampling):
             first_s = first_s or time.perf_counter() - start
             words += piece.text
             finish = piece.finish or finish
             on_piece(piece)
             if piece.token is not None:
                 tokens.append(piece.token)
-        return Completion(tuple(tokens), words, finish, len(ids), first_s, time.perf_counter() - start)
+        return Completion(tuple(tokens), words, finish, count, first_s, time.perf_counter() - start)
 
     def stream(self, prompt: Prompt, sampling: Sampling | None = None) -> Iterator[Piece]:
         """Continues a text piece by piece.
@@ -181,14 +195,13 @@ class Generator:
             RequestError: As for a call.
         """
         sampling = sampling or Sampling()
-        ids = self.encode(prompt)
-        checks.check_prompt(ids, self.decoder.signature, self.folder.longest)
         if self.tokenizer is None and sampling.stop:
             raise InputError("a text that ends the answer needs a tokenizer", hint="pass --tokenizer FILE")
+        ids, attended = self._begin(prompt, sampling)
         most = sampling.max_new
         if self.folder.longest is not None:
             most = min(most, self.folder.longest - len(ids))
-        return self._pieces(ids, sampling, most)
+        return self._pieces(ids, sampling, most, attended)
 
     def several(
         self, prompts: Sequence[Prompt], sampling: Sampling | None = None, concurrency: int = 8
@@ -203,9 +216,9 @@ class Generator:
 
     def close(self) -> None:
         """Gives the decoder up."""
-        self.decoder.close()
-        if self.draft is not None:
-            self.draft.close()
+        for one in (self.decoder, self.draft, self.encoder):
+            if one is not None:
+                one.close()
 
     def __enter__(self) -> Generator:
         return self
@@ -215,10 +228,32 @@ class Generator:
     ) -> None:
         self.close()
 
-    def _pieces(self, ids: Sequence[int], sampling: Sampling, most: int) -> Iterator[Piece]:
+    def _begin(self, prompt: Prompt, sampling: Sampling) -> tuple[Sequence[int], Attended]:
+        """The tokens that the decoder begins with, and what it reads of an encoder."""
+        signature, longest = self.decoder.signature, self.folder.longest
+        if self.encoder is None:
+            if sampling.start is not None:
+                raise InputError("an answer begins with the prompt: there is no encoder that reads it")
+            ids = self.encode(prompt)
+            checks.check_prompt(ids, signature, longest)
+            return ids, {}
+        source = prompt if isinstance(prompt, Mapping) else self.encode(prompt)
+        if not source:
+            raise InputError("the prompt has no tokens", hint="write some words: --prompt TEXT")
+        start = self.folder.starts if sampling.start is None else sampling.start
+        if not start:
+            raise InputError(
+                "nothing tells what an answer begins with", hint="name its first token, as in --start 0"
+            )
+        checks.check_prompt(start, signature, longest)
+        return start, self.encoder(source)
+
+    def _pieces(
+        self, ids: Sequence[int], sampling: Sampling, most: int, attended: Attended
+    ) -> Iterator[Piece]:
         ends = self._ends if sampling.stop_tokens is None else sampling.stop_tokens
         words = None if self.tokenizer is None else Words(self.tokenizer.decode, sampling.stop)
-        with Text(self.decoder, self._roles, len(ids) + most) as text:
+        with Text(self.decoder, self._roles, len(ids) + most, attended) as text:
             for at, token in enumerate(self._tokens(text, ids, sampling, most), start=1):
                 if token in ends:
                     yield Piece(None, words.end() if words else "", "stop")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from dnnsplit_onnx.errors import InputError
@@ -77,4 +78,4 @@ def _with_positions(said: ModelFolder, models: list[Path]) -> ModelFolder:
     rows = positions_of(models)
     if rows is None or (said.longest is not None and said.longest <= rows):
         return said
-    return ModelFolder(said.ends, rows, said.tokenizer, said.template, said.special)
+    return replace(said, longest=rows)

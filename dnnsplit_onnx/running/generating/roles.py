@@ -1,32 +1,33 @@
-"""What the inputs of a decoder are: token ids, masks and positions, told by their names.
+"""What the inputs of a model of tokens are: token ids, masks and positions, told by their names.
 
 | name | what it is |
 |---|---|
-| `input_ids`, or the only input of whole numbers | the new tokens |
-| `attention_mask` | ones, for what came before and the new |
+| `input_ids`, `decoder_input_ids`, or the only input of whole numbers | the new tokens |
+| `attention_mask`, `decoder_attention_mask` | ones, for what came before and the new |
 | `position_ids`, `cache_position` | the places of the new tokens |
 | `token_type_ids` | zeros |
 | `seqlens_k`, `total_sequence_length`, `past_sequence_length` | lengths, for onnxruntime's operators |
 | `use_cache_branch` | whether something came before |
 | `num_logits_to_keep` | for how many of the last positions there are to be logits |
 
-Whatever else a model reads is refused by name, and so is what needs an encoder.
+What an encoder gives is filled in elsewhere (`encoder.py`); whatever else a model reads is refused by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from dnnsplit_onnx.errors import InputError
 from dnnsplit_onnx.graph.ports import Port
+from dnnsplit_onnx.graph.states import is_attended
 from dnnsplit_onnx.running.generating.decoder import Signature
 from dnnsplit_onnx.runtime.inputs import numpy_dtype
 
 _WHOLE = ("int64", "int32")
-_ENCODED = ("encoder", "cross", "decoder_input_ids", "pixel", "audio", "input_features")
+_IDS = ("input_ids", "decoder_input_ids")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,13 @@ def _places(step: _Step) -> np.ndarray:
     return np.arange(step.past, step.total)[None]
 
 
+def _mask(step: _Step) -> np.ndarray:
+    return np.ones((1, step.total))
+
+
 _FILL: dict[str, Callable[[_Step], np.ndarray]] = {
-    "attention_mask": lambda step: np.ones((1, step.total)),
+    "attention_mask": _mask,
+    "decoder_attention_mask": _mask,
     "position_ids": _places,
     "cache_position": lambda step: _places(step)[0],
     "token_type_ids": lambda step: np.zeros((1, step.ids.size)),
@@ -59,31 +65,40 @@ _FILL: dict[str, Callable[[_Step], np.ndarray]] = {
 }
 
 
-class Roles:
-    """The inputs of a decoder by what they are.
+class TokenInputs:
+    """Inputs that follow from token ids.
 
     Args:
-        signature: What it reads and makes.
+        ports: All that a model reads, but for states and what an encoder gives.
 
     Attributes:
         longest: Tokens that one step takes; None for any number.
-        logits: The output that holds logits, or what a head left of them.
 
     Raises:
-        InputError: An input is of none of the kinds above, or no output is logits.
+        InputError: None of them is that of token ids, or one is of none of the kinds above.
     """
 
-    def __init__(self, signature: Signature) -> None:
-        self._ids = _ids_of(signature)
-        self._filled = [port for port in signature.inputs if port.name != self._ids.name]
+    def __init__(self, ports: Sequence[Port]) -> None:
+        ids = ids_of(ports)
+        both = [port.name for port in ports if _base(port.name) in _IDS]
+        if len(both) > 1:
+            raise InputError(
+                f"the model reads {' and '.join(f'`{name}`' for name in both)}: encoder and decoder in one",
+                hint="take them apart: dnnsplit-onnx convert FOLDER --task encoder, and --with-past",
+            )
+        if ids is None:
+            raise InputError(
+                "no input of the model is that of token ids",
+                hint=f"it reads {', '.join(f'`{port.name}`' for port in ports)}",
+            )
+        self._ids, self._filled = ids, [port for port in ports if port.name != ids.name]
         for port in self._filled:
             if _base(port.name) not in _FILL:
                 raise _unknown(port)
-        length = self._ids.shape[1] if self._ids.shape is not None and len(self._ids.shape) > 1 else None
+        length = ids.shape[1] if ids.shape is not None and len(ids.shape) > 1 else None
         self.longest = length if isinstance(length, int) else None
-        self.logits = _logits_of(signature)
 
-    def fill(self, ids: np.ndarray, past: int, wanted: int) -> dict[str, np.ndarray]:
+    def fill(self, ids: np.ndarray, past: int = 0, wanted: int = 1) -> dict[str, np.ndarray]:
         """The inputs of a step.
 
         Args:
@@ -98,6 +113,44 @@ class Roles:
         return {name: _shaped(array, ports[name]) for name, array in made.items()}
 
 
+class Roles(TokenInputs):
+    """The inputs and outputs of a decoder by what they are.
+
+    Args:
+        signature: What it reads and makes.
+        given: Names of what an encoder gives.
+
+    Attributes:
+        logits: The output that holds logits, or what a head left of them.
+
+    Raises:
+        InputError: It needs an encoder, an input is of none of the kinds above, or no output is logits.
+    """
+
+    def __init__(self, signature: Signature, given: Collection[str] = ()) -> None:
+        for name in attended(signature):
+            if name not in given:
+                raise InputError(
+                    f"the model reads `{name}`, which an encoder gives", hint="name it: --encoder ENCODER"
+                )
+        super().__init__([port for port in signature.inputs if port.name not in given])
+        self.logits = _logits_of(signature)
+
+
+def attended(signature: Signature) -> list[str]:
+    """The inputs of a decoder that an encoder gives: read in each step, or staying for the text."""
+    fresh = [port.name for port in signature.inputs if is_attended(port.name)]
+    return fresh + [record.input for record in signature.records if record.output is None]
+
+
+def ids_of(ports: Sequence[Port]) -> Port | None:
+    """The input of token ids; None if there is none, or nothing tells which."""
+    named = [port for port in ports if _base(port.name) in _IDS]
+    whole = [port for port in ports if port.dtype in _WHOLE and _base(port.name) not in _FILL]
+    found = named or whole
+    return found[0] if len(found) == 1 else None
+
+
 def _base(name: str) -> str:
     """A name without its namespace."""
     return name.rpartition("/")[2].rpartition(".")[2]
@@ -110,33 +163,6 @@ def _shaped(array: np.ndarray, port: Port) -> np.ndarray:
     if rank == array.ndim:
         return array
     return array.reshape((1,) * (rank - 1) + (-1,)) if rank else array.reshape(())
-
-
-def _ids_of(signature: Signature) -> Port:
-    for port in (*signature.inputs, *signature.states):
-        if any(word in port.name for word in _ENCODED):
-            raise InputError(
-                f"the model reads `{port.name}`: it needs an encoder, and only decoders that stand alone "
-                "generate here",
-                hint=_after_an_encoder(signature),
-            )
-    named = [port for port in signature.inputs if _base(port.name) == "input_ids"]
-    whole = [p for p in signature.inputs if p.dtype in _WHOLE and _base(p.name) not in _FILL]
-    if len(named or whole) != 1:
-        raise InputError(
-            "no input of the model is that of token ids",
-            hint=f"it reads {', '.join(f'`{port.name}`' for port in signature.inputs)}",
-        )
-    return (named or whole)[0]
-
-
-def _after_an_encoder(signature: Signature) -> str:
-    """How to go on step by step: what stays for the text is brought once."""
-    once = [record.input for record in signature.records if record.output is None]
-    names = ", ".join(f'"{name}": ...' for name in (*(port.name for port in signature.inputs), *once))
-    first = f", of which only the first step brings {', '.join(f'`{name}`' for name in once)}" if once else ""
-    call = f'steps = dnnsplit_onnx.Steps.open("slices"), steps({{{names}}})["logits"]'
-    return f"step by step in Python: {call}{first}"
 
 
 def _logits_of(signature: Signature) -> str:

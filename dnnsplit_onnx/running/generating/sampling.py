@@ -21,6 +21,7 @@ class Sampling:
         seed: Of the draws; None differs from call to call.
         stop: Texts that end it; they are left out.
         stop_tokens: Tokens that end it; None for those that the model's folder names.
+        start: Tokens that an answer after an encoder begins with; None for those of the model's folder.
 
     Raises:
         InputError: A number is out of its range.
@@ -32,6 +33,7 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     stop_tokens: frozenset[int] | None = None
+    start: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.max_new < 1:

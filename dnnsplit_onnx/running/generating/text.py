@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 import numpy as np
@@ -24,13 +24,23 @@ class Text:
         decoder: What makes logits.
         roles: Of its inputs.
         positions: How long the text may become.
+        attended: What an encoder gave for it, by the names of the decoder's inputs.
 
     Attributes:
         fed: The tokens that the states are of.
     """
 
-    def __init__(self, decoder: Decoder, roles: Roles, positions: int | None = None) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        roles: Roles,
+        positions: int | None = None,
+        attended: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         self._decoder, self._roles, self._positions = decoder, roles, positions
+        kept = {record.input for record in decoder.signature.records}
+        self._attended = dict(attended or {})
+        self._each = {name: array for name, array in self._attended.items() if name not in kept}
         self._talk = decoder.talk(positions)
         self._first = 0  # how many tokens the first pass had
         self.fed: list[int] = []
@@ -125,6 +135,8 @@ class Text:
         for start in range(0, len(ids), most):
             part = np.array(ids[start : start + most], np.int64)
             asked = min(part.size, wanted)
-            outputs = self._talk.step(self._roles.fill(part, past + start, asked))
+            before = past + start
+            given = self._each if before else self._attended  # the tiers keep what stays for the text
+            outputs = self._talk.step(self._roles.fill(part, before, asked) | given)
             scores += read_scores(signature, self._roles.logits, outputs, asked)
         return scores[-wanted:]

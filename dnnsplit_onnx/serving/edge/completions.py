@@ -48,7 +48,7 @@ class Completions:
         host: Where it listens.
 
     Raises:
-        InputError: There is no tokenizer.
+        InputError: There is no tokenizer, or an encoder that reads no words.
     """
 
     methods = "GET, HEAD, POST"
@@ -64,6 +64,8 @@ class Completions:
     ) -> None:
         if generator.tokenizer is None:
             raise InputError(_NO_WORDS, hint="pass --tokenizer FILE")
+        if generator.encoder is not None and not generator.encoder.reads_tokens:
+            raise InputError("clients send words, and the encoder reads none", hint="leave out --serve")
         self.generator, self.name = generator, name
         self.limits = limits or ServerLimits()
         self.metrics = _declare(Metrics("dnnsplit_generate_"))

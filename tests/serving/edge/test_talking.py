@@ -14,6 +14,7 @@ from dnnsplit_onnx.graph.graph import load_graph
 from dnnsplit_onnx.running.generating.drafting import Draft
 from dnnsplit_onnx.running.generating.generator import Generator
 from dnnsplit_onnx.running.generating.local import LocalDecoder
+from dnnsplit_onnx.running.generating.opening import open_decoder
 from dnnsplit_onnx.running.generating.sampling import Sampling
 from dnnsplit_onnx.serving.edge.conversation import Conversation
 from dnnsplit_onnx.serving.edge.talking import ServedDecoder
@@ -22,6 +23,8 @@ from dnnsplit_onnx.slicing.candidates import slice_all_candidates
 from dnnsplit_onnx.slicing.manifest import load_manifest
 from dnnsplit_onnx.slicing.records import recorded_plan
 from tests.running.decoders import PROMPTS, make_decoder
+from tests.running.encoders import cut_after_encoder, write_pair
+from tests.running.encoders import said as spoken
 from tests.serving.conftest import Network, eventually
 
 NEW = 16
@@ -52,6 +55,15 @@ def kept(network: Network, tier: str) -> int:
     return network.servers[tier].service.stage.sequences  # type: ignore[union-attr, attr-defined]
 
 
+def restart(network: Network, tier: str) -> None:
+    """Stops a server and starts it again at its address; what it kept is gone."""
+    server = network.servers[tier]
+    above = network.servers["cloud"].url if tier == "near" else None
+    port = server.port
+    server.close()
+    network.serve(tier, above, port=port)
+
+
 def test_text_over_servers_is_that_of_the_whole(network: Network, expected: list[tuple[int, ...]]) -> None:
     with Generator(ServedDecoder(network.edge(network.chain()))) as generator:
         answers = list(generator.several(PROMPTS * 2, Sampling(max_new=NEW), concurrency=4))
@@ -71,6 +83,23 @@ def test_drafts_over_servers_change_no_token(
     assert edge.metrics.value("requests_total", 'result="answered"') < len(PROMPTS) * NEW / 2
 
 
+def test_what_an_encoder_gave_goes_to_the_tiers_once(tmp_path: Path) -> None:
+    encoder, decoder = write_pair(tmp_path)
+    slices, sampling = cut_after_encoder(decoder, tmp_path / "slices"), Sampling(max_new=NEW, start=(4,))
+    with ExitStack() as stack:
+        network = Network(slices, stack)
+        edge = network.edge(network.chain())
+        with Generator(ServedDecoder(edge), encoder=open_decoder(encoder)) as generator:
+            for prompt in ([1, 2, 3], [8], [5, 5, 5, 1]):
+                assert generator(prompt, sampling).tokens == spoken(prompt, (4,), NEW)
+            # A tier that is started again has lost it, and is told again.
+            pieces = generator.stream([7, 2], sampling)
+            tokens = [next(pieces).token for _ in range(4)]
+            restart(network, "near")
+            tokens += [piece.token for piece in pieces]
+            assert tuple(tokens) == spoken([7, 2], (4,), NEW)
+
+
 @pytest.mark.parametrize("tier", ["near", "cloud"])
 def test_a_tier_that_was_restarted_is_filled_again(
     network: Network, expected: list[tuple[int, ...]], tier: str
@@ -81,11 +110,7 @@ def test_a_tier_that_was_restarted_is_filled_again(
         for at, piece in enumerate(generator.stream(PROMPTS[0], Sampling(max_new=NEW))):
             said.append(piece.token)
             if at == 5:
-                server = network.servers[tier]
-                above = network.servers["cloud"].url if tier == "near" else None
-                port = server.port
-                server.close()
-                network.serve(tier, above, port=port)
+                restart(network, tier)
         assert tuple(said) == expected[0]
     assert edge.metrics.value("replays_total") == 1
     assert edge.metrics.value("replayed_tokens_total") == len(PROMPTS[0]) + 5
