@@ -22,6 +22,10 @@ the fix. The command line prints them as ``error: ...`` and ``hint: ...``.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class DnnsplitError(Exception):
@@ -130,3 +134,10 @@ def _did_you_mean(what: str, name: str, names: tuple[str, ...]) -> str:
     listed = f"known {what}s: {', '.join(names)}"
     close = close_names(name.lower().replace("_", "-"), names, n=1)
     return f"did you mean `{close[0]}`? {listed}" if close else listed
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first fault that pydantic found in a file: where it is, and what it is."""
+    first = error.errors()[0]
+    where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return f"`{where}`: {what[:1].lower()}{what[1:]}" if where else f"{what[:1].lower()}{what[1:]}"

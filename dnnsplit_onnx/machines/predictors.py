@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dnnsplit_onnx.errors import ProfileError
+from dnnsplit_onnx.errors import ProfileError, first_fault
 from dnnsplit_onnx.files import written_whole
 from dnnsplit_onnx.machines.profiles import Place, Profile, Seconds, parse_profile, profile_text
 
@@ -193,9 +193,7 @@ def parse_timings(text: bytes, source: str) -> Timings:
     try:
         predictor = Predictor.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ProfileError(f"predictor `{source}`: `{where}`: {first['msg']}", hint=FIT_AGAIN) from None
+        raise ProfileError(f"predictor `{source}`: {first_fault(error)}", hint=FIT_AGAIN) from None
     widths = {len(kind.per) for kind in (*predictor.kinds.values(), predictor.other)}
     if widths != {len(predictor.amounts)}:
         raise ProfileError(

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dnnsplit_onnx.errors import ProfileError
+from dnnsplit_onnx.errors import ProfileError, first_fault
 from dnnsplit_onnx.files import read_bounded, written_whole
 
 SCHEMA_VERSION = 1
@@ -330,10 +330,7 @@ def parse_profile(text: bytes, source: str) -> Profile:
     try:
         return Profile.model_validate(json.loads(text.decode()))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        what = first["msg"].removeprefix("Value error, ")
-        raise ProfileError(f"profile `{source}`: {f'`{where}`: ' if where else ''}{what}") from None
+        raise ProfileError(f"profile `{source}`: {first_fault(error)}") from None
     except (ValueError, RecursionError) as error:
         raise ProfileError(f"cannot read profile `{source}`: {error}") from None
 

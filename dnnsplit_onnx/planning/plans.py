@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
-from dnnsplit_onnx.errors import InputError, PlanError
+from dnnsplit_onnx.errors import InputError, PlanError, first_fault
 from dnnsplit_onnx.files import read_bounded
 from dnnsplit_onnx.planning.figures import (
     Figures,
@@ -294,11 +294,8 @@ class Plan:
         try:
             return _reader().validate_python({**data, "figures": figures})
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]).removeprefix("figures.")
-            what = first["msg"].removeprefix("Value error, ").replace("tuple", "list")
-            what = what[0].lower() + what[1:]
-            raise PlanError(f"not a plan: `{where}`: {what}", hint=_WRITE_ONE) from None
+            fault = first_fault(error).replace("`figures.", "`", 1).replace("tuple", "list")
+            raise PlanError(f"not a plan: {fault}", hint=_WRITE_ONE) from None
         except InputError as error:
             raise PlanError(f"not a plan: {error.message}", hint=_WRITE_ONE) from None
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from dnnsplit_onnx.errors import ManifestError
+from dnnsplit_onnx.errors import ManifestError, first_fault
 from dnnsplit_onnx.files import read_bounded
 from dnnsplit_onnx.graph.digests import Algorithm, identity
 from dnnsplit_onnx.graph.ports import Port
@@ -378,9 +378,7 @@ def parse_manifest(text: bytes, source: str) -> Manifest:
     try:
         return Manifest.model_validate(json.loads(text.decode()))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ManifestError(f"`{source}`: `{where}`: {first['msg']}") from None
+        raise ManifestError(f"`{source}`: {first_fault(error)}") from None
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"cannot read `{source}`: {error}") from None
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dnnsplit_onnx.errors import InputError
+from dnnsplit_onnx.errors import InputError, first_fault
 
 _Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -74,11 +74,7 @@ def load_bench(path: Path, tiers: Collection[str]) -> Bench:
     except OSError as error:
         raise InputError(f"cannot read `{path}`: {error.strerror}", hint=hint) from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "all of it"
-        raise InputError(
-            f"`{path}` is not what `bench` printed: `{where}`: {first['msg']}", hint=hint
-        ) from None
+        raise InputError(f"`{path}` is not what `bench` printed: {first_fault(error)}", hint=hint) from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"`{path}` is not JSON: {error}", hint=hint) from None
     strange = next((timing.tier for timing in found.slices if timing.tier not in tiers), None)
