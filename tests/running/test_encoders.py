@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from dnnsplit_onnx.errors import InputError
@@ -16,6 +17,7 @@ from dnnsplit_onnx.running.generating.generator import Generator
 from dnnsplit_onnx.running.generating.opening import open_decoder
 from dnnsplit_onnx.running.generating.sampling import Sampling
 from tests.running.encoders import PAIRS, cut_after_encoder, said, write_pair
+from tests.running.stateful import merged_decoder
 from tests.running.test_generating import Lossy
 
 NEW = 12
@@ -66,6 +68,43 @@ def test_what_the_encoder_gave_is_brought_again_where_a_tier_lost_it(
     encoder, decoder = write_pair(tmp_path)
     generator = Generator(Lossy(open_decoder(decoder), lost), encoder=open_decoder(encoder))  # type: ignore[arg-type]
     assert generator([1, 2, 3], SAMPLING).tokens == said([1, 2, 3], START, NEW)
+
+
+def test_a_merged_decoder_attends_to_what_the_encoder_gave(tmp_path: Path) -> None:
+    """Its first step makes keys of the encoder's text, and later ones return an empty constant for them."""
+    encoder = """<ir_version: 8, opset_import: ["" : 17]>
+    g (int64[1, n] input_ids) => (float[1, n, 4] last_hidden_state)
+    <int64[1] last = {-1}, float[4] width = {0.5, -1.5, 2.25, 3.0}> {
+        read = Cast <to = 1> (input_ids)
+        row = Unsqueeze (read, last)
+        wave = Mul (row, width)
+        last_hidden_state = Sin (wave)
+    }"""
+    onnx.save(onnx.parser.parse_model(encoder), tmp_path / "encoder.onnx")
+    onnx.save(merged_decoder(), tmp_path / "decoder.onnx")
+    heard, session = (
+        onnxruntime.InferenceSession(str(tmp_path / f"{name}.onnx")) for name in ("encoder", "decoder")
+    )
+    names = [value.name for value in session.get_outputs()]
+    answers = set()
+    for prompt in PROMPTS:
+        (hidden,) = heard.run(None, {"input_ids": np.array([prompt])})
+        caches, token, expected = [np.zeros((1, 0, 4), np.float32)] * 2, 4, []
+        for at in range(NEW):
+            past = dict(
+                zip(("past_key_values.0.decoder.key", "past_key_values.0.encoder.key"), caches, strict=False)
+            )
+            step = {"input_ids": np.array([[token]]), "use_cache_branch": np.array([at > 0])}
+            made = dict(
+                zip(names, session.run(None, step | past | {"encoder_hidden_states": hidden}), strict=False)
+            )
+            token = int(made["logits"][0, -1].argmax())
+            expected.append(token)
+            caches = [made["present.0.decoder.key"], caches[1] if at else made["present.0.encoder.key"]]
+        with Generator.open(tmp_path / "decoder.onnx", encoder=tmp_path / "encoder.onnx") as generator:
+            assert list(generator(prompt, SAMPLING).tokens) == expected
+        answers.add(tuple(expected))
+    assert len(answers) > 1  # it attends
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class Sharing:
         with self._lock:
             recent = list(self._recent)
         rest = [t for t in recent if t is not mine and (t.end is None or t.end > mine.start)]
-        shared = sum(max(0.0, min(stop, t.end or now) - max(mine.start, t.start)) for t in rest)
+        shared = sum(max(0.0, min(stop, now if t.end is None else t.end) - max(mine.start, t.start)) for t in rest)
         return shared / busy_s
 
     def under_way(self) -> list[tuple[int, float]]:
