@@ -54,8 +54,8 @@ class Sharing:
         stop, now = mine.start + busy_s, self._clock()
         with self._lock:
             recent = list(self._recent)
-        rest = [t for t in recent if t is not mine and (t.end is None or t.end > mine.start)]
-        shared = sum(max(0.0, min(stop, now if t.end is None else t.end) - max(mine.start, t.start)) for t in rest)
+        spans = [(t.start, now if t.end is None else t.end) for t in recent if t is not mine]
+        shared = sum(max(0.0, min(stop, end) - max(mine.start, start)) for start, end in spans)
         return shared / busy_s
 
     def under_way(self) -> list[tuple[int, float]]:
