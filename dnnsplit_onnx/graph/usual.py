@@ -16,7 +16,9 @@ from dnnsplit_onnx.graph.graph import Graph
 from dnnsplit_onnx.graph.ports import Port
 from dnnsplit_onnx.graph.shapes import value_type
 
-_BATCH = re.compile(r"batch|^(n|b|bs)$", re.IGNORECASE)
+_BATCH = re.compile(r"batch", re.IGNORECASE)
+# A batch where it stands first, as in `NCHW`, and any number elsewhere, as in a sound of `N` samples.
+_LETTER = re.compile(r"^(n|b|bs)$", re.IGNORECASE)
 _PAST = re.compile(r"past|cache|history|memory", re.IGNORECASE)
 _TOTAL = re.compile(r"total|attention_mask", re.IGNORECASE)
 _LENGTH = re.compile(r"seq|len|token|text|time|frame|phone|word|step|prompt|query", re.IGNORECASE)
@@ -110,7 +112,7 @@ def _role(name: str, axis: int | None, port: Port, is_state: bool) -> str:
     """What a dimension seems to be; the axis is None where it is a part of a sum."""
     rank = len(port.shape or ())
     is_float = (port.dtype or "").startswith(("float", "double", "bfloat"))
-    if _BATCH.search(name):
+    if _BATCH.search(name) or (_LETTER.match(name) and (not axis or is_state)):
         return "batch"
     # A dimension without a name is called by its input, which says nothing of it.
     is_named = axis is None or name != axis_name(port.name, axis)

@@ -60,6 +60,18 @@ def test_a_window_of_one_length_is_found(tmp_path: Path, length: int) -> None:
     assert sizes["samples"] // 16 == length // 16
 
 
+@pytest.mark.parametrize("first", ["batch_size", "M", 1])
+@pytest.mark.parametrize("letter", ["N", "n", "B"])
+def test_a_letter_behind_the_first_axis_is_no_batch(tmp_path: Path, first: str | int, letter: str) -> None:
+    """Sounds of `N` samples, framed by a Pad that takes 200 of them for its reflection."""
+    nodes = [helper.make_node("Pad", ["x", "pads"], ["y"], name="frame", mode="reflect")]
+    ports: Inputs = {"x": (TensorProto.FLOAT, [first, letter])}
+    path = model(tmp_path / "m.onnx", ports, nodes, {"pads": np.array([0, 200, 0, 200])})
+    sizes = find_sizes(load_graph(path), {}).sizes
+    assert sizes[letter] > 200
+    assert sizes.get(str(first), 1) == 1
+
+
 def test_features_are_those_of_the_weights(tmp_path: Path) -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="layer")]
     weights = {"w": np.ones((93, 5), np.float32)}
