@@ -149,6 +149,16 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"`\w+`, which the encoder does not give") as caught:
         Generator.open(tmp_path / "more.onnx", encoder=encoder)
     assert caught.value.hint == "it gives `last_hidden_state`"
+    wide = (
+        PAIRS["masked"][0]
+        .replace("source, 2] last", "source, 4] last")
+        .replace("(one, other)", "(one, one, other, other)")
+    )
+    onnx.save(onnx.parser.parse_model(wide), tmp_path / "wide.onnx")
+    with pytest.raises(
+        InputError, match=r"of shape \[1, source, 2\], .* `last_hidden_state` of \[1, source, 4\]"
+    ):
+        Generator.open(decoder, encoder=tmp_path / "wide.onnx")
     with Generator.open(decoder, encoder=encoder) as generator:
         for prompt, sampling, message in (
             ([], SAMPLING, "the prompt has no tokens"),

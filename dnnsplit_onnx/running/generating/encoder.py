@@ -50,6 +50,9 @@ class Encoder:
         self._read = {port.name: port for port in (*reader.inputs, *reader.states)}
         self._masks = [name for name in self.gives if "mask" in name]
         self._made = _pairs([name for name in self.gives if name not in self._masks], model.signature.outputs)
+        made = {port.name: port for port in model.signature.outputs}
+        for name, output in self._made.items():
+            _check_shape(self._read[name], made[output])
 
     @property
     def reads(self) -> tuple[Port, ...]:
@@ -129,3 +132,26 @@ def _pairs(read: Sequence[str], made: Sequence[Port]) -> dict[str, str]:
             hint=f"it gives {', '.join(f'`{port.name}`' for port in made)}",
         )
     return pairs
+
+
+def _check_shape(read: Port, made: Port) -> None:
+    """Refuses an output that the decoder cannot read, such as that of an encoder of another width.
+
+    Raises:
+        InputError: It has another rank, or other sizes where both are numbers.
+    """
+    if read.shape is None or made.shape is None:
+        return
+    pairs = zip(read.shape, made.shape, strict=False)
+    if len(read.shape) != len(made.shape) or any(
+        one != other and isinstance(one, int) and isinstance(other, int) for one, other in pairs
+    ):
+        raise InputError(
+            f"the decoder reads `{read.name}` of shape {_listed(read.shape)}, and the encoder gives "
+            f"`{made.name}` of {_listed(made.shape)}",
+            hint="pass the encoder of this model",
+        )
+
+
+def _listed(shape: Sequence[int | str | None]) -> str:
+    return "[" + ", ".join("?" if dim is None else str(dim) for dim in shape) + "]"
