@@ -25,7 +25,6 @@ import threading
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Literal
@@ -41,6 +40,10 @@ Digests = dict[Algorithm, str]
 LARGE_NBYTES = 1 << 24
 # Weights of fewer bytes are part of the graph; other than in `modelfile`, it never changes.
 _GRAPH_BELOW = 1024
+# Digests of files, computed or under way, the latest last.
+_MOST_KEPT = 4
+_kept: dict[tuple[Path, Stamp], Future[Digests]] = {}
+_lock = threading.Lock()
 
 
 class _Crc32:
@@ -113,8 +116,26 @@ def begin_digests(path: Path) -> None:
         return  # whoever opens the file says what is wrong with it
 
 
-@lru_cache(maxsize=4)
-def pending_digests(path: Path, version: Stamp) -> Future[Digests]:  # noqa: ARG001
+def are_begun(path: Path, version: Stamp) -> bool:
+    """Whether a file's digests are known, or under way."""
+    return (path, version) in _kept
+
+
+def settle_digests(path: Path, version: Stamp, digests: Digests) -> None:
+    """Takes the digests of a file from whoever has read all of it anyway."""
+    future: Future[Digests] = Future()
+    future.set_result(digests)
+    with _lock:
+        _keep(path, version, future)
+
+
+def forget_digests() -> None:
+    """Forgets all that is known of files."""
+    with _lock:
+        _kept.clear()
+
+
+def pending_digests(path: Path, version: Stamp) -> Future[Digests]:
     """The digests of a model's file, once they are known.
 
     Args:
@@ -124,9 +145,20 @@ def pending_digests(path: Path, version: Stamp) -> Future[Digests]:  # noqa: ARG
     Returns:
         The digests to come. Its `result` raises as `file_digests` does.
     """
-    future: Future[Digests] = Future()
+    with _lock:
+        if (known := _kept.get((path, version))) is not None:
+            return known
+        future: Future[Digests] = Future()
+        _keep(path, version, future)
     threading.Thread(target=_compute, args=(path, future), name="digests", daemon=True).start()
     return future
+
+
+def _keep(path: Path, version: Stamp, future: Future[Digests]) -> None:
+    _kept.pop((path, version), None)
+    _kept[path, version] = future
+    while len(_kept) > _MOST_KEPT:
+        del _kept[next(iter(_kept))]
 
 
 def _compute(path: Path, future: Future[Digests]) -> None:

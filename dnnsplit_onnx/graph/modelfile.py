@@ -29,7 +29,7 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from dnnsplit_onnx.errors import ModelError
 from dnnsplit_onnx.files import file_sha256, stamp
-from dnnsplit_onnx.graph.digests import LARGE_NBYTES, Digests, identity, pending_digests
+from dnnsplit_onnx.graph.digests import LARGE_NBYTES, Digests, are_begun, identity, pending_digests
 from dnnsplit_onnx.graph.folders import model_in
 from dnnsplit_onnx.graph.kinds import HEAD_NBYTES, kind_of
 from dnnsplit_onnx.graph.protobuf import Buffer, DataRange, detach
@@ -80,6 +80,11 @@ class ModelFile:
             raise ModelError(f"cannot read `{self.path}`: {error.strerror}") from None
         if not same:
             raise ModelError(f"`{self.path}` has changed since it was read", hint="try again")
+
+    @property
+    def is_hashed(self) -> bool:
+        """Whether its digests are known, or under way."""
+        return are_begun(self.path, self.stamp)
 
     def begin_digests(self) -> None:
         """Starts to compute what `digests` will be asked for, in a thread."""

@@ -17,7 +17,7 @@ from dnnsplit_onnx.planning.figures import Stage
 from dnnsplit_onnx.planning.fitting import graph_of
 from dnnsplit_onnx.planning.plans import Plan
 from dnnsplit_onnx.slicing.coded import Codes, codes_of, with_codes
-from dnnsplit_onnx.slicing.copying import Copier
+from dnnsplit_onnx.slicing.copying import Copier, passes
 from dnnsplit_onnx.slicing.extract import Extract, extract
 from dnnsplit_onnx.slicing.files import Content, as_it_is, lay_out, lay_out_data, refer_to, weight_ranges
 from dnnsplit_onnx.slicing.heads import FULL, head_of, headed, with_head
@@ -84,8 +84,8 @@ def slice_model(
     if isinstance(model, Analysis):
         model = model.graph
     read = model if isinstance(model, Graph) else load_graph(model)
-    # The one core hashes while the other finds the plan's order.
-    read.file.begin_digests()
+    if not passes(read.file):  # the one core hashes while the other finds the plan's order
+        read.file.begin_digests()
     graph = graph_of(plan, read)
     check_stages(graph, plan.figures.stages)
     top = head_of(graph, head)
@@ -98,6 +98,7 @@ def slice_model(
         ]
         copier.report = counting(progress, sum(draft.nbytes for draft in drafts))
         written = [_write(draft, folder / draft.tier, copier) for draft in drafts]
+        copier.settle()
         path = model_place(graph.file, model_path, folder, Path(output))
         slices = [part.record() for part in written]
         made = manifest(graph, plan, slices, model_path=path, digests=graph.file.digests())
@@ -203,12 +204,7 @@ def _write(draft: _Draft, folder: Path, copier: Copier) -> _Written:
     if draft.model is None:
         return _Written(draft, folder)
     folder.mkdir()
-    model, data = copier.digests(draft.model), None
-    copier.write(folder / MODEL_NAME, draft.model)
-    if draft.data is not None:
-        data = copier.digests(draft.data)
-        copier.write(folder / DATA_NAME, draft.data)
-    tiles = tuple(copier.digests(tile.content) for tile in draft.tiles)
-    for tile in draft.tiles:
-        copier.write(folder / tile.name, tile.content)
+    model = copier.put(folder / MODEL_NAME, draft.model)
+    data = None if draft.data is None else copier.put(folder / DATA_NAME, draft.data)
+    tiles = tuple(copier.put(folder / tile.name, tile.content) for tile in draft.tiles)
     return _Written(draft, folder, model, data, tiles)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import random
 import sys
 import zlib
 from pathlib import Path
@@ -14,8 +16,9 @@ from dnnsplit_onnx import files
 from dnnsplit_onnx.errors import ManifestError, MissingExtraError, ModelError
 from dnnsplit_onnx.graph import digests
 from dnnsplit_onnx.graph.graph import load_graph
-from dnnsplit_onnx.slicing import slice_model
+from dnnsplit_onnx.slicing import copying, slice_model
 from dnnsplit_onnx.slicing.checking import check_files
+from dnnsplit_onnx.slicing.copying import Copier
 from dnnsplit_onnx.slicing.manifest import Manifest, load_manifest
 from tests.slicing.chain import plan_at
 from tests.slicing.weights import layers, save
@@ -27,7 +30,7 @@ xxhash = pytest.importorskip("xxhash", reason="a dependency, whose absence is te
 def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each file counts as a large one."""
     monkeypatch.setattr(digests, "LARGE_NBYTES", 0)
-    digests.pending_digests.cache_clear()
+    digests.forget_digests()
 
 
 def sha256(data: bytes) -> str:
@@ -95,6 +98,63 @@ def test_large_slices_are_held_against_both(tmp_path: Path) -> None:
             check_files(tmp_path / "out", record)
 
 
+@pytest.mark.usefixtures("all_large")
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_copied_is_hashed_on_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Weights in any order, cut anywhere, read by any buffer: each digest is that of the file."""
+    rng = random.Random(seed)
+    monkeypatch.setattr(copying, "_BUFFER", rng.choice([100, 5000, 1 << 20]))
+    monkeypatch.setattr(copying, "_SMALL", rng.choice([1000, 1 << 16]))
+    model = layers(6)
+    if seed % 3:
+        weights = rng.sample(list(model.graph.initializer), 6)
+        model.graph.ClearField("initializer")
+        model.graph.initializer.extend(weights)
+    path = save(model, tmp_path / "m.onnx", external=False)
+    cuts = sorted(rng.sample(range(1, 12), rng.choice([1, 2, 3])))
+    if seed % 4 == 0:
+        digests.begin_digests(path)  # as the command line does
+    graph = load_graph(path)
+    made = slice_model(graph, plan_at(graph, cuts), tmp_path / "out")
+    assert made.model.digests == digests.file_digests(path, is_model=True)
+    for record in made.slices:
+        assert record.digests == digests.file_digests(tmp_path / "out" / str(record.file), is_model=True)
+        check_files(tmp_path / "out", record)
+
+
+@pytest.mark.usefixtures("all_large")
+def test_a_model_that_holds_its_weights_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read = save(layers(40), tmp_path / "m.onnx", external=False), 0
+
+    def preadv(descriptor: int, buffers: list[memoryview], at: int) -> int:
+        nonlocal read
+        count = real(descriptor, buffers, at)
+        read += count
+        return count
+
+    real = os.preadv
+    monkeypatch.setattr(os, "preadv", preadv)
+    monkeypatch.setattr(copying, "_SMALL", 1000)
+    graph = load_graph(path)
+    slice_model(graph, plan_at(graph, [40]), tmp_path / "out")
+    assert path.stat().st_size <= read < 1.1 * path.stat().st_size  # the first weight is used twice
+
+
+@pytest.mark.usefixtures("all_large")
+def test_a_model_that_is_gone_meanwhile_is_told(tmp_path: Path) -> None:
+    path = save(layers(), tmp_path / "m.onnx", external=False)
+    file = load_graph(path).file
+    with Copier(file) as copier:
+        path.unlink()
+        with pytest.raises(ModelError, match=r"cannot read .*m\.onnx`: No such file"):
+            copier.settle()
+    path.write_bytes(b"short")
+    with Copier(file) as copier, pytest.raises(ModelError, match="became shorter"):
+        copier.settle()
+
+
 def test_a_model_is_known_by_what_earlier_releases_call_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +163,7 @@ def test_a_model_is_known_by_what_earlier_releases_call_it(
     assert graph.file.sha256() == of_all
     monkeypatch.setattr(digests, "LARGE_NBYTES", 0)
     monkeypatch.setattr("dnnsplit_onnx.graph.modelfile.LARGE_NBYTES", 0)
-    digests.pending_digests.cache_clear()
+    digests.forget_digests()
     assert graph.file.sha256() != of_all
     assert graph.file.is_named(of_all)
     assert graph.file.is_named(graph.file.sha256())
@@ -136,9 +196,14 @@ def test_a_model_is_read_once(tmp_path: Path) -> None:
     path = save(layers(), tmp_path / "m.onnx", external=False)
     version = files.stamp(path)
     digests.begin_digests(path)
-    hits = digests.pending_digests.cache_info().hits
-    assert digests.pending_digests(path, version).result() == {"sha256": sha256(path.read_bytes())}
-    assert digests.pending_digests.cache_info().hits == hits + 1
+    assert digests.are_begun(path, version)
+    begun = digests.pending_digests(path, version)
+    assert begun.result() == {"sha256": sha256(path.read_bytes())}
+    assert digests.pending_digests(path, version) is begun
+    for at in range(8):  # and no more than a few are kept
+        digests.settle_digests(path, (at, at), {"sha256": ""})
+    assert not digests.are_begun(path, version)
+    assert digests.are_begun(path, (7, 7))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
