@@ -84,7 +84,7 @@ class TokenInputs:
         if len(both) > 1:
             raise InputError(
                 f"the model reads {' and '.join(f'`{name}`' for name in both)}: encoder and decoder in one",
-                hint="take them apart: dnnsplit-onnx convert FOLDER --task encoder, and --with-past",
+                hint="`convert` its folder twice, with --task encoder and with --with-past",
             )
         if ids is None:
             raise InputError(
