@@ -66,6 +66,7 @@ class Copier:
         self._files: dict[str, int] = {}
         self._stopped = threading.Event()
         self._own = source.path.name
+        self._buffer = memoryview(bytearray(_BUFFER))
         self._passed: _Passed | None = None
         if passes(source) and not source.is_hashed:
             self._passed = _Passed(new_hash(source.stamp[0])[1], self._read_own)
@@ -194,7 +195,7 @@ class Copier:
     def _pass(self, target: int | None, where: DataRange, digest: Hash) -> None:
         """Takes a range of the source into a digest, and appends it to the target, if there is one."""
         at = where.offset
-        for chunk in self._chunks(where):
+        for chunk in self._chunks(where, self._buffer):
             digest.update(chunk)
             if self._passed is not None and where.location == self._own:
                 self._passed.take(at, chunk)
@@ -236,10 +237,11 @@ class Copier:
             else:
                 yield from self._chunks(piece)
 
-    def _chunks(self, where: DataRange) -> Iterator[memoryview]:
+    def _chunks(self, where: DataRange, buffer: memoryview | None = None) -> Iterator[memoryview]:
         """The bytes of a range, in a buffer that is used again for each chunk."""
         descriptor = self._files[where.location]
-        buffer = memoryview(bytearray(min(_BUFFER, where.length)))
+        if buffer is None:
+            buffer = memoryview(bytearray(min(_BUFFER, where.length)))
         at, end = where.offset, where.offset + where.length
         while at < end:
             if self._stopped.is_set():
