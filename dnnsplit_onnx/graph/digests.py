@@ -129,12 +129,6 @@ def settle_digests(path: Path, version: Stamp, digests: Digests) -> None:
         _keep(path, version, future)
 
 
-def forget_digests() -> None:
-    """Forgets all that is known of files."""
-    with _lock:
-        _kept.clear()
-
-
 def pending_digests(path: Path, version: Stamp) -> Future[Digests]:
     """The digests of a model's file, once they are known.
 

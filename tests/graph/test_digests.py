@@ -30,7 +30,7 @@ xxhash = pytest.importorskip("xxhash", reason="a dependency, whose absence is te
 def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each file counts as a large one."""
     monkeypatch.setattr(digests, "LARGE_NBYTES", 0)
-    digests.forget_digests()
+    digests._kept.clear()
 
 
 def sha256(data: bytes) -> str:
@@ -163,7 +163,7 @@ def test_a_model_is_known_by_what_earlier_releases_call_it(
     assert graph.file.sha256() == of_all
     monkeypatch.setattr(digests, "LARGE_NBYTES", 0)
     monkeypatch.setattr("dnnsplit_onnx.graph.modelfile.LARGE_NBYTES", 0)
-    digests.forget_digests()
+    digests._kept.clear()
     assert graph.file.sha256() != of_all
     assert graph.file.is_named(of_all)
     assert graph.file.is_named(graph.file.sha256())

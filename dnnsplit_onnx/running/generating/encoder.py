@@ -24,6 +24,8 @@ from dnnsplit_onnx.runtime.inputs import check_inputs, numpy_dtype
 
 #: Token ids, or what the encoder reads, by name.
 Source = Sequence[int] | Mapping[str, Any]
+# Batch, positions, width.
+_HIDDEN_RANK = 3
 
 
 class Encoder:
@@ -104,10 +106,6 @@ class Encoder:
         if len(lengths) != 1:
             raise InputError(f"nothing tells how long `{name}` is", hint="use an encoder that reads a mask")
         return np.ones(lengths.pop(), dtype)
-
-
-# Batch, positions, width.
-_HIDDEN_RANK = 3
 
 
 def _pairs(read: Sequence[str], made: Sequence[Port]) -> dict[str, str]:

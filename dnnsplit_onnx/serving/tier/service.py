@@ -223,7 +223,7 @@ class Service:
         with self.admission.enter(nbytes) as grow:
             try:
                 yield Inference(self.stage, self.remote, self._numbering, self.limits, self.metrics, grow)
-            except Exception:
+            except Exception:  # of any kind: it is counted here, and told by whoever catches it
                 self.metrics.add("requests_failed_total")
                 raise
 
